@@ -1,0 +1,173 @@
+"""Every error that Portico raises on purpose, and whose fault each one is.
+
+::
+
+    PorticoError
+    ├── ConfigError                the operator's: the file, a key, a value; raised at load, never per request
+    ├── RequestError               the client's: answered with `status` in the route's error shape
+    │   ├── MalformedRequest       400, the bytes are not HTTP; the connection is closed after the answer
+    │   ├── HeadTooLarge           431, the request head is over its limit
+    │   ├── TargetTooLong          414, the request target is over its limit
+    │   ├── RequestTimeout         408, the head or the body came too slowly
+    │   ├── NotImplementedByUs     501, an unknown transfer coding
+    │   ├── VersionNotSupported    505, neither HTTP/1.0 nor HTTP/1.1
+    │   └── BodyTooLarge           413, the body is over the limit of its reader
+    ├── ClientGone                 nobody's to mend: the client left, there is no one to answer
+    ├── BodyTruncated              a body ended before its framing said so
+    └── UpstreamError              the service's side; becomes a Response at `rescue`
+        ├── NoTarget               503, the service has no target to send to
+        ├── Overloaded             503, every connection that the service may have is in use
+        ├── ConnectFailed          502, refused, unreachable, name unknown   (retryable)
+        ├── UpstreamClosed         502, closed before it answered            (retryable if nothing was answered)
+        ├── MalformedResponse      502, the answer is not HTTP
+        └── UpstreamTimeout        504, no connection, no answer, or no next byte in time
+
+`retryable` says that the same request may be sent again, to another target, without the risk of being
+carried out twice; whether it *is* sent again is for the retry policy to decide.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class PorticoError(Exception):
+    """The root of all errors that Portico raises on purpose."""
+
+
+class ConfigError(PorticoError):
+    """A configuration that cannot be run; the message says what, where, and how to mend it."""
+
+
+class RequestError(PorticoError):
+    """The client's fault; `status` is what it is answered, `type` the stable name of the problem."""
+
+    status = 400
+    type = "bad-request"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class MalformedRequest(RequestError):
+    """The bytes that came are not a request (RFC 9112)."""
+
+    type = "malformed-request"
+
+
+class HeadTooLarge(RequestError):
+    """The request head is longer, or has more header fields, than the limit (RFC 6585 section 5)."""
+
+    status = 431
+    type = "request-header-fields-too-large"
+
+
+class TargetTooLong(RequestError):
+    """The request target is longer than the limit (RFC 9110 section 15.5.15)."""
+
+    status = 414
+    type = "uri-too-long"
+
+
+class RequestTimeout(RequestError):
+    """The client was too slow in sending its request (RFC 9110 section 15.5.9)."""
+
+    status = 408
+    type = "request-timeout"
+
+
+class NotImplementedByUs(RequestError):
+    """The request uses a transfer coding that this server does not know (RFC 9112 section 6.1)."""
+
+    status = 501
+    type = "not-implemented"
+
+
+class VersionNotSupported(RequestError):
+    """The request speaks another major version of HTTP (RFC 9110 section 15.6.6)."""
+
+    status = 505
+    type = "http-version-not-supported"
+
+
+class BodyTooLarge(RequestError):
+    """The body is over the limit of whoever reads it (RFC 9110 section 15.5.14)."""
+
+    status = 413
+    type = "content-too-large"
+
+
+class ClientGone(PorticoError):
+    """The client closed its connection: there is no one left to answer."""
+
+
+class BodyTruncated(PorticoError):
+    """A body ended before its framing said that it was whole."""
+
+
+class Source(StrEnum):
+    """Where on the way to a service something went wrong."""
+
+    BALANCER = "balancer"
+    CONNECT = "connect"
+    SEND = "send"
+    RESPONSE = "response"
+
+
+class UpstreamError(PorticoError):
+    """The way to a service failed; `source` says where, `retryable` whether another try is safe."""
+
+    status = 502
+    type = "bad-gateway"
+    title = "The service could not be reached"
+
+    def __init__(self, detail: str, *, source: Source, retryable: bool = False) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.source = source
+        self.retryable = retryable
+
+
+class NoTarget(UpstreamError):
+    """The service has no target that a request could be sent to."""
+
+    status = 503
+    type = "service-unavailable"
+    title = "Service unavailable"
+
+
+class Overloaded(UpstreamError):
+    """All connections that the service's target may have are in use."""
+
+    status = 503
+    type = "service-overloaded"
+    title = "Service overloaded"
+
+
+class ConnectFailed(UpstreamError):
+    """No connection to the target could be made."""
+
+    type = "service-unreachable"
+
+
+class UpstreamClosed(UpstreamError):
+    """The target closed the connection before its answer was whole."""
+
+    type = "service-closed-connection"
+    title = "The service closed the connection"
+
+
+class MalformedResponse(UpstreamError):
+    """What the target answered is not an HTTP response."""
+
+    type = "invalid-service-response"
+    title = "The service gave an invalid answer"
+
+
+class UpstreamTimeout(UpstreamError):
+    """The target was too slow; `source` says whether to connect or to answer."""
+
+    status = 504
+    type = "service-timeout"
+    title = "The service did not answer in time"

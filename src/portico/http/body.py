@@ -1,0 +1,129 @@
+"""The content of a message: read once, piece by piece, with back-pressure; or buffered under a limit."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from portico.errors import BodyTooLarge
+
+Trailers = list[tuple[bytes, bytes]]
+
+
+class BodySource(Protocol):
+    """Where a body comes from while it is still on its way."""
+
+    async def read(self) -> bytes:
+        """Return the next piece, or b"" at the body's end; raise if it breaks off before."""
+        ...
+
+    def trailers(self) -> Trailers:
+        """Return the trailer fields; complete only after the end."""
+        ...
+
+    def close(self) -> None:
+        """Give up the rest, if any, and free what the source holds; may be called more than once."""
+        ...
+
+
+class Body:
+    """The content of a request or a response.
+
+    `length` is its size in bytes, or None where only its end will tell. `whole` is the entire content where it is in memory (and then
+    nothing is consumed by reading it), otherwise None.
+    """
+
+    __slots__ = ("_peeked", "_source", "length", "limit", "whole")
+
+    def __init__(self, whole: bytes = b"") -> None:
+        self.whole: bytes | None = whole
+        self.length: int | None = len(whole)
+        self.limit: int | None = None
+        """Bytes that may pass in all; more is BodyTooLarge. For the request's body, the tightest of the route's."""
+        self._source: BodySource | None = None
+        self._peeked = b""
+
+    @classmethod
+    def stream(cls, source: BodySource, length: int | None) -> Body:
+        """Return a body that is read from `source`."""
+        self = cls.__new__(cls)
+        self.whole = None
+        self.length = length
+        self.limit = None
+        self._source = source
+        self._peeked = b""
+        return self
+
+    def restrict(self, limit: int) -> bool:
+        """Let at most `limit` bytes pass; return False where it is known already that there are more."""
+        if self.limit is None or limit < self.limit:
+            self.limit = limit
+        return self.length is None or self.length <= limit
+
+    async def chunk(self) -> bytes:
+        """Return the next piece, or b"" at the end. Back-pressure: the next is only fetched when asked for."""
+        if self.whole is not None:
+            raise RuntimeError("a body in memory is read as `whole`")
+        if self._peeked:
+            piece, self._peeked = self._peeked, b""
+            return piece
+        return await self._next()
+
+    async def _next(self) -> bytes:
+        assert self._source is not None
+        piece = await self._source.read()
+        if self.limit is not None:
+            self.limit -= len(piece)
+            if self.limit < 0:
+                raise BodyTooLarge("the body is larger than this route takes")
+        return piece
+
+    async def read(self, limit: int) -> bytes:
+        """Return the whole content, buffered; later readers, and the service, get the same bytes.
+
+        Raises BodyTooLarge where it is over `limit` bytes, before that much is held.
+        """
+        if self.whole is not None:
+            if len(self.whole) > limit:
+                raise BodyTooLarge(f"the body is over {limit} bytes")
+            return self.whole
+        if self.length is not None and self.length > limit:
+            raise BodyTooLarge(f"the body is over {limit} bytes")
+        pieces: list[bytes] = []
+        size = 0
+        while piece := await self.chunk():
+            size += len(piece)
+            if size > limit:
+                raise BodyTooLarge(f"the body is over {limit} bytes")
+            pieces.append(piece)
+        self.whole = b"".join(pieces)
+        self.length = size
+        return self.whole
+
+    async def peek(self, size: int) -> bytes:
+        """Return the first `size` bytes (fewer where the body is shorter); the body still streams from its start."""
+        if self.whole is not None:
+            return self.whole[:size]
+        while len(self._peeked) < size:
+            piece = await self._next()
+            if not piece:
+                break
+            self._peeked += piece
+        return self._peeked[:size]
+
+    def trailers(self) -> Trailers:
+        """Return the trailer fields, complete only after the body's end."""
+        return [] if self._source is None else self._source.trailers()
+
+    def close(self) -> None:
+        """Give up the rest: the connection that it came on is closed or reset where it was not read to its end."""
+        if self._source is not None:
+            self._source.close()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self.whole is not None:
+            if self.whole:
+                yield self.whole
+            return
+        while piece := await self.chunk():
+            yield piece

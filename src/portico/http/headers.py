@@ -1,0 +1,143 @@
+"""Header fields: ordered, case-insensitive, bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+Pair = tuple[bytes, bytes]
+
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_FORBIDDEN_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def check_name(name: bytes) -> bytes:
+    """Return `name` if it is a header name (RFC 9110 section 5.1), or raise ValueError."""
+    if _TOKEN.fullmatch(name) is None:
+        raise ValueError(f"{name!r} is not a header name")
+    return name
+
+
+def check_value(value: bytes) -> bytes:
+    """Return `value` if it may stand in a header (RFC 9110 section 5.5), or raise ValueError.
+
+    A line break or another control character would let whoever chose the value forge header lines.
+    """
+    if _FORBIDDEN_IN_VALUE.search(value) is not None:
+        raise ValueError("a header value has a control character in it")
+    return value
+
+
+class HeaderBlock:
+    """Header fields that were checked once, at load, to be set on many messages."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, fields: Iterable[Pair]) -> None:
+        self.items = tuple((check_name(name), name.lower(), check_value(value)) for name, value in fields)
+
+    def __repr__(self) -> str:
+        return f"HeaderBlock({[(name, value) for name, _, value in self.items]!r})"
+
+
+class Headers:
+    """The header fields of one message, in order, with the case that their names came with.
+
+    `pairs` is the truth, for reading only; `index` maps each lower-case name to its first value, so that a lookup is
+    one step. Names given to the methods must be in lower case, which every caller knows at writing time;
+    names and values given to `set` and `add` are checked, so no policy can forge a header line by accident.
+    """
+
+    __slots__ = ("index", "pairs")
+
+    def __init__(self, pairs: Iterable[Pair] = ()) -> None:
+        self.pairs: list[Pair] = []
+        self.index: dict[bytes, bytes] = {}
+        for name, value in pairs:
+            self.add(name, value)
+
+    @classmethod
+    def parsed(cls, pairs: list[Pair]) -> Headers:
+        """Take over `pairs` that a parser has checked."""
+        self = cls.__new__(cls)
+        self.pairs = pairs
+        self.index = index = {name.lower(): value for name, value in pairs}
+        if len(index) != len(pairs):
+            for name, value in reversed(pairs):
+                index[name.lower()] = value
+        return self
+
+    def get(self, name: bytes) -> bytes | None:
+        """Return the first value of `name` (lower case), or None."""
+        return self.index.get(name)
+
+    def text(self, name: bytes) -> str | None:
+        """Return the first value of `name` (lower case) as text, or None."""
+        value = self.index.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    def get_all(self, name: bytes) -> list[bytes]:
+        """Return every value of `name` (lower case), in order."""
+        if name not in self.index:
+            return []
+        return [value for key, value in self.pairs if key.lower() == name]
+
+    def joined(self, name: bytes) -> bytes | None:
+        """Return all values of `name` as one comma-separated list (RFC 9110 section 5.3), or None."""
+        values = self.get_all(name)
+        return b", ".join(values) if values else None
+
+    def set(self, name: bytes, value: bytes) -> None:
+        """Make `value` the only value of `name`, which is written with the case given here."""
+        self._put(check_name(name), name.lower(), check_value(value))
+
+    def set_block(self, block: HeaderBlock) -> None:
+        """Set each field of a block that was checked at load."""
+        index = self.index
+        pairs = self.pairs
+        for name, key, value in block.items:
+            if key in index:
+                self._put(name, key, value)
+            else:
+                pairs.append((name, value))
+                index[key] = value
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """Add a value to `name`, after those that it has."""
+        self.pairs.append((check_name(name), check_value(value)))
+        self.index.setdefault(name.lower(), value)
+
+    def remove(self, name: bytes) -> None:
+        """Remove every value of `name` (lower case); nothing happens where it has none."""
+        if self.index.pop(name, None) is not None:
+            self.pairs = [pair for pair in self.pairs if pair[0].lower() != name]
+
+    def copy(self) -> Headers:
+        """Return Headers that change apart from these."""
+        other = Headers.__new__(Headers)
+        other.pairs = self.pairs.copy()
+        other.index = self.index.copy()
+        return other
+
+    def _put(self, name: bytes, key: bytes, value: bytes) -> None:
+        if key in self.index:
+            self.pairs = [pair for pair in self.pairs if pair[0].lower() != key]
+        self.pairs.append((name, value))
+        self.index[key] = value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.index
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self.pairs)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Headers) and self.pairs == other.pairs
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Headers({self.pairs!r})"

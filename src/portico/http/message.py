@@ -1,0 +1,172 @@
+"""Requests, responses, and what turns one into the other."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+from portico.http.body import Body
+from portico.http.headers import Headers
+from portico.http.problem import Problem
+from portico.observe.exchange import Exchange
+
+T = TypeVar("T")
+
+
+class Key(Generic[T]):
+    """The name of a typed slot on a request: `USER: Key[User] = Key("user")`, then `request[USER]`."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Key({self.name!r})"
+
+
+class Client:
+    """Who sent a request, and through which door: one object for each connection.
+
+    `address` is an IP address without brackets; for a Unix socket it is empty and `port` is 0. `scheme` is "http" or
+    "https". `forwarded` is the ready-made block of header lines that tells a service of this client.
+    """
+
+    __slots__ = ("address", "forwarded", "local_port", "port", "scheme")
+
+    def __init__(self, address: str, port: int, local_port: int, scheme: str) -> None:
+        self.address = address
+        self.port = port
+        self.local_port = local_port
+        self.scheme = scheme
+        self.forwarded = (
+            f"X-Forwarded-For: {address}\r\nX-Forwarded-Proto: {scheme}\r\nX-Forwarded-Port: {local_port}\r\n"
+        ).encode("ascii")
+
+
+class Interim(Protocol):
+    """What sends an interim response to the client."""
+
+    def __call__(self, status: int, headers: Headers) -> None:
+        """Send a 1xx answer now, ahead of the final one; later calls than the final answer's do nothing."""
+
+
+class Request:
+    """One request on its way to a service.
+
+    `path` is normalised (see `portico.http.target`) and begins with a slash; `query` is what followed the question mark,
+    untouched, or None where there was none. `host` is the lower-case host that was asked for, without its port; `authority` is the Host
+    that a service is sent, or None for the target's own. `captures` are the matched route's path captures, decoded.
+    `deadline` is a time of the worker's clock after which no answer is of use. `client` and `exchange` are None for a
+    request that a policy made by itself.
+    """
+
+    __slots__ = (
+        "_slots",
+        "authority",
+        "body",
+        "captures",
+        "client",
+        "deadline",
+        "exchange",
+        "headers",
+        "host",
+        "interim",
+        "method",
+        "path",
+        "query",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query: str | None = None,
+        headers: Headers | None = None,
+        body: Body | None = None,
+        *,
+        host: str = "",
+        client: Client | None = None,
+        exchange: Exchange | None = None,
+        interim: Interim | None = None,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = Headers() if headers is None else headers
+        self.body = Body() if body is None else body
+        self.host = host
+        self.client = client
+        self.exchange = exchange
+        self.interim = interim
+        self.authority: bytes | None = None
+        self.captures: dict[str, str] = {}
+        self.deadline: float | None = None
+        self._slots: dict[Key[Any], Any] | None = None
+
+    @property
+    def target(self) -> str:
+        """The request target in origin form: path and query (RFC 9112 section 3.2.1)."""
+        return self.path if self.query is None else f"{self.path}?{self.query}"
+
+    def derive(self, path: str) -> Request:
+        """Return the same request for another path; headers, body and slots are shared, not copied."""
+        other = Request.__new__(Request)
+        for name in Request.__slots__:
+            setattr(other, name, getattr(self, name))
+        other.path = path
+        return other
+
+    def __getitem__(self, key: Key[T]) -> T:
+        if self._slots is None:
+            raise KeyError(key.name)
+        return cast(T, self._slots[key])
+
+    def __setitem__(self, key: Key[T], value: T) -> None:
+        if self._slots is None:
+            self._slots = {}
+        self._slots[key] = value
+
+    def get(self, key: Key[T]) -> T | None:
+        """Return the slot's value, or None where nothing was put there."""
+        return None if self._slots is None else self._slots.get(key)
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.target}>"
+
+
+class Response:
+    """One answer.
+
+    `problem`, where set, is written into the body at the route's edge, in the route's error shape; until then
+    policies see the value, not its rendering.
+    """
+
+    __slots__ = ("body", "headers", "problem_value", "status")
+
+    def __init__(self, status: int = 200, headers: Headers | None = None, body: Body | bytes = b"") -> None:
+        self.status = status
+        self.headers = Headers() if headers is None else headers
+        self.body = Body(body) if isinstance(body, bytes) else body
+        self.problem_value: Problem | None = None
+
+    @classmethod
+    def problem(
+        cls,
+        status: int,
+        type: str,
+        title: str = "",
+        detail: str = "",
+        **extensions: str | int | list[str],  # noqa: A002
+    ) -> Response:
+        """Return an answer that says what went wrong; `type` is a stable name such as "country-not-allowed"."""
+        self = cls(status)
+        self.problem_value = Problem(status, type, title, detail, extensions)
+        return self
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status}>"
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+"""The one shape of everything that answers: proxy, policy chain, cache, test double."""

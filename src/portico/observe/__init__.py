@@ -1,0 +1,1 @@
+"""What happened: plain records and scalars that know nothing of requests."""

@@ -1,0 +1,134 @@
+"""What a policy is, what an endpoint is, and the order in which policies stand."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from enum import IntEnum
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict
+
+from portico.http.message import Handler, Request, Response
+
+T = TypeVar("T")
+
+
+class Stage(IntEnum):
+    """Where in the chain a policy stands; from the outside in. The chain is the stable merge by stage."""
+
+    OBSERVE = 1
+    """Sees every request and every answer, also refused ones: correlation ids, timing, security headers."""
+    GUARD = 2
+    """Refuses before anyone is asked who they are: address lists, CORS preflights, sizes."""
+    AUTHENTICATE = 3
+    """Finds out who is calling."""
+    AUTHORIZE = 4
+    """Decides whether they may."""
+    LIMIT = 5
+    """Decides whether they may now: rates, quotas, concurrency."""
+    CACHE = 6
+    """Answers without the service."""
+    TRANSFORM = 7
+    """Changes what the service is sent, and what it sends back."""
+
+
+class PolicyConfig(BaseModel):
+    """The body of a policy or an endpoint in the file: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+ConfigT = TypeVar("ConfigT", bound=PolicyConfig)
+
+
+class Env(Protocol):
+    """What a policy or an endpoint is given at load, in `setup`."""
+
+    @property
+    def logger(self) -> logging.Logger:
+        """A logger that bears the name of this policy and its route."""
+        ...
+
+    def clock(self) -> float:
+        """Return the worker's monotonic time in seconds, as in `Request.deadline`."""
+        ...
+
+    def service(self, name: str) -> Handler:
+        """Return the Handler of a service of the file; the only way to reach one."""
+        ...
+
+    def share(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
+        """Return the value that is leased under `key`, made on first use; it outlives a reload while a config uses it."""
+        ...
+
+
+class Component(Generic[ConfigT]):
+    """What policies and endpoints have in common: a name, a config class, and a life.
+
+    A subclass names its config class in the brackets of its base: `class GeoFencePolicy(Policy[GeoFence], ...)`.
+    """
+
+    name: ClassVar[str] = ""
+    config_class: ClassVar[type[PolicyConfig]] = PolicyConfig
+
+    def __init__(self, config: ConfigT) -> None:
+        self.config = config
+
+    def __init_subclass__(cls, *, name: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if name:
+            cls.name = name
+        for base in getattr(cls, "__orig_bases__", ()):
+            if isinstance(get_origin(base), type) and issubclass(get_origin(base), Component):
+                argument = get_args(base)[0]
+                if isinstance(argument, type):
+                    cls.config_class = argument
+
+    def setup(self, env: Env) -> None:
+        """Prepare at load whatever requests will need; raise ConfigError where the config cannot work."""
+
+    def close(self) -> None:
+        """End what `setup` began; called once, when the last request that could use it is over."""
+
+
+class Policy(Component[ConfigT]):
+    """A Handler around a Handler.
+
+    Override `request` and `response` where neither has to wait, or `handle` for full control; `request` returns a
+    Response to stop there, and `response` returns the answer to pass on.
+    """
+
+    stages: ClassVar[tuple[Stage, ...]] = ()
+
+    def __init_subclass__(cls, *, name: str = "", stages: tuple[Stage, ...] = (), **kwargs: Any) -> None:
+        super().__init_subclass__(name=name, **kwargs)
+        if stages:
+            cls.stages = stages
+
+    def request(self, request: Request) -> Response | None:
+        """Look at or change a request on its way in; a Response stops it here."""
+        return None
+
+    def response(self, request: Request, response: Response) -> Response:
+        """Look at or change an answer on its way out."""
+        return response
+
+    async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - the field's word
+        """Answer `request`, with the help of `next` or without. This default is the whole law of a policy."""
+        early = self.request(request)
+        if early is not None:
+            return early
+        return self.response(request, await next(request))
+
+
+class Endpoint(Component[ConfigT]):
+    """What a route ends in."""
+
+    def handle(self, request: Request) -> Awaitable[Response]:
+        """Answer `request`; an `async def` in subclasses."""
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """Return one line for `portico explain`: what this endpoint would do."""
+        return self.name
