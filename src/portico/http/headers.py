@@ -67,6 +67,14 @@ class Headers:
                 index[name.lower()] = value
         return self
 
+    @classmethod
+    def indexed(cls, pairs: list[Pair], index: dict[bytes, bytes]) -> Headers:
+        """Take over `pairs` with distinct names, and their index."""
+        self = cls.__new__(cls)
+        self.pairs = pairs
+        self.index = index
+        return self
+
     def get(self, name: bytes) -> bytes | None:
         """Return the first value of `name` (lower case), or None."""
         return self.index.get(name)

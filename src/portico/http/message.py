@@ -84,7 +84,6 @@ class Request:
         query: str | None = None,
         headers: Headers | None = None,
         body: Body | None = None,
-        *,
         host: str = "",
         client: Client | None = None,
         exchange: Exchange | None = None,
@@ -157,7 +156,7 @@ class Response:
         type: str,
         title: str = "",
         detail: str = "",
-        **extensions: str | int | list[str],  # noqa: A002
+        **extensions: str | int | list[str],
     ) -> Response:
         """Return an answer that says what went wrong; `type` is a stable name such as "country-not-allowed"."""
         self = cls(status)

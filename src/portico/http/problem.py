@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Final
+
+import orjson
+
+PROBLEM_JSON: Final = b"application/problem+json"
+"""The media type of RFC 9457 section 3."""
 
 
 def reason(status: int) -> str:
@@ -39,3 +45,7 @@ class Problem:
         if instance:
             members["instance"] = instance
         return members | self.extensions
+
+    def render(self, instance: str) -> bytes:
+        """Return the problem as a JSON document; `instance` names the occurrence, for example its path."""
+        return orjson.dumps(self.members(instance))

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from enum import IntEnum
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict
 
 from portico.http.message import Handler, Request, Response
 
-T = TypeVar("T")
+
+class Closable(Protocol):
+    """What can be leased: a value with an end."""
+
+    def close(self) -> None:
+        """Free what the value holds."""
+        ...
+
+
+Shared = TypeVar("Shared", bound=Closable)
 
 
 class Stage(IntEnum):
@@ -42,12 +51,24 @@ class PolicyConfig(BaseModel):
 ConfigT = TypeVar("ConfigT", bound=PolicyConfig)
 
 
+class RouteInfo(NamedTuple):
+    """What a route's parts may know of it: its name, and its path patterns as written."""
+
+    name: str
+    paths: tuple[str, ...]
+
+
 class Env(Protocol):
     """What a policy or an endpoint is given at load, in `setup`."""
 
     @property
     def logger(self) -> logging.Logger:
         """A logger that bears the name of this policy and its route."""
+        ...
+
+    @property
+    def route(self) -> RouteInfo:
+        """The route that this is set up for."""
         ...
 
     def clock(self) -> float:
@@ -58,8 +79,15 @@ class Env(Protocol):
         """Return the Handler of a service of the file; the only way to reach one."""
         ...
 
-    def share(self, key: tuple[object, ...], make: Callable[[], T]) -> T:
-        """Return the value that is leased under `key`, made on first use; it outlives a reload while a config uses it."""
+    async def reachable(self) -> Mapping[str, bool]:
+        """Return for each service of the file whether it accepts connections; at most 2 seconds old."""
+        ...
+
+    def share(self, key: tuple[object, ...], make: Callable[[], Shared]) -> Shared:
+        """Return the value that is leased under `key`, made on first use.
+
+        It outlives a reload while the new configuration leases it too, and is closed when none does.
+        """
         ...
 
 

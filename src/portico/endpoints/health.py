@@ -1,0 +1,83 @@
+"""Tell whether the gateway, and the services behind it, are well.
+
+Three routes that every configuration has, unless the file has the same path: `/health` (with the state of each service, for
+those whom `health.allow` names), `/livez` (the process is alive) and `/readyz` (it takes traffic). Point restarts at
+`/livez`: a service that is down must not have the gateway restarted.
+
+```yaml
+routes:
+  - {path: /status, health: {}}
+  - {path: /alive, live: {}}
+```
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+
+import orjson
+
+from portico import __version__
+from portico.plugin import Endpoint, Env, Headers, PolicyConfig, Request, Response
+
+LOCAL = tuple(
+    ip_network(network)
+    for network in ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7", "fe80::/10")
+)
+"""Loopback and the private ranges (RFC 1918, RFC 4193)."""
+
+
+def _json(content: object) -> Response:
+    headers = Headers([(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")])
+    return Response(200, headers, orjson.dumps(content))
+
+
+class Health(PolicyConfig):
+    """Who is told the state of the services."""
+
+    allow: tuple[IPv4Network | IPv6Network, ...] = LOCAL
+    """Addresses that are told of the services; everyone else is told the summary alone."""
+
+
+class HealthEndpoint(Endpoint[Health], name="health"):
+    """Tells the state of the gateway and of its services; 200 also when a service is down, since the gateway is not."""
+
+    def setup(self, env: Env) -> None:
+        """Keep the way to ask for the services' state."""
+        self._reachable = env.reachable
+
+    async def handle(self, request: Request) -> Response:
+        """Return spec 003's health document."""
+        services = await self._reachable()
+        content: dict[str, object] = {
+            "status": "healthy" if all(services.values()) else "degraded",
+            "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "version": __version__,
+        }
+        if request.client is not None and self._allowed(request.client.address):
+            content["services"] = {name: "healthy" if well else "unhealthy" for name, well in services.items()}
+        return _json(content)
+
+    def _allowed(self, address: str) -> bool:
+        if not address:
+            return True  # a Unix socket: its file's mode has decided
+        client = ip_address(address)
+        client = getattr(client, "ipv4_mapped", None) or client
+        return any(client in network for network in self.config.allow)
+
+
+class LiveEndpoint(Endpoint[PolicyConfig], name="live"):
+    """Answers while the worker's loop turns."""
+
+    async def handle(self, request: Request) -> Response:
+        """Return 200."""
+        return _json({"status": "alive"})
+
+
+class ReadyEndpoint(Endpoint[PolicyConfig], name="ready"):
+    """Answers while the worker takes traffic: a worker that drains has stopped listening."""
+
+    async def handle(self, request: Request) -> Response:
+        """Return 200."""
+        return _json({"status": "ready"})

@@ -1,0 +1,95 @@
+"""Answer at once, without a service.
+
+```yaml
+routes:
+  - {path: /ping, respond: {status: 200, body: pong}}
+  - {path: /robots.txt, respond: "User-agent: *\\nDisallow: /\\n"}
+  - path: /api/v1/teapots/{id}
+    respond:
+      status: 418
+      json: {error: "{{ captures.id }} is a teapot"}
+      headers: {Cache-Control: no-store}
+```
+"""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import orjson
+from pydantic import Field, model_validator
+
+from portico.plugin import (
+    ConfigError,
+    Endpoint,
+    Env,
+    HeaderBlock,
+    PolicyConfig,
+    Request,
+    Response,
+    StatusCode,
+    Template,
+)
+
+
+class Respond(PolicyConfig):
+    """The answer."""
+
+    body: str | None = None
+    """Its text; `{{ captures.NAME }}`, `{{ method }}`, `{{ path }}`, `{{ host }}`, `{{ headers.NAME }}` and the like are filled in."""
+    status: StatusCode = 200
+    """Its status."""
+    json_: Any = Field(None, alias="json")
+    """Its content as data, sent as JSON; places in its strings are filled in."""
+    content_type: str | None = None
+    """Its media type; `application/json` with `json`, otherwise `text/plain; charset=utf-8`."""
+    headers: dict[str, str] = {}
+    """Further headers."""
+
+    @model_validator(mode="after")
+    def _one_content(self) -> Respond:
+        if self.body is not None and self.json_ is not None:
+            raise ValueError("body and json exclude each other")
+        return self
+
+
+class RespondEndpoint(Endpoint[Respond], name="respond"):
+    """Answers at once."""
+
+    def setup(self, env: Env) -> None:
+        """Prepare the whole answer, or its template."""
+        config = self.config
+        text = orjson.dumps(config.json_).decode() if config.json_ is not None else config.body or ""
+        media_type = config.content_type
+        if media_type is None:
+            media_type = "text/plain; charset=utf-8" if config.json_ is None else "application/json"
+        try:
+            self._template = Template(text, _escape_for(media_type))
+            fields = [(b"Content-Type", media_type.encode("latin-1"))] if text else []
+            fields += [(name.encode("ascii"), value.encode("latin-1")) for name, value in config.headers.items()]
+            self._headers = HeaderBlock(fields)
+        except ValueError as error:
+            raise ConfigError(f"respond: {error}") from None
+        constant = self._template.constant
+        self._content = None if constant is None else constant.encode()
+
+    async def handle(self, request: Request) -> Response:
+        """Return the answer."""
+        content = self._template.fill(request).encode() if self._content is None else self._content
+        response = Response(self.config.status, None, content)
+        response.headers.set_block(self._headers)
+        return response
+
+    def describe(self) -> str:
+        """Return one line for `portico explain`."""
+        return f"respond {self.config.status}"
+
+
+def _escape_for(media_type: str) -> Any:
+    """Return what makes a value from the request safe within text of `media_type`."""
+    if "json" in media_type:
+        return lambda value: orjson.dumps(value).decode()[1:-1]
+    if "html" in media_type or "xml" in media_type:
+        return html.escape
+    return str

@@ -1,0 +1,90 @@
+"""Text with places for parts of the request: `Hello {{ captures.name }}`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from portico.http.message import Request
+
+_PLACE: Final = re.compile(r"\{\{\s*(.*?)\s*\}\}", re.DOTALL)
+_KNOWN: Final = "method, path, query, host, client.address, captures.NAME, headers.NAME"
+
+Part = Callable[[Request], str]
+
+
+class Template:
+    """A text that is compiled once and filled in for each request.
+
+    Places are `{{ method }}`, `path`, `query`, `host`, `client.address`, `captures.NAME`, `headers.NAME`; what a request
+    does not have is empty. Each value goes through `escape`, which must make it safe where the text will stand.
+    Raises ValueError for a place that is not known.
+    """
+
+    __slots__ = ("_escape", "_parts", "constant")
+
+    def __init__(self, text: str, escape: Callable[[str], str]) -> None:
+        self._escape = escape
+        self._parts: list[str | Part] = []
+        at = 0
+        for match in _PLACE.finditer(text):
+            self._parts += [text[at : match.start()], _part(match[1])]
+            at = match.end()
+        self._parts.append(text[at:])
+        self.constant = text if at == 0 else None
+        """The text itself where it has no places."""
+
+    def fill(self, request: Request) -> str:
+        """Return the text for `request`."""
+        if self.constant is not None:
+            return self.constant
+        escape = self._escape
+        return "".join([part if isinstance(part, str) else escape(part(request)) for part in self._parts])
+
+    @property
+    def captures(self) -> frozenset[str]:
+        """The path captures that the text needs."""
+        return frozenset(part.name for part in self._parts if isinstance(part, _Capture))
+
+
+class _Capture:
+    """A path capture, decoded."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, request: Request) -> str:
+        return request.captures.get(self.name, "")
+
+
+class _Header:
+    """The first value of a request header."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name.lower().encode("ascii")
+
+    def __call__(self, request: Request) -> str:
+        return request.headers.text(self._name) or ""
+
+
+def _part(name: str) -> Part:
+    simple: dict[str, Part] = {
+        "method": lambda request: request.method,
+        "path": lambda request: request.path,
+        "query": lambda request: request.query or "",
+        "host": lambda request: request.host,
+        "client.address": lambda request: request.client.address if request.client else "",
+    }
+    if name in simple:
+        return simple[name]
+    group, _, member = name.partition(".")
+    if group == "captures" and member.isidentifier():
+        return _Capture(member)
+    if group == "headers" and re.fullmatch(r"[A-Za-z0-9-]+", member):
+        return _Header(member)
+    raise ValueError(f"{{{{ {name} }}}} is not known; known are {_KNOWN}")

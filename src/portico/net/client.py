@@ -1,0 +1,241 @@
+"""One HTTP/1 connection to a target: sends a request, hands out the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, NamedTuple, Protocol
+
+from portico.errors import BodyTruncated, MalformedResponse, Source, UpstreamClosed, UpstreamTimeout
+from portico.http.body import Body, Trailers
+from portico.http.message import Request, Response
+from portico.net.stream import DeadlineExceeded, Stream
+from portico.wire import h1
+from portico.wire.events import Data, End, ResponseHead
+
+MAX_INTERIM: Final = 16
+"""Interim answers that a service may give to one request."""
+
+_CLIENT_FIELDS: Final = frozenset(
+    (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"forwarded", b"x-real-ip")
+)
+_DROP_FROM_CLIENT: Final = h1.REQUEST_DROP | _CLIENT_FIELDS
+"""What a client says of itself is not passed on as if the gateway had said it."""
+
+_IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
+
+
+class Patience(NamedTuple):
+    """How long to wait for a target, in seconds: for its first byte, then between bytes."""
+
+    first_byte: float
+    idle: float
+
+
+class ClientStream(Protocol):
+    """What a pool hands out: room for one request and its answer, whatever the connection beneath."""
+
+    reused: bool
+    """True where the connection carried a request before."""
+
+    async def send(self, request: Request, target: str, authority: bytes, patience: Patience) -> Response:
+        """Send `request` for `target` and return the answer once its head has come; raise an UpstreamError."""
+        ...
+
+
+class Owner(Protocol):
+    """Who a connection goes back to."""
+
+    def exchange_over(self, connection: H1Connection, reusable: bool) -> None:  # noqa: FBT001 - what the call is about
+        """Take back a connection; where it is not `reusable` it has been closed."""
+        ...
+
+
+class H1Connection:
+    """A connection that carries one exchange at a time (RFC 9112); a `ClientStream` of its own."""
+
+    __slots__ = ("_loop", "_owner", "_reader", "_stream", "_tasks", "_upload", "reused")
+
+    def __init__(
+        self,
+        stream: Stream,
+        loop: asyncio.AbstractEventLoop,
+        tasks: asyncio.TaskGroup,
+        max_head: int,
+        owner: Owner,
+    ) -> None:
+        self._stream = stream
+        self._loop = loop
+        self._tasks = tasks
+        self._reader = h1.ResponseReader(max_head, 1000)
+        self._owner = owner
+        self._upload: asyncio.Task[None] | None = None
+        self.reused = False
+
+    @property
+    def stream(self) -> Stream:
+        """The socket, which is the owner's while no exchange is under way."""
+        return self._stream
+
+    async def send(self, request: Request, target: str, authority: bytes, patience: Patience) -> Response:
+        """Send `request` and return the answer once its head, or all of a short answer, has come."""
+        stream = self._stream
+        try:
+            self._write(request, target, authority)
+            exchange = request.exchange
+            now = self._loop.time()
+            if exchange is not None:
+                exchange.sent = now
+            when = now + patience.first_byte
+            stream.set_deadline(when if request.deadline is None else min(when, request.deadline))
+            head = await self._final_head(request)
+            if exchange is not None:
+                exchange.first_byte = self._loop.time()
+        except BaseException:
+            self.finish(reusable=False)
+            raise
+        reader = self._reader
+        if reader.done:
+            self.finish(reusable=reader.keep_alive)
+            return Response(head.status, head.headers)
+        whole = reader.take_whole()
+        if whole is not None:
+            self.finish(reusable=reader.keep_alive)
+            return Response(head.status, head.headers, whole)
+        content = _Content(self, patience.idle, request.deadline)
+        return Response(head.status, head.headers, Body.stream(content, head.length))
+
+    def _write(self, request: Request, target: str, authority: bytes) -> None:
+        """Send the head, and with it the content where that is in memory; otherwise begin to stream it."""
+        body = request.body
+        client = request.client
+        if client is None:
+            extra, drop = b"", h1.REQUEST_DROP
+        else:
+            host = request.headers.index.get(b"host", b"")
+            extra, drop = client.forwarded + b"X-Forwarded-Host: " + host + b"\r\n", _DROP_FROM_CLIENT
+        head = h1.request_head(request.method, target, authority, request.headers, extra, body.length, drop)
+        whole = body.whole
+        if whole is not None:
+            self._stream.write(head + whole if whole else head)
+        else:
+            self._stream.write(head)
+            self._upload = self._tasks.create_task(self._send_content(body), name="upload")
+
+    async def _send_content(self, body: Body) -> None:
+        """Stream the request's content; where that fails, whoever waits for the answer is told why."""
+        stream = self._stream
+        chunked = body.length is None
+        try:
+            while data := await body.chunk():
+                stream.write(h1.chunk(data) if chunked else data)
+                if stream.congested:
+                    await stream.drain()
+            if chunked:
+                stream.write(h1.last_chunk(body.trailers()))
+        except (ConnectionResetError, DeadlineExceeded):
+            return  # the reader of the answer finds the same, and may still find an answer before it
+        except Exception as error:  # noqa: BLE001 - passed on: it is raised where the answer is awaited
+            stream.fail(error)
+            return
+        self._upload = None
+
+    async def _final_head(self, request: Request) -> ResponseHead:
+        """Read up to the head of the final answer, and pass interim ones on (RFC 9110 section 15.2)."""
+        reader = self._reader
+        method = request.method
+        fresh = True
+        interims = 0
+        while True:
+            try:
+                data = await self._stream.receive()
+            except DeadlineExceeded:
+                raise UpstreamTimeout("no answer in time", source=Source.RESPONSE) from None
+            if not data:
+                retryable = fresh and self.reused and method in _IDEMPOTENT and request.body.whole is not None
+                raise UpstreamClosed("closed before an answer", source=Source.RESPONSE, retryable=retryable)
+            fresh = False
+            reader.receive(data)
+            head = reader.next_head(method)
+            while head is not None:
+                if head.status >= 200:
+                    return head
+                interims += 1
+                if head.status == 101 or interims > MAX_INTERIM:
+                    raise MalformedResponse("an answer that was not asked for", source=Source.RESPONSE)
+                if head.status != 100 and request.interim is not None:
+                    request.interim(head.status, head.headers)
+                head = reader.next_head(method)
+
+    async def content(self, patience: float, deadline: float | None) -> Data | End:
+        """Return the next piece of the answer's content."""
+        reader = self._reader
+        while True:
+            try:
+                event = reader.next_content()
+                if event is not None:
+                    return event
+                when = self._loop.time() + patience
+                self._stream.set_deadline(when if deadline is None else min(when, deadline))
+                reader.receive(await self._stream.receive())
+            except DeadlineExceeded:
+                raise UpstreamTimeout("the answer stalled", source=Source.RESPONSE) from None
+            except BodyTruncated as error:
+                raise UpstreamClosed(f"closed within its answer: {error}", source=Source.RESPONSE) from error
+
+    def finish(self, *, reusable: bool) -> None:
+        """End the exchange: the connection goes back to its pool, or, where it is not `reusable`, is closed."""
+        if self._upload is not None:
+            self._upload.cancel()
+            self._upload = None
+            reusable = False
+        if reusable and (self._stream.eof or self._stream.unread or self._reader.pending):
+            reusable = False  # bytes that no request asked for could pass for the next one's answer
+        if not reusable:
+            self._stream.abort()
+        self.reused = True
+        self._owner.exchange_over(self, reusable)
+
+    def keep_alive(self) -> bool:
+        """Tell whether the last answer lets the connection be used again."""
+        return self._reader.keep_alive
+
+
+class _Content:
+    """The content of one answer while it is still on its way."""
+
+    __slots__ = ("_connection", "_deadline", "_idle", "_trailers")
+
+    def __init__(self, connection: H1Connection, idle: float, deadline: float | None) -> None:
+        self._connection: H1Connection | None = connection
+        self._idle = idle
+        self._deadline = deadline
+        self._trailers: Trailers = []
+
+    async def read(self) -> bytes:
+        connection = self._connection
+        if connection is None:
+            return b""
+        try:
+            event = await connection.content(self._idle, self._deadline)
+        except BaseException:
+            self.close()
+            raise
+        if isinstance(event, Data):
+            if event.last:
+                self._end(connection)
+            return event.data
+        self._trailers = event.trailers
+        self._end(connection)
+        return b""
+
+    def trailers(self) -> Trailers:
+        return self._trailers
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.finish(reusable=False)
+
+    def _end(self, connection: H1Connection) -> None:
+        self._connection = None
+        connection.finish(reusable=connection.keep_alive())

@@ -1,0 +1,49 @@
+"""The public face for authors of policies and endpoints; semantic versioning applies to exactly this module.
+
+Everything that the built-in policies use is here, and nothing else of Portico is theirs to import either.
+"""
+
+from portico.config.values import Duration, HeaderName, Secret, ServiceName, Size, StatusCode
+from portico.errors import BodyTooLarge, BodyTruncated, ConfigError, PorticoError, RequestError, UpstreamError
+from portico.http.body import Body
+from portico.http.headers import HeaderBlock, Headers
+from portico.http.message import Client, Handler, Key, Request, Response
+from portico.http.problem import Problem
+from portico.http.template import Template
+from portico.observe.exchange import Exchange, Outcome
+from portico.policy.base import Endpoint, Env, Policy, PolicyConfig, RouteInfo, Stage
+from portico.routing.matcher import ALLOWED_METHODS
+
+__all__ = [
+    "ALLOWED_METHODS",
+    "Body",
+    "BodyTooLarge",
+    "BodyTruncated",
+    "Client",
+    "ConfigError",
+    "Duration",
+    "Endpoint",
+    "Env",
+    "Exchange",
+    "Handler",
+    "HeaderBlock",
+    "HeaderName",
+    "Headers",
+    "Key",
+    "Outcome",
+    "Policy",
+    "PolicyConfig",
+    "PorticoError",
+    "Problem",
+    "Request",
+    "RequestError",
+    "Response",
+    "RouteInfo",
+    "Secret",
+    "ServiceName",
+    "Size",
+    "Stage",
+    "StatusCode",
+    "Template",
+    "UpstreamError",
+]

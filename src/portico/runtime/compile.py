@@ -1,0 +1,210 @@
+"""From a Config to a Runtime: services, chains and the matcher are built once, here, and every mistake is told at once."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from portico.config.findings import Finding, Findings, Place
+from portico.config.schema import Config, EndpointUse, PolicyUse
+from portico.config.schema import Route as RouteConfig
+from portico.config.values import Condition as ConditionConfig
+from portico.errors import ConfigError, PorticoError
+from portico.http.target import EncodedSlashes
+from portico.policy.base import Component, Policy, RouteInfo, Stage
+from portico.policy.chain import Scoped, assemble, merge
+from portico.policy.registry import Registry
+from portico.routing.entry import Absent, Condition, Entry, Equals, Matches, Part, Present
+from portico.routing.matcher import Matcher
+from portico.routing.pattern import parse_host_pattern, parse_path
+from portico.runtime.env import RouteEnv
+from portico.runtime.runtime import Route, Runtime
+from portico.runtime.services import ServiceBuilder
+from portico.runtime.shared import Leases
+from portico.upstream.health import Reachability
+
+BUILT_IN: Final = "built in"
+"""The origin of what no file has written."""
+
+
+class CompileError(PorticoError):
+    """A configuration that reads well and cannot be run; `findings` say why."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        super().__init__("\n".join(map(str, findings)))
+        self.findings = tuple(findings)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a runtime is compiled into: a worker, or for a check something like one."""
+
+    registry: Registry
+    leases: Leases
+    tasks: asyncio.TaskGroup
+    clock: Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A Runtime, and the routes as the matcher sees them: the file's in order, then the built-in ones."""
+
+    runtime: Runtime
+    entries: tuple[Entry[Route], ...]
+
+
+def compile_config(config: Config, surroundings: Surroundings, revision: str = "") -> Compiled:
+    """Compile `config`; raise CompileError, with all that is wrong, where it cannot be run."""
+    lease = surroundings.leases.lease()
+    try:
+        builder = ServiceBuilder(config, lease, surroundings.tasks, surroundings.clock)
+        services = {name: builder.build(name, service) for name, service in config.services.items()}
+        reachability = Reachability(tuple(services.values()), surroundings.tasks, surroundings.clock)
+        findings = Findings()
+
+        def env(route: RouteInfo) -> RouteEnv:
+            return RouteEnv(route, services, lease, reachability, surroundings.clock)
+
+        routes = _Routes(config, surroundings.registry, env, findings)
+        entries = [
+            entry
+            for order, route in enumerate([*config.routes, *_built_in_routes(config, surroundings.registry)])
+            if (entry := routes.entry(route, order)) is not None
+        ]
+        no_route, wrong_method = (
+            routes.route(_built_in(kind, ("/**",), kind, {}, surroundings.registry))
+            for kind in ("no-route", "wrong-method")
+        )
+    except BaseException:
+        lease.close()
+        raise
+    runtime = Runtime(revision, Matcher(entries, no_route, wrong_method).match, routes.all, services, lease)
+    if findings.failed:
+        runtime.close()
+        raise CompileError(findings.sorted())
+    return Compiled(runtime, tuple(entries))
+
+
+def _built_in_routes(config: Config, registry: Registry) -> list[RouteConfig]:
+    """Return the routes that every configuration has, but for paths that the file itself gives a meaning."""
+    written = {path for route in config.routes for path in route.path}
+    offers: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
+        ("/health", "health", {"allow": config.health.allow}),
+        ("/livez", "live", {}),
+        ("/readyz", "ready", {}),
+    )
+    return [_built_in(path[1:], (path,), kind, body, registry) for path, kind, body in offers if path not in written]
+
+
+def _built_in(name: str, path: tuple[str, ...], kind: str, body: Mapping[str, Any], registry: Registry) -> RouteConfig:
+    config = registry.endpoints[kind].config_class(**body)
+    return RouteConfig(
+        name=name, path=path, endpoint=EndpointUse(kind=kind, config=config, origin=BUILT_IN), origin=BUILT_IN
+    )
+
+
+class _Routes:
+    """Compiles routes one by one; what is wrong with one does not hide what is wrong with the next."""
+
+    def __init__(
+        self, config: Config, registry: Registry, env: Callable[[RouteInfo], RouteEnv], findings: Findings
+    ) -> None:
+        self._config = config
+        self._registry = registry
+        self._env = env
+        self._findings = findings
+        self._slashes = EncodedSlashes(config.path.encoded_slashes)
+        self.all: list[Route] = []
+
+    def entry(self, config: RouteConfig, order: int) -> Entry[Route] | None:
+        """Compile one route and what it asks of a request; None where that cannot be understood."""
+        route = self.route(config)
+        try:
+            return Entry(
+                payload=route,
+                order=order,
+                paths=tuple(parse_path(path, self._slashes) for path in config.path),
+                hosts=tuple(parse_host_pattern(host) for host in config.hosts),
+                methods=frozenset(config.methods) or None,
+                conditions=(
+                    *(_condition(Part.HEADER, name, wanted) for name, wanted in config.headers.items()),
+                    *(_condition(Part.QUERY, name, wanted) for name, wanted in config.query.items()),
+                    *(_condition(Part.COOKIE, name, wanted) for name, wanted in config.cookies.items()),
+                ),
+                priority=config.priority,
+            )
+        except ValueError as error:
+            self._error(config.origin, f"route {config.name}: {error}")
+            return None
+
+    def route(self, config: RouteConfig) -> Route:
+        """Compile one route: its chain of policies and its endpoint."""
+        env = self._env(RouteInfo(config.name, config.path))
+        scoped = self._chain(config)
+        endpoint = self._registry.endpoints[config.endpoint.kind](config.endpoint.config)
+        self._set_up(endpoint, env, config.endpoint.origin)
+        policies: list[Policy[Any]] = []
+        for item in scoped:
+            policy = self._registry.policies[item.use.kind](item.use.config)
+            self._set_up(policy, env, item.use.origin)
+            policies.append(policy)
+        route = Route(
+            config.name,
+            assemble(policies, endpoint.handle),
+            self._config.limits.body if config.max_body is None else config.max_body,
+            policies=scoped,
+            endpoint=endpoint,
+            components=(endpoint, *policies),
+            origin=config.origin,
+        )
+        self.all.append(route)
+        return route
+
+    def _chain(self, config: RouteConfig) -> list[Scoped]:
+        """Return the route's chain: the stable merge of the file's, the service's and its own policies."""
+        scopes: list[tuple[str, Sequence[PolicyUse]]] = [("global", self._config.policies)]
+        service = self._config.services.get(getattr(config.endpoint.config, "service", ""))
+        if service is not None:
+            scopes.append(("service", service.policies))
+        scopes.append(("route", config.policies))
+        return merge((scope, [(use, self._stage(use)) for use in uses]) for scope, uses in scopes)
+
+    def _stage(self, use: PolicyUse) -> Stage:
+        """Return the stage that a policy stands in."""
+        policy = self._registry.policies.get(use.kind)
+        if policy is None:
+            return Stage.OBSERVE  # only `off` names no policy: it stands nowhere
+        if use.stage is None:
+            return policy.stages[0]
+        stage = Stage[use.stage.upper()]
+        if stage not in policy.stages:
+            may = ", ".join(known.name.lower() for known in policy.stages)
+            self._error(use.origin, f"policy {use.kind} cannot stand in stage {use.stage}", f"it may stand in {may}")
+        return stage
+
+    def _set_up(self, component: Component[Any], env: RouteEnv, origin: str) -> None:
+        try:
+            component.setup(env)
+        except (ConfigError, ValueError) as error:
+            self._error(origin, str(error))
+
+    def _error(self, origin: str, message: str, hint: str = "") -> None:
+        self._findings.error(place_of(origin), message, hint)
+
+
+def place_of(origin: str) -> Place:
+    """Return the place that an origin names."""
+    file, _, rest = origin.rpartition(":")
+    file, _, line = file.rpartition(":")
+    return Place(file, int(line), int(rest)) if line.isdigit() and rest.isdigit() else Place(origin)
+
+
+def _condition(part: Part, name: str, wanted: ConditionConfig) -> Condition:
+    if wanted.test == "equals":
+        return Equals(part, name, wanted.value)
+    if wanted.test == "matches":
+        return Matches(part, name, re.compile(wanted.value))
+    return Present(part, name) if wanted.test == "present" else Absent(part, name)

@@ -1,0 +1,49 @@
+"""What policies and endpoints are given at load."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from portico.errors import ConfigError
+from portico.http.message import Handler
+from portico.policy.base import RouteInfo, Shared
+from portico.runtime.shared import Lease
+from portico.upstream.health import Reachability
+from portico.upstream.stack import Service
+
+
+class RouteEnv:
+    """The `Env` of one route's policies and endpoint."""
+
+    __slots__ = ("_lease", "_reachability", "_services", "clock", "logger", "route")
+
+    def __init__(
+        self,
+        route: RouteInfo,
+        services: Mapping[str, Service],
+        lease: Lease,
+        reachability: Reachability,
+        clock: Callable[[], float],
+    ) -> None:
+        self.route = route
+        self.clock = clock
+        self.logger = logging.getLogger(f"portico.route.{route.name}")
+        self._services = services
+        self._lease = lease
+        self._reachability = reachability
+
+    def service(self, name: str) -> Handler:
+        """Return the Handler of a service of the file."""
+        try:
+            return self._services[name].handle
+        except KeyError:
+            raise ConfigError(f"there is no service {name!r}") from None
+
+    async def reachable(self) -> Mapping[str, bool]:
+        """Return for each service whether it accepts connections."""
+        return await self._reachability.states()
+
+    def share(self, key: tuple[object, ...], make: Callable[[], Shared]) -> Shared:
+        """Return the value that is leased under `key`."""
+        return self._lease.share(key, make)

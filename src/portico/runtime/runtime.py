@@ -1,0 +1,109 @@
+"""What answers requests: compiled from one Config, never changed, swapped whole."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from portico.errors import RequestError
+from portico.http.body import Body
+from portico.http.message import Handler, Request, Response
+from portico.http.problem import PROBLEM_JSON, Problem
+from portico.policy.base import Component, Endpoint
+from portico.policy.chain import Scoped
+from portico.runtime.shared import Lease
+from portico.upstream.stack import Service
+
+logger = logging.getLogger("portico.runtime")
+
+ProblemWriter = Callable[[Problem, Request, Response], None]
+"""Writes a problem into an answer, in the error shape of a route."""
+
+
+def write_problem(problem: Problem, request: Request, response: Response) -> None:
+    """Write `problem` as RFC 9457 has it; the shape of every route until the file chooses others."""
+    response.headers.set(b"Content-Type", PROBLEM_JSON)
+    response.body = Body(problem.render(request.path))
+
+
+class Route:
+    """One route at work: `handle` is the edge at which problems, and failures, become the answer that the client gets."""
+
+    __slots__ = ("chain", "components", "endpoint", "max_body", "name", "origin", "policies", "write_problem")
+
+    def __init__(
+        self,
+        name: str,
+        chain: Handler,
+        max_body: int,
+        *,
+        policies: Sequence[Scoped],
+        endpoint: Endpoint[Any],
+        components: Sequence[Component[Any]],
+        origin: str,
+    ) -> None:
+        self.name = name
+        self.chain = chain
+        self.max_body = max_body
+        self.policies = tuple(policies)
+        """The chain in running order with each policy's origin, for `explain`."""
+        self.endpoint = endpoint
+        self.components = tuple(components)
+        self.origin = origin
+        """Where the file has it: `file:line:column`."""
+        self.write_problem: ProblemWriter = write_problem
+
+    async def handle(self, request: Request) -> Response:
+        """Answer `request`."""
+        exchange = request.exchange
+        if exchange is not None:
+            exchange.route = self.name
+        body = request.body
+        try:
+            if body.length != 0 and not body.restrict(self.max_body):
+                response = Response.problem(413, "content-too-large", detail=f"The limit is {self.max_body} bytes.")
+            else:
+                response = await self.chain(request)
+        except RequestError as error:
+            response = Response.problem(error.status, error.type, detail=error.detail)
+        except Exception:
+            logger.exception("route %s failed: %s %s", self.name, request.method, request.path)
+            response = Response.problem(500, "internal-error", detail="The gateway could not answer this request.")
+        problem = response.problem_value
+        if problem is not None:
+            if exchange is not None and not exchange.error:
+                exchange.error = problem.type
+            self.write_problem(problem, request, response)
+        return response
+
+
+class Runtime:
+    """A compiled Config. `handle` is the Handler of everything that it serves."""
+
+    __slots__ = ("_lease", "_match", "revision", "routes", "services")
+
+    def __init__(
+        self,
+        revision: str,
+        match: Callable[[Request], Route],
+        routes: Sequence[Route],
+        services: dict[str, Service],
+        lease: Lease,
+    ) -> None:
+        self.revision = revision
+        self.routes = tuple(routes)
+        self.services = services
+        self._match = match
+        self._lease = lease
+
+    def handle(self, request: Request) -> Awaitable[Response]:
+        """Answer `request` by the route that matches it."""
+        return self._match(request).handle(request)
+
+    def close(self) -> None:
+        """End what the policies and endpoints began, and give back what was leased."""
+        for route in self.routes:
+            for component in route.components:
+                component.close()
+        self._lease.close()

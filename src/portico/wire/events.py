@@ -1,0 +1,64 @@
+"""The vocabulary in which every version of HTTP meets."""
+
+from __future__ import annotations
+
+from portico.http.body import Trailers
+from portico.http.headers import Headers
+
+
+class RequestHead:
+    """The head of a request.
+
+    `length` is the size of its content in bytes, or None where only the end will tell. `keep_alive` says whether the
+    client means to send more on this connection, `expects_continue` whether it waits for a 100 before its content.
+    """
+
+    __slots__ = ("expects_continue", "headers", "keep_alive", "length", "method", "minor", "target")
+
+    def __init__(
+        self,
+        method: str,
+        target: bytes,
+        minor: int,
+        headers: Headers,
+        length: int | None,
+        keep_alive: bool,  # positional, as all here: keywords cost, and this is built for each request
+        expects_continue: bool,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.minor = minor
+        self.headers = headers
+        self.length = length
+        self.keep_alive = keep_alive
+        self.expects_continue = expects_continue
+
+
+class ResponseHead:
+    """The head of a response, interim (1xx) or final; `length` as in RequestHead."""
+
+    __slots__ = ("headers", "length", "status")
+
+    def __init__(self, status: int, headers: Headers, length: int | None) -> None:
+        self.status = status
+        self.headers = headers
+        self.length = length
+
+
+class Data:
+    """A piece of content; `last` where the content is known to end with it."""
+
+    __slots__ = ("data", "last")
+
+    def __init__(self, data: bytes, *, last: bool) -> None:
+        self.data = data
+        self.last = last
+
+
+class End:
+    """The end of content whose last piece could not be told, with its trailer fields."""
+
+    __slots__ = ("trailers",)
+
+    def __init__(self, trailers: Trailers) -> None:
+        self.trailers = trailers

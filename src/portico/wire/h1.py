@@ -1,0 +1,568 @@
+"""HTTP/1.1 and 1.0 (RFC 9112): heads, framing, and what may be said next on a connection. Both roles.
+
+llhttp (through httptools) is used as a tokenizer of heads and nothing else. It is given one complete head at a time, in a
+parser of its own, and this file decides where the head ends, how long the body is, and what the next byte means.
+
+Reading goes `receive(bytes)`, then `next_head()` once and `next_content()` until the content's end; each returns None where it
+needs more bytes. Writing is a function from a message to bytes. After both sides are done, `next_message()` starts over.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import httptools
+
+from portico.errors import (
+    BodyTruncated,
+    HeadTooLarge,
+    MalformedRequest,
+    MalformedResponse,
+    NotImplementedByUs,
+    PorticoError,
+    Source,
+    TargetTooLong,
+    VersionNotSupported,
+)
+from portico.http.body import Trailers
+from portico.http.headers import Headers, Pair
+from portico.http.problem import reason
+from portico.wire.events import Data, End, RequestHead, ResponseHead
+
+HOP_BY_HOP: Final = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+"""Fields that speak of one connection and never pass through (RFC 9110 section 7.6.1, and RFC 2616's list)."""
+
+MAX_CHUNK_LINE: Final = 256
+"""Bytes of a chunk-size line, extensions included."""
+
+MAX_TRAILERS: Final = 8192
+"""Bytes of a trailer section."""
+
+MAX_LENGTH_DIGITS: Final = 18
+"""Digits of a Content-Length, so that it fits any peer's 64 bits."""
+
+MAX_EMPTY_LINES: Final = 4
+"""Bytes of empty lines ahead of a request, which RFC 9112 section 2.2 wants ignored."""
+
+_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+_TRAILER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*")
+_REQUEST_LINE: Final = re.compile(rb"(?P<method>[!#$%&'*+\-.^_`|~0-9A-Za-z]+) [!-~]+ HTTP/(?P<version>\d\.\d)\r\n")
+_METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
+_STATUS_LINES: Final = {status: f"HTTP/1.1 {status} {reason(status)}\r\n".encode() for status in range(100, 600)}
+_FORBIDDEN_TRAILERS: Final = HOP_BY_HOP | {b"content-length", b"host", b"authorization", b"content-encoding"}
+_KEEP_ALIVE: Final = {b"keep-alive": True, b"Keep-Alive": True, b"close": False, b"Close": False}
+_NO_FIELDS: Final[frozenset[bytes]] = frozenset()
+
+
+# How the end of the content that is being read is told (RFC 9112 section 6.3). Plain integers: an enum's members cost
+# a lookup through its metaclass at each use.
+NONE: Final = 0
+LENGTH: Final = 1
+CHUNKED: Final = 2
+UNTIL_CLOSE: Final = 3
+
+
+class _HeadReceiver:
+    """What llhttp calls back for one head."""
+
+    __slots__ = ("index", "pairs", "url")
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.pairs: list[Pair] = []
+        self.index: dict[bytes, bytes] = {}
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        value = value.rstrip()  # llhttp leaves the optional white space behind a value (RFC 9110 section 5.5)
+        self.pairs.append((name, value))
+        self.index[name.lower()] = value
+
+
+class Reader:
+    """The incoming half of a connection, in either role: finds heads, takes content out of its framing."""
+
+    __slots__ = ("_buffer", "_eof", "_framing", "_in_chunk", "_remaining", "_scanned", "done", "limit", "max_fields")
+
+    def __init__(self, limit: int, max_fields: int) -> None:
+        self.limit = limit
+        """Bytes that a head may have."""
+        self.max_fields = max_fields
+        self.done = True
+        """True when no content is left to be read of the current message."""
+        self._buffer = b""
+        self._scanned = 0
+        self._eof = False
+        self._framing = NONE
+        self._remaining = 0
+        self._in_chunk = False
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes from the wire; no bytes mean that the other side has sent all that it will."""
+        if not data:
+            self._eof = True
+        elif self._buffer:
+            self._buffer += data
+        else:
+            self._buffer = data
+
+    @property
+    def pending(self) -> bytes:
+        """What was received and not yet read as part of a message."""
+        return self._buffer
+
+    def take_pending(self) -> bytes:
+        """Hand over what was received behind the head of an upgrade: it is no longer HTTP."""
+        rest, self._buffer = self._buffer, b""
+        return rest
+
+    def _take_head(self) -> bytes | None:
+        """Cut one complete head off the buffer, or return None where it has not all come."""
+        buffer = self._buffer
+        end = buffer.find(b"\r\n\r\n", self._scanned)
+        if end < 0:
+            if len(buffer) > self.limit:
+                raise self._too_large()
+            self._scanned = max(0, len(buffer) - 3)
+            return None
+        end += 4
+        if end > self.limit:
+            raise self._too_large()
+        self._scanned = 0
+        if end == len(buffer):
+            self._buffer = b""
+            return buffer
+        self._buffer = buffer[end:]
+        return buffer[:end]
+
+    def _too_large(self) -> PorticoError:
+        raise NotImplementedError
+
+    def _expect(self, framing: int, length: int) -> None:
+        """Make ready for the content of the head that was just read."""
+        self._framing = framing
+        self._remaining = length
+        self._in_chunk = False
+        self.done = framing == NONE or (framing == LENGTH and length == 0)
+
+    def next_content(self) -> Data | End | None:
+        """Return the next piece of content, or None where more bytes are needed.
+
+        Raises BodyTruncated where the other side ended before its content did.
+        """
+        if self._framing == CHUNKED:
+            return self._next_chunked()
+        data = self._buffer
+        if self._framing == UNTIL_CLOSE:
+            if data:
+                self._buffer = b""
+                return Data(data, last=False)
+            if not self._eof:
+                return None
+            self.done = True
+            return End([])
+        if not data:
+            if self._eof:
+                raise BodyTruncated(f"{self._remaining} bytes of the content are missing")
+            return None
+        if len(data) > self._remaining:
+            self._buffer = data[self._remaining :]
+            data = data[: self._remaining]
+        else:
+            self._buffer = b""
+        self._remaining -= len(data)
+        self.done = self._remaining == 0
+        return Data(data, last=self.done)
+
+    def take_whole(self) -> bytes | None:
+        """Return the entire content where all of it has come already and its length is known, or None."""
+        if self._framing != LENGTH or len(self._buffer) < self._remaining:
+            return None
+        length, self._remaining, self.done = self._remaining, 0, True
+        data = self._buffer
+        if len(data) == length:
+            self._buffer = b""
+            return data
+        self._buffer = data[length:]
+        return data[:length]
+
+    def _next_chunked(self) -> Data | End | None:
+        """Decode what has come of a chunked content (RFC 9112 section 7.1), as one piece."""
+        pieces: list[bytes] = []
+        buffer = self._buffer
+        at = 0
+        while True:
+            if self._in_chunk:
+                piece = buffer[at : at + self._remaining]
+                at += len(piece)
+                self._remaining -= len(piece)
+                if piece:
+                    pieces.append(piece)
+                if self._remaining or len(buffer) < at + 2:
+                    break
+                if buffer[at : at + 2] != b"\r\n":
+                    raise self._malformed("a chunk is longer than its size says")
+                at += 2
+                self._in_chunk = False
+            end = buffer.find(b"\r\n", at, at + MAX_CHUNK_LINE)
+            if end < 0:
+                if len(buffer) - at >= MAX_CHUNK_LINE:
+                    raise self._malformed("a chunk-size line is too long")
+                break
+            line = _CHUNK_LINE.fullmatch(buffer, at, end)
+            if line is None:
+                raise self._malformed("a chunk-size line is malformed")
+            self._remaining = int(line[1], 16)
+            if not self._remaining:
+                break
+            at = end + 2
+            self._in_chunk = True
+        self._buffer = buffer[at:]
+        if pieces:
+            return Data(b"".join(pieces), last=False)
+        return self._finish_chunked()
+
+    def _finish_chunked(self) -> End | None:
+        """Read the last chunk and the trailer section, or find that more has to come."""
+        buffer = self._buffer
+        line = buffer.find(b"\r\n")
+        if not self._in_chunk and line >= 0:
+            end = line if buffer.startswith(b"\r\n", line + 2) else buffer.find(b"\r\n\r\n", line)
+            if end >= 0:
+                section = buffer[line + 2 : end + 2]
+                if len(section) > MAX_TRAILERS:
+                    raise self._malformed("the trailer section is too large")
+                self._buffer = buffer[end + 4 :]
+                self.done = True
+                return End(self._parse_trailers(section))
+            if len(buffer) - line > MAX_TRAILERS:
+                raise self._malformed("the trailer section is too large")
+        if self._eof:
+            raise BodyTruncated("the last chunk is missing")
+        return None
+
+    def _parse_trailers(self, section: bytes) -> Trailers:
+        """Parse trailer fields; those that must not stand in a trailer (RFC 9110 section 6.5.1) are left out."""
+        trailers: Trailers = []
+        for line in section.split(b"\r\n")[:-1]:
+            match = _TRAILER.fullmatch(line)
+            if match is None:
+                raise self._malformed("a trailer field is malformed")
+            if match[1].lower() not in _FORBIDDEN_TRAILERS:
+                trailers.append((match[1], match[2]))
+        return trailers
+
+    def _malformed(self, detail: str) -> PorticoError:
+        raise NotImplementedError
+
+    def _headers(self, head: bytes, receiver: _HeadReceiver) -> Headers:
+        """Return the fields of a head, once they were held against the head's own lines.
+
+        Each line between the first and the last must have become one field. llhttp is strict about bare CR and LF,
+        folding and the like; this check stands in case it ever takes a head for more, or for less, than one message.
+        """
+        pairs = receiver.pairs
+        fields = head.count(b"\n") - 2
+        if len(pairs) != fields:
+            raise self._malformed("a header line is malformed")
+        if fields > self.max_fields:
+            raise self._too_large()
+        if len(receiver.index) != fields:
+            return Headers.parsed(pairs)
+        return Headers.indexed(pairs, receiver.index)
+
+    def _content_length(self, headers: Headers) -> int:
+        """Return the value of the one Content-Length field (RFC 9110 section 8.6); llhttp refuses a second one."""
+        value = headers.index[b"content-length"]
+        if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
+            raise self._malformed("Content-Length is malformed")
+        return int(value)
+
+
+class RequestReader(Reader):
+    """The incoming half of a server's connection."""
+
+    __slots__ = ("target_limit",)
+
+    def __init__(self, limit: int, max_fields: int, target_limit: int) -> None:
+        super().__init__(limit, max_fields)
+        self.target_limit = target_limit
+
+    def _too_large(self) -> PorticoError:
+        return HeadTooLarge("the request head is too large")
+
+    def _malformed(self, detail: str) -> PorticoError:
+        return MalformedRequest(detail)
+
+    @property
+    def idle(self) -> bool:
+        """True where nothing of a next request has come."""
+        return not self._buffer
+
+    def next_head(self) -> RequestHead | None:
+        """Return the head of the next request, or None where it has not all come."""
+        if self._buffer.startswith(b"\r\n"):
+            rest = self._buffer.lstrip(b"\r\n")
+            if len(self._buffer) - len(rest) > MAX_EMPTY_LINES:
+                raise MalformedRequest("too many empty lines ahead of the request")
+            self._buffer = rest
+        head = self._take_head()
+        if head is None:
+            if self._eof and self._buffer:
+                raise MalformedRequest("the request head is cut off")
+            return None
+        receiver = _HeadReceiver()
+        parser = httptools.HttpRequestParser(receiver)
+        try:
+            parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserInvalidMethodError as error:
+            if _REQUEST_LINE.match(head) is None:
+                raise MalformedRequest("the request head is malformed") from error
+            raise NotImplementedByUs("the request method is not known here") from error
+        except httptools.HttpParserError as error:
+            raise self._refusal(head) from error
+        method: bytes = parser.get_method()
+        target = receiver.url
+        # The request line is exactly "method SP target SP HTTP/1.x": no other version, no doubled space.
+        version_at = len(method) + len(target) + 7
+        version = head[version_at : version_at + 5]
+        if version == b"1.1\r\n":
+            minor = 1
+        elif version == b"1.0\r\n":
+            minor = 0
+        else:
+            raise self._refusal(head)
+        if len(target) > self.target_limit:
+            raise TargetTooLong("the request target is too long")
+        headers = self._headers(head, receiver)
+        index = headers.index
+        if b"content-length" in index or b"transfer-encoding" in index:
+            length = self._frame(headers, minor)
+        else:
+            length = 0
+            self._framing = NONE
+            self.done = True
+        return RequestHead(
+            _METHODS.get(method) or method.decode("ascii"),
+            target,
+            minor,
+            headers,
+            length,
+            minor == 1 if b"connection" not in index else _keep_alive(headers, minor),
+            b"expect" in index and minor == 1 and index[b"expect"].lower() == b"100-continue",
+        )
+
+    def _refusal(self, head: bytes) -> PorticoError:
+        """Say why llhttp refused a head."""
+        line = _REQUEST_LINE.match(head)
+        if line is not None and line["version"] not in (b"1.0", b"1.1"):
+            return VersionNotSupported("only HTTP/1.1 and HTTP/1.0 are spoken here")
+        return MalformedRequest("the request head is malformed")
+
+    def _frame(self, headers: Headers, minor: int) -> int | None:
+        """Decide where the content ends (RFC 9112 section 6.3); return its length, or None where it is chunked."""
+        index = headers.index
+        if b"transfer-encoding" in index:
+            if b"content-length" in index:
+                raise MalformedRequest("Content-Length and Transfer-Encoding stand in one request")
+            if minor == 0:
+                raise MalformedRequest("Transfer-Encoding came with HTTP/1.0")
+            codings = b",".join(headers.get_all(b"transfer-encoding")).lower().split(b",")
+            if codings[-1].strip(b" \t") != b"chunked":
+                raise MalformedRequest("Transfer-Encoding does not end in chunked")
+            if len(codings) > 1:
+                raise NotImplementedByUs("only the transfer coding 'chunked' is known here")
+            self._expect(CHUNKED, 0)
+            return None
+        length = self._content_length(headers)
+        self._expect(LENGTH, length)
+        return length
+
+
+class ResponseReader(Reader):
+    """The incoming half of a client's connection."""
+
+    __slots__ = ("keep_alive",)
+
+    def __init__(self, limit: int, max_fields: int) -> None:
+        super().__init__(limit, max_fields)
+        self.keep_alive = True
+        """Whether the connection may be used again after this message."""
+
+    def _too_large(self) -> PorticoError:
+        return MalformedResponse("the response head is too large", source=Source.RESPONSE)
+
+    def _malformed(self, detail: str) -> PorticoError:
+        return MalformedResponse(detail, source=Source.RESPONSE)
+
+    def next_head(self, method: str) -> ResponseHead | None:
+        """Return the head of the answer, interim or final, to a request with `method`, or None where it has not all come."""
+        head = self._take_head()
+        if head is None:
+            return None
+        receiver = _HeadReceiver()
+        parser = httptools.HttpResponseParser(receiver)
+        try:
+            parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError as error:
+            raise self._malformed("the response head is malformed") from error
+        version = head[5:9]
+        if version == b"1.1 ":
+            minor = 1
+        elif version == b"1.0 ":
+            minor = 0
+        else:
+            raise self._malformed("the response speaks another version of HTTP")
+        headers = self._headers(head, receiver)
+        status: int = parser.get_status_code()
+        self.keep_alive = _keep_alive(headers, minor)
+        return ResponseHead(status, headers, self._frame(headers, minor, status, method))
+
+    def _frame(self, headers: Headers, minor: int, status: int, method: str) -> int | None:
+        """Decide where the content ends (RFC 9112 section 6.3); return its length, or None where its end will tell."""
+        index = headers.index
+        if status < 200 or status == 204 or status == 304 or method == "HEAD":
+            self._expect(NONE, 0)
+            return 0
+        if b"transfer-encoding" in index:
+            if minor == 0 or b"content-length" in index:
+                raise self._malformed("the response has Transfer-Encoding beside Content-Length, or with HTTP/1.0")
+            if b",".join(headers.get_all(b"transfer-encoding")).lower().strip(b" \t") != b"chunked":
+                raise self._malformed("the response has an unknown transfer coding")
+            self._expect(CHUNKED, 0)
+            return None
+        if b"content-length" in index:
+            length = self._content_length(headers)
+            self._expect(LENGTH, length)
+            return length
+        self.keep_alive = False
+        self._expect(UNTIL_CLOSE, 0)
+        return None
+
+
+def _keep_alive(headers: Headers, minor: int) -> bool:
+    """Tell whether the connection goes on after this message (RFC 9112 section 9.3)."""
+    value = headers.index.get(b"connection")
+    if value is None:
+        return minor == 1
+    known = _KEEP_ALIVE.get(value)
+    if known is not None and len(headers.index) == len(headers.pairs):
+        return known
+    options = connection_options(headers)
+    return b"close" not in options and (minor == 1 or b"keep-alive" in options)
+
+
+def connection_options(headers: Headers) -> frozenset[bytes]:
+    """Return the options that the Connection field names, in lower case."""
+    values = headers.get_all(b"connection")
+    if not values:
+        return _NO_FIELDS
+    return frozenset(option.strip(b" \t").lower() for option in b",".join(values).split(b","))
+
+
+def forwarded_fields(headers: Headers, drop: frozenset[bytes]) -> bytes:
+    """Return the header lines of a message without those in `drop` and without those that Connection names.
+
+    `drop` must hold HOP_BY_HOP.
+    """
+    index = headers.index
+    if drop.isdisjoint(index):
+        return b"".join([name + b": " + value + b"\r\n" for name, value in headers.pairs])
+    connection = index.get(b"connection")
+    if connection is not None and connection not in _KEEP_ALIVE:
+        drop = drop | connection_options(headers)
+    return b"".join([name + b": " + value + b"\r\n" for name, value in headers.pairs if name.lower() not in drop])
+
+
+REQUEST_DROP: Final = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+"""Request fields that are written anew for the next connection, or do not pass."""
+
+_RESPONSE_DROP: Final = HOP_BY_HOP | {b"content-length"}
+_METHODS_WITH_CONTENT: Final = frozenset(("POST", "PUT", "PATCH"))
+
+
+def request_head(
+    method: str,
+    target: str,
+    authority: bytes,
+    headers: Headers,
+    extra: bytes,
+    length: int | None,
+    drop: frozenset[bytes] = REQUEST_DROP,
+) -> bytes:
+    """Return the head of a request to a service.
+
+    `extra` are ready header lines; `drop`, which holds REQUEST_DROP, names the fields to leave out. With a `length` of None
+    the content is sent chunked.
+    """
+    if length is None:
+        framing = b"Transfer-Encoding: chunked\r\n\r\n"
+    elif length or method in _METHODS_WITH_CONTENT:
+        framing = b"Content-Length: %d\r\n\r\n" % length
+    else:
+        framing = b"\r\n"
+    start = f"{method} {target} HTTP/1.1\r\nHost: ".encode("ascii")
+    return b"".join((start, authority, b"\r\n", forwarded_fields(headers, drop), extra, framing))
+
+
+def has_content(status: int, method: str) -> bool:
+    """Tell whether a final response may have content at all (RFC 9110 section 6.4.1)."""
+    return method != "HEAD" and status not in (204, 304)
+
+
+def response_head(
+    status: int, headers: Headers, extra: bytes, length: int | None, method: str, minor: int, *, keep_alive: bool
+) -> bytes:
+    """Return the head of a final response to a request with `method` and minor version `minor`.
+
+    `extra` are ready header lines. With a `length` of None the content is sent chunked, or to HTTP/1.0, which does not
+    know chunks, until the connection closes; then `keep_alive` must be false.
+    """
+    if not has_content(status, method):
+        declared = headers.index.get(b"content-length") if status != 204 else None
+        framing = b"" if declared is None else b"Content-Length: " + declared + b"\r\n"
+    elif length is not None:
+        framing = b"Content-Length: %d\r\n" % length
+    else:
+        framing = b"Transfer-Encoding: chunked\r\n" if minor else b""
+    if not keep_alive:
+        connection = b"Connection: close\r\n\r\n"
+    else:
+        connection = b"\r\n" if minor else b"Connection: keep-alive\r\n\r\n"
+    return b"".join((_STATUS_LINES[status], forwarded_fields(headers, _RESPONSE_DROP), extra, framing, connection))
+
+
+def interim_head(status: int, headers: Headers) -> bytes:
+    """Return an interim (1xx) response, which is a head and nothing else (RFC 9110 section 15.2)."""
+    return b"".join((_STATUS_LINES[status], forwarded_fields(headers, _RESPONSE_DROP), b"\r\n"))
+
+
+def chunk(data: bytes) -> bytes:
+    """Return one chunk; `data` must not be empty, since that would end the content."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def last_chunk(trailers: Trailers) -> bytes:
+    """Return the end of chunked content, with its trailer section."""
+    if not trailers:
+        return b"0\r\n\r\n"
+    return b"0\r\n" + b"".join([name + b": " + value + b"\r\n" for name, value in trailers]) + b"\r\n"
