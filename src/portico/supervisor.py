@@ -1,9 +1,9 @@
 """Owns the listening sockets and the worker processes: starts, watches, replaces and ends them.
 
 Standard library only, and no import of what it starts: children are started by module name. It keeps one SO_REUSEPORT
-socket for each worker slot and address. A worker that takes the place of a dead one inherits the slot's sockets, so that clients in the
-queue wait for its start and none is refused. While a slot waits out a crash loop its sockets are closed, and the kernel gives its
-clients to the other slots.
+socket for each worker slot and address. A worker that takes the place of a dead one inherits the slot's sockets, so
+that clients in the queue wait for its start and none is refused. While a slot waits out a crash loop its sockets are
+closed, and the kernel gives its clients to the other slots.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Tell whether the gateway, and the services behind it, are well.
 
-Three routes that every configuration has, unless the file has the same path: `/health` (with the state of each service, for
-those whom `health.allow` names), `/livez` (the process is alive) and `/readyz` (it takes traffic). Point restarts at
-`/livez`: a service that is down must not have the gateway restarted.
+Three routes that every configuration has, unless the file has the same path: `/health` (with the state of each
+service, for those whom `health.allow` names), `/livez` (the process is alive) and `/readyz` (it takes traffic). Point
+restarts at `/livez`: a service that is down must not have the gateway restarted.
 
 ```yaml
 routes:

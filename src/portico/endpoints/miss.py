@@ -1,4 +1,5 @@
-"""The two endpoints of requests that no route of the file takes; they are routes too, with the global policies around them."""
+"""The two endpoints of requests that no route of the file takes; they are routes too, with the global policies around
+them."""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ class Redirect(PolicyConfig):
     to: str
     """The new location: a path or a URL; `{{ captures.NAME }}` and the like are filled in."""
     status: Literal[301, 302, 303, 307, 308] = 302
-    """302 and 307 for now, 301 and 308 for good; 307 and 308 keep the method, 303 makes it GET (RFC 9110 section 15.4)."""
+    """302 and 307 for now, 301 and 308 for good; 307 and 308 keep the method, 303 makes it GET (RFC 9110 section
+    15.4)."""
     keep_query: bool = True
     """Append the query of the request, where the new location has none of its own."""
 

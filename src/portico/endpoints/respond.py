@@ -37,7 +37,8 @@ class Respond(PolicyConfig):
     """The answer."""
 
     body: str | None = None
-    """Its text; `{{ captures.NAME }}`, `{{ method }}`, `{{ path }}`, `{{ host }}`, `{{ headers.NAME }}` and the like are filled in."""
+    """Its text; `{{ captures.NAME }}`, `{{ method }}`, `{{ path }}`, `{{ host }}`, `{{ headers.NAME }}` and the like
+    are filled in."""
     status: StatusCode = 200
     """Its status."""
     json_: Any = Field(None, alias="json")

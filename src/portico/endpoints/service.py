@@ -10,14 +10,14 @@ routes:
   - {path: "/u/{id}/cart", service: orders, rewrite: "/carts/{{ captures.id }}", timeout: 2s}
 ```
 
-The service is sent the method, the normalised path, the query and the headers as they came, but for those that belong to one
-connection (RFC 9110 section 7.6.1); `Host` is the target's own, and `X-Forwarded-For`, `-Proto`, `-Host` and `-Port` tell
-of the client. Request and response bodies stream.
+The service is sent the method, the normalised path, the query and the headers as they came, but for those that belong
+to one connection (RFC 9110 section 7.6.1); `Host` is the target's own, and `X-Forwarded-For`, `-Proto`, `-Host` and
+`-Port` tell of the client. Request and response bodies stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
 from portico.plugin import ConfigError, Duration, Endpoint, Env, PolicyConfig, Request, Response, ServiceName, Template
@@ -31,12 +31,14 @@ class Service(PolicyConfig):
     strip_prefix: str | None = None
     """A prefix of the path, in whole segments, that the service does not see."""
     rewrite: str | None = None
-    """The path that the service sees instead. A trailing `/**` stands for what the route's trailing `/**` or `/*` matched,
+    """The path that the service sees instead. A trailing `/**` stands for what the route's trailing `/**` or `/*`
+    matched,
     `{{ captures.NAME }}` for a capture."""
     preserve_host: bool = False
     """Send the `Host` that the client asked for, not the target's own."""
     timeout: Duration | None = None
-    """Seconds for the whole exchange with the service, tries included; the service's own `timeout.total` where left out."""
+    """Seconds for the whole exchange with the service, tries included; the service's own `timeout.total` where left
+    out."""
 
 
 class ServiceEndpoint(Endpoint[Service], name="service"):
@@ -50,11 +52,9 @@ class ServiceEndpoint(Endpoint[Service], name="service"):
         self._path = _path_rewriter(config, env.route.paths)
         self._plain = self._path is None and not config.preserve_host and config.timeout is None
 
-    async def handle(self, request: Request) -> Response:
+    def handle(self, request: Request) -> Awaitable[Response]:
         """Send the request on."""
-        if self._plain:
-            return await self._service(request)
-        return await self._service(self._outbound(request))
+        return self._service(request if self._plain else self._outbound(request))
 
     def _outbound(self, request: Request) -> Request:
         outbound = request.derive(self._path(request) if self._path is not None else request.path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Protocol
 
 from portico.errors import BodyTooLarge
@@ -29,30 +28,25 @@ class BodySource(Protocol):
 class Body:
     """The content of a request or a response.
 
-    `length` is its size in bytes, or None where only its end will tell. `whole` is the entire content where it is in memory (and then
-    nothing is consumed by reading it), otherwise None.
+    `length` is its size in bytes, or None where only its end will tell. `whole` is the entire content where it is in
+    memory (and then nothing is consumed by reading it), otherwise None.
     """
 
     __slots__ = ("_peeked", "_source", "length", "limit", "whole")
 
-    def __init__(self, whole: bytes = b"") -> None:
-        self.whole: bytes | None = whole
-        self.length: int | None = len(whole)
+    def __init__(self, whole: bytes | None = b"", source: BodySource | None = None, length: int | None = None) -> None:
+        """Hold `whole`; or, where that is None, stream `length` bytes from `source`."""
+        self.whole = whole
+        self.length = length if whole is None else len(whole)
         self.limit: int | None = None
         """Bytes that may pass in all; more is BodyTooLarge. For the request's body, the tightest of the route's."""
-        self._source: BodySource | None = None
+        self._source = source
         self._peeked = b""
 
     @classmethod
     def stream(cls, source: BodySource, length: int | None) -> Body:
         """Return a body that is read from `source`."""
-        self = cls.__new__(cls)
-        self.whole = None
-        self.length = length
-        self.limit = None
-        self._source = source
-        self._peeked = b""
-        return self
+        return cls(None, source, length)
 
     def restrict(self, limit: int) -> bool:
         """Let at most `limit` bytes pass; return False where it is known already that there are more."""
@@ -119,11 +113,3 @@ class Body:
         """Give up the rest: the connection that it came on is closed or reset where it was not read to its end."""
         if self._source is not None:
             self._source.close()
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self.whole is not None:
-            if self.whole:
-                yield self.whole
-            return
-        while piece := await self.chunk():
-            yield piece

@@ -50,30 +50,20 @@ class Headers:
 
     __slots__ = ("index", "pairs")
 
-    def __init__(self, pairs: Iterable[Pair] = ()) -> None:
-        self.pairs: list[Pair] = []
-        self.index: dict[bytes, bytes] = {}
+    def __init__(self, pairs: Iterable[Pair] = (), parsed: tuple[list[Pair], dict[bytes, bytes]] | None = None) -> None:
+        """Check and take `pairs`; or take over what a parser has checked: `parsed` pairs with distinct names, and index."""
+        if parsed is not None:
+            self.pairs, self.index = parsed
+            return
+        self.pairs = []
+        self.index = {}
         for name, value in pairs:
             self.add(name, value)
 
     @classmethod
     def parsed(cls, pairs: list[Pair]) -> Headers:
-        """Take over `pairs` that a parser has checked."""
-        self = cls.__new__(cls)
-        self.pairs = pairs
-        self.index = index = {name.lower(): value for name, value in pairs}
-        if len(index) != len(pairs):
-            for name, value in reversed(pairs):
-                index[name.lower()] = value
-        return self
-
-    @classmethod
-    def indexed(cls, pairs: list[Pair], index: dict[bytes, bytes]) -> Headers:
-        """Take over `pairs` with distinct names, and their index."""
-        self = cls.__new__(cls)
-        self.pairs = pairs
-        self.index = index
-        return self
+        """Take over `pairs` that a parser has checked; a name may stand there more than once."""
+        return cls((), (pairs, {name.lower(): value for name, value in reversed(pairs)}))
 
     def get(self, name: bytes) -> bytes | None:
         """Return the first value of `name` (lower case), or None."""
@@ -122,10 +112,7 @@ class Headers:
 
     def copy(self) -> Headers:
         """Return Headers that change apart from these."""
-        other = Headers.__new__(Headers)
-        other.pairs = self.pairs.copy()
-        other.index = self.index.copy()
-        return other
+        return Headers((), (self.pairs.copy(), self.index.copy()))
 
     def _put(self, name: bytes, key: bytes, value: bytes) -> None:
         if key in self.index:

@@ -54,11 +54,11 @@ class Interim(Protocol):
 class Request:
     """One request on its way to a service.
 
-    `path` is normalised (see `portico.http.target`) and begins with a slash; `query` is what followed the question mark,
-    untouched, or None where there was none. `host` is the lower-case host that was asked for, without its port; `authority` is the Host
-    that a service is sent, or None for the target's own. `captures` are the matched route's path captures, decoded.
-    `deadline` is a time of the worker's clock after which no answer is of use. `client` and `exchange` are None for a
-    request that a policy made by itself.
+    `path` is normalised (see `portico.http.target`) and begins with a slash; `query` is what followed the question
+    mark, untouched, or None where there was none. `host` is the lower-case host that was asked for, without its port;
+    `authority` is the Host that a service is sent, or None for the target's own. `captures` are the matched route's
+    path captures, decoded. `deadline` is a time of the worker's clock after which no answer is of use. `client` and
+    `exchange` are None for a request that a policy made by itself.
     """
 
     __slots__ = (
@@ -110,10 +110,13 @@ class Request:
 
     def derive(self, path: str) -> Request:
         """Return the same request for another path; headers, body and slots are shared, not copied."""
-        other = Request.__new__(Request)
-        for name in Request.__slots__:
-            setattr(other, name, getattr(self, name))
-        other.path = path
+        other = Request(
+            self.method, path, self.query, self.headers, self.body, self.host, self.client, self.exchange, self.interim
+        )
+        other.authority = self.authority
+        other.captures = self.captures
+        other.deadline = self.deadline
+        other._slots = self._slots
         return other
 
     def __getitem__(self, key: Key[T]) -> T:

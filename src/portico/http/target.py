@@ -5,8 +5,10 @@ What is matched is what is sent: routes see the normal form, and so do services.
 - percent-encoded unreserved characters are decoded, and other escapes are in upper case (RFC 3986 section 6.2.2);
 - slashes in a row are one slash, and then dot segments are removed, never above the root (section 5.2.4);
 - characters that clients send raw although RFC 3986 has no place for them in a path (`"<>[]^{|}` and the backtick) are
-  percent-encoded, so that both spellings are one path. A raw backslash is refused, as some services take it for a slash;
-  so are controls, spaces, `#`, bytes beyond ASCII, and NUL in any spelling.
+  percent-encoded, so that both spellings are one path.
+
+Refused are a raw backslash, as some services take it for a slash, controls, spaces, `#`, bytes beyond ASCII, and NUL in
+any spelling.
 
 A path is refused, too, if a dot segment would come to light in a service that decodes slashes or drops path parameters:
 `/public/..%2Fadmin`, `/public/..;/admin`. No honest client sends these.
@@ -45,7 +47,7 @@ _QUERY = re.compile(r'[!-"$-~]*')
 _ABSOLUTE = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
 
 _HOST = re.compile(rb"([a-z0-9_-]++(?:\.[a-z0-9_-]++)*+)\.?+(?::([0-9]{0,5}))?").fullmatch
-_LITERAL = re.compile(rb"\[([0-9a-f:.]+)\](?::([0-9]{0,5}))?").fullmatch
+_LITERAL = re.compile(rb"(\[[0-9a-f:.]+\])(?::([0-9]{0,5}))?").fullmatch
 _LONGEST_HOST = 253  # RFC 1035 section 2.3.4, in text
 
 
@@ -116,7 +118,7 @@ def parse_target(target: bytes, method: str, slashes: EncodedSlashes) -> tuple[s
 
     The path is in normal form; it is `*` for a target in asterisk form, which only OPTIONS may have. The query is what
     follows the question mark, untouched, or None without one. The authority is None but for a target in absolute form;
-    then it overrides the Host header, and `parse_host` takes it. The authority form is refused: CONNECT is the caller's.
+    then it overrides the Host header, and `parse_host` takes it. The authority form, CONNECT's, is refused.
 
     Raises MalformedRequest for everything else.
     """
@@ -151,25 +153,26 @@ def parse_host(value: bytes) -> tuple[str, int | None]:
     """Return the host of a Host header in lower case, and its port or None (RFC 9110 section 7.2).
 
     A trailing dot is dropped: it names the same host. An IPv6 address comes in brackets and in its one text form
-    (RFC 5952). Names are made of letters, digits, hyphens and underscores: RFC 3986 would allow more, no DNS name has it.
+    (RFC 5952). Names are made of letters, digits, hyphens and underscores; RFC 3986 has room for more, but DNS has not.
 
     Raises MalformedRequest for everything else, also for an empty value: an http URI always has a host.
     """
     lower = value.lower()
-    found = _HOST(lower)
-    if found is not None:
-        host = found[1].decode("ascii")
-        if len(host) > _LONGEST_HOST:
-            raise MalformedRequest("the host is too long")
-    else:
-        found = _LITERAL(lower)
-        if found is None:
-            raise MalformedRequest("the Host header is not a host and a port")
+    found = _HOST(lower) or _LITERAL(lower)
+    if found is None:
+        raise MalformedRequest("the Host header is not a host and a port")
+    name, digits = found.groups()
+    host = name.decode("ascii")
+    if len(host) > _LONGEST_HOST:
+        raise MalformedRequest("the host is too long")
+    if host.startswith("["):
         try:
-            host = f"[{IPv6Address(found[1].decode('ascii'))}]"
+            host = f"[{IPv6Address(host[1:-1])}]"
         except AddressValueError:
             raise MalformedRequest("the Host header has a bad IPv6 address") from None
-    port = int(found[2]) if found[2] else None
-    if port is not None and port > 65535:
+    if not digits:
+        return host, None
+    port = int(digits)
+    if port > 65535:
         raise MalformedRequest("the Host header has a bad port")
     return host, port

@@ -17,9 +17,9 @@ Part = Callable[[Request], str]
 class Template:
     """A text that is compiled once and filled in for each request.
 
-    Places are `{{ method }}`, `path`, `query`, `host`, `client.address`, `captures.NAME`, `headers.NAME`; what a request
-    does not have is empty. Each value goes through `escape`, which must make it safe where the text will stand.
-    Raises ValueError for a place that is not known.
+    Places are `{{ method }}`, `path`, `query`, `host`, `client.address`, `captures.NAME`, `headers.NAME`; what a
+    request does not have is empty. Each value goes through `escape`, which must make it safe where the text will
+    stand. Raises ValueError for a place that is not known.
     """
 
     __slots__ = ("_escape", "_parts", "constant")

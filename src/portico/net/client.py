@@ -9,6 +9,7 @@ from portico.errors import BodyTruncated, MalformedResponse, Source, UpstreamClo
 from portico.http.body import Body, Trailers
 from portico.http.message import Request, Response
 from portico.net.stream import DeadlineExceeded, Stream
+from portico.observe.exchange import Exchange
 from portico.wire import h1
 from portico.wire.events import Data, End, ResponseHead
 
@@ -42,10 +43,24 @@ class ClientStream(Protocol):
         ...
 
 
+def outbound_head(request: Request, target: str, authority: bytes) -> bytes:
+    """Return the head that a service is sent for `request`: what the client sent, and what the gateway says of it."""
+    headers = request.headers
+    client = request.client
+    if client is None:
+        extra, drop = b"", h1.REQUEST_DROP
+    else:
+        host = headers.index.get(b"host")
+        extra, drop = client.forwarded, _DROP_FROM_CLIENT
+        if host is not None:
+            extra += b"X-Forwarded-Host: " + host + b"\r\n"
+    return h1.request_head(request.method, target, authority, headers, extra, request.body.length, drop)
+
+
 class Owner(Protocol):
     """Who a connection goes back to."""
 
-    def exchange_over(self, connection: H1Connection, reusable: bool) -> None:  # noqa: FBT001 - what the call is about
+    def exchange_over(self, connection: H1Connection, reusable: bool) -> None:
         """Take back a connection; where it is not `reusable` it has been closed."""
         ...
 
@@ -78,48 +93,47 @@ class H1Connection:
 
     async def send(self, request: Request, target: str, authority: bytes, patience: Patience) -> Response:
         """Send `request` and return the answer once its head, or all of a short answer, has come."""
-        stream = self._stream
+        stream, reader = self._stream, self._reader
+        clock = self._loop.time
         try:
             self._write(request, target, authority)
-            exchange = request.exchange
-            now = self._loop.time()
-            if exchange is not None:
-                exchange.sent = now
-            when = now + patience.first_byte
+            sent = clock()
+            when = sent + patience.first_byte
             stream.set_deadline(when if request.deadline is None else min(when, request.deadline))
-            head = await self._final_head(request)
-            if exchange is not None:
-                exchange.first_byte = self._loop.time()
+            data = stream.take() or await stream.arrival()
+            reader.receive(data)
+            head = reader.next_head(request.method) if data else None
+            if head is None or head.status < 200:
+                head = await self._later_head(request, head, data)
+            now = clock()
+        except DeadlineExceeded:
+            self.finish(reusable=False)
+            raise UpstreamTimeout("no answer in time", source=Source.RESPONSE) from None
         except BaseException:
             self.finish(reusable=False)
             raise
-        reader = self._reader
-        if reader.done:
-            self.finish(reusable=reader.keep_alive)
-            return Response(head.status, head.headers)
-        whole = reader.take_whole()
+        exchange = request.exchange
+        if exchange is not None:
+            exchange.sent = sent
+            exchange.first_byte = now
+        whole = b"" if reader.done else reader.take_whole()
         if whole is not None:
             self.finish(reusable=reader.keep_alive)
             return Response(head.status, head.headers, whole)
         content = _Content(self, patience.idle, request.deadline)
+        if exchange is not None:
+            exchange.on_end(content.exchange_ended)
         return Response(head.status, head.headers, Body.stream(content, head.length))
 
     def _write(self, request: Request, target: str, authority: bytes) -> None:
         """Send the head, and with it the content where that is in memory; otherwise begin to stream it."""
-        body = request.body
-        client = request.client
-        if client is None:
-            extra, drop = b"", h1.REQUEST_DROP
-        else:
-            host = request.headers.index.get(b"host", b"")
-            extra, drop = client.forwarded + b"X-Forwarded-Host: " + host + b"\r\n", _DROP_FROM_CLIENT
-        head = h1.request_head(request.method, target, authority, request.headers, extra, body.length, drop)
-        whole = body.whole
+        head = outbound_head(request, target, authority)
+        whole = request.body.whole
         if whole is not None:
             self._stream.write(head + whole if whole else head)
         else:
             self._stream.write(head)
-            self._upload = self._tasks.create_task(self._send_content(body), name="upload")
+            self._upload = self._tasks.create_task(self._send_content(request.body), name="upload")
 
     async def _send_content(self, body: Body) -> None:
         """Stream the request's content; where that fails, whoever waits for the answer is told why."""
@@ -139,32 +153,28 @@ class H1Connection:
             return
         self._upload = None
 
-    async def _final_head(self, request: Request) -> ResponseHead:
-        """Read up to the head of the final answer, and pass interim ones on (RFC 9110 section 15.2)."""
+    async def _later_head(self, request: Request, head: ResponseHead | None, data: bytes) -> ResponseHead:
+        """Read on to the head of the final answer, and pass interim ones on (RFC 9110 section 15.2)."""
         reader = self._reader
-        method = request.method
-        fresh = True
+        if not data:
+            retryable = self.reused and request.method in _IDEMPOTENT and request.body.whole is not None
+            raise UpstreamClosed("closed before an answer", source=Source.RESPONSE, retryable=retryable)
         interims = 0
         while True:
-            try:
+            while head is None:
                 data = await self._stream.receive()
-            except DeadlineExceeded:
-                raise UpstreamTimeout("no answer in time", source=Source.RESPONSE) from None
-            if not data:
-                retryable = fresh and self.reused and method in _IDEMPOTENT and request.body.whole is not None
-                raise UpstreamClosed("closed before an answer", source=Source.RESPONSE, retryable=retryable)
-            fresh = False
-            reader.receive(data)
-            head = reader.next_head(method)
-            while head is not None:
-                if head.status >= 200:
-                    return head
-                interims += 1
-                if head.status == 101 or interims > MAX_INTERIM:
-                    raise MalformedResponse("an answer that was not asked for", source=Source.RESPONSE)
-                if head.status != 100 and request.interim is not None:
-                    request.interim(head.status, head.headers)
-                head = reader.next_head(method)
+                if not data:
+                    raise UpstreamClosed("closed within the head of its answer", source=Source.RESPONSE)
+                reader.receive(data)
+                head = reader.next_head(request.method)
+            if head.status >= 200:
+                return head
+            interims += 1
+            if head.status == 101 or interims > MAX_INTERIM:
+                raise MalformedResponse("an answer that was not asked for", source=Source.RESPONSE)
+            if head.status != 100 and request.interim is not None:
+                request.interim(head.status, head.headers)
+            head = reader.next_head(request.method)
 
     async def content(self, patience: float, deadline: float | None) -> Data | End:
         """Return the next piece of the answer's content."""
@@ -230,6 +240,10 @@ class _Content:
 
     def trailers(self) -> Trailers:
         return self._trailers
+
+    def exchange_ended(self, _: Exchange) -> None:
+        """Let go of the connection, where nobody has read to the end."""
+        self.close()
 
     def close(self) -> None:
         connection, self._connection = self._connection, None

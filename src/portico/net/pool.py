@@ -89,7 +89,7 @@ class Pool:
         transport, _ = await self._loop.create_connection(asyncio.Protocol, self._host, self._port)
         transport.close()
 
-    def exchange_over(self, connection: H1Connection, reusable: bool) -> None:  # noqa: FBT001 - see Owner
+    def exchange_over(self, connection: H1Connection, reusable: bool) -> None:
         """Take back a connection; where it is not `reusable` it has been closed."""
         if not reusable:
             self._connections -= 1

@@ -160,14 +160,38 @@ class H1ServerConnection:
             self.cancel()
 
     async def _serve(self) -> None:
-        server, stream = self._server, self._stream
-        limit = server.limits.requests_per_connection
+        """Serve one request after the other, until one side has no more or something is wrong."""
+        server, stream, reader = self._server, self._stream, self._reader
+        clock = server.loop.time
+        left = server.limits.requests_per_connection
         try:
-            stream.set_deadline(server.loop.time() + server.limits.head_timeout)
-            while (head := await self._next_head()) is not None:
-                limit -= 1
-                if not await self._exchange_one(head, last=limit <= 0):
+            stream.set_deadline(clock() + server.limits.head_timeout)
+            while True:
+                head = None if reader.idle else reader.next_head()
+                if head is None:
+                    head = await self._next_head()
+                    if head is None:
+                        break
+                exchange = self._exchange = Exchange(clock())
+                request = self._request(head, exchange)
+                left -= 1
+                self._busy = True
+                response = await server.handler(request)
+                keep_alive = self._keep_alive(head, response.body, left)
+                if response.body.whole is not None:
+                    self._send_whole(head, response, exchange, keep_alive=keep_alive)
+                else:
+                    await self._send_stream(head, response, exchange, keep_alive=keep_alive)
+                if stream.congested:
+                    await self._drain()
+                now = clock()
+                exchange.end(Outcome.COMPLETE, now)
+                self._busy = False
+                if not keep_alive:
+                    if not reader.done:
+                        await self._discard_input()
                     break
+                stream.set_deadline(now + server.limits.keepalive_timeout)
         except RequestError as error:
             self._reject(error)
             await self._discard_input()
@@ -186,64 +210,49 @@ class H1ServerConnection:
             server.forget(self)
 
     async def _next_head(self) -> RequestHead | None:
-        """Return the next request's head; None where the client has no more, or idled for too long."""
+        """Wait for the next request's head; None where the client has no more, or idled for too long."""
         reader, stream, server = self._reader, self._stream, self._server
-        head = None if reader.idle else reader.next_head()
-        while head is None:
+        while True:
             was_idle = reader.idle
             if was_idle and server.draining:
                 return None
             try:
-                data = await stream.receive()
+                data = stream.take() or await stream.arrival()
             except DeadlineExceeded:
                 if was_idle:
                     return None
                 raise RequestTimeout("the request head did not come in time") from None
             reader.receive(data)
             head = reader.next_head()
-            if head is None:
-                if not data:
-                    return None
-                if was_idle:
-                    stream.set_deadline(server.loop.time() + server.limits.head_timeout)
-        return head
+            if head is not None or not data:
+                return head
+            if was_idle:
+                stream.set_deadline(server.loop.time() + server.limits.head_timeout)
 
-    async def _exchange_one(self, head: RequestHead, *, last: bool) -> bool:
-        """Answer one request; tell whether the connection goes on."""
-        server = self._server
-        clock = server.loop.time
-        exchange = self._exchange = Exchange(clock())
-        request = self._request(head, exchange)
-        self._busy = True
-        response = await server.handler(request)
-        reader = self._reader
-        keep_alive = head.keep_alive and not last and not server.draining and (reader.done or self._skip_buffered())
-        body = response.body
-        exchange.status = response.status
-        extra = b"" if b"date" in response.headers.index else server.date()
-        whole = body.whole
-        if whole is not None:
-            data = h1.response_head(
-                response.status, response.headers, extra, len(whole), head.method, head.minor, keep_alive=keep_alive
-            )
-            if whole and h1.has_content(response.status, head.method):
-                exchange.bytes_out = len(whole)
-                data += whole
-            self._stream.write(data)
-        else:
-            if body.length is None and head.minor == 0:
-                keep_alive = False
-            await self._send_stream(head, response, extra, keep_alive=keep_alive)
-        if self._stream.congested:
-            await self._drain()
-        now = clock()
-        exchange.end(Outcome.COMPLETE, now)
-        self._busy = False
-        if keep_alive:
-            self._stream.set_deadline(now + server.limits.keepalive_timeout)
-        elif not reader.done:
-            await self._discard_input()
-        return keep_alive
+    def _keep_alive(self, head: RequestHead, body: Body, left: int) -> bool:
+        """Tell whether the connection goes on after this answer."""
+        if not head.keep_alive or left <= 0 or self._server.draining:
+            return False
+        if body.length is None and head.minor == 0:
+            return False  # HTTP/1.0 knows no chunks: the close is the content's end
+        return self._reader.done or self._skip_buffered()
+
+    def _send_whole(self, head: RequestHead, response: Response, exchange: Exchange, *, keep_alive: bool) -> None:
+        """Send an answer whose content is in memory, head and content in one write."""
+        whole = response.body.whole
+        assert whole is not None
+        status = exchange.status = response.status
+        data = self._head(head, response, keep_alive=keep_alive)
+        if whole and h1.has_content(status, head.method):
+            exchange.bytes_out = len(whole)
+            data += whole
+        self._stream.write(data)
+
+    def _head(self, head: RequestHead, response: Response, *, keep_alive: bool) -> bytes:
+        headers = response.headers
+        date = b"" if b"date" in headers.index else self._server.date()
+        length = response.body.length
+        return h1.response_head(response.status, headers, date, length, head.method, head.minor, keep_alive=keep_alive)
 
     def _request(self, head: RequestHead, exchange: Exchange) -> Request:
         """Build the Request that a head announces; raise a RequestError where the head is not sound."""
@@ -273,23 +282,14 @@ class H1ServerConnection:
                 body = Body.stream(_RequestContent(self, head, exchange), head.length)
         return Request(method, path, query, headers, body, self._host, self._client, exchange, self._interim)
 
-    async def _send_stream(self, head: RequestHead, response: Response, extra: bytes, *, keep_alive: bool) -> None:
+    async def _send_stream(
+        self, head: RequestHead, response: Response, exchange: Exchange, *, keep_alive: bool
+    ) -> None:
         """Send an answer whose content is still on its way."""
         stream, body = self._stream, response.body
-        exchange = self._exchange
-        assert exchange is not None
+        exchange.status = response.status
         try:
-            stream.write(
-                h1.response_head(
-                    response.status,
-                    response.headers,
-                    extra,
-                    body.length,
-                    head.method,
-                    head.minor,
-                    keep_alive=keep_alive,
-                )  # fmt: skip
-            )
+            stream.write(self._head(head, response, keep_alive=keep_alive))
             if not h1.has_content(response.status, head.method):
                 return
             chunked = body.length is None and head.minor == 1

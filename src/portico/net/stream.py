@@ -19,8 +19,8 @@ class DeadlineExceeded(Exception):
 class Stream(asyncio.Protocol):
     """A connected socket: `receive` and `write`, one reader and one writer at a time.
 
-    The deadline costs nothing to move later: one timer stands, and where it fires early it is set again. `on_lost` is called once, when the
-    other side has closed or reset the connection, or has ended its direction of it.
+    The deadline costs nothing to move later: one timer stands, and where it fires early it is set again. `on_lost` is
+    called once, when the other side has closed or reset the connection, or has ended its direction of it.
     """
 
     __slots__ = (
@@ -48,7 +48,7 @@ class Stream(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._received = b""
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[bytes] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._failure: BaseException | None = None
         self._paused = False
@@ -74,12 +74,14 @@ class Stream(asyncio.Protocol):
             self.on_connected(self)
 
     def data_received(self, data: bytes) -> None:
-        self._received = self._received + data if self._received else data
         waiter = self._waiter
         if waiter is not None:
+            self._waiter = None
             if not waiter.done():
-                waiter.set_result(None)
-        elif len(self._received) >= HIGH_WATER and not self._paused:
+                waiter.set_result(data)
+                return
+        self._received = self._received + data if self._received else data
+        if len(self._received) >= HIGH_WATER and not self._paused:
             self._paused = True
             self.transport.pause_reading()
 
@@ -114,30 +116,35 @@ class Stream(asyncio.Protocol):
         """True where bytes have come that nobody took."""
         return bool(self._received)
 
-    async def receive(self) -> bytes:
-        """Return the bytes that have come, at least one; or b"" when the other side has ended its direction.
-
-        Raises DeadlineExceeded, or what `fail` was given.
-        """
-        if not self._received:
-            if self._failure is not None:
-                raise self._failure
-            if self.eof:
-                return b""
-            if self._expired:
-                raise DeadlineExceeded
-            waiter = self._waiter = self._loop.create_future()
-            try:
-                await waiter
-            finally:
-                self._waiter = None
+    def take(self) -> bytes:
+        """Return the bytes that have come and that nobody took; b"" where there are none."""
         data = self._received
-        self._received = b""
-        if self._paused:
-            self._paused = False
-            if not self.closed:
-                self.transport.resume_reading()
+        if data:
+            self._received = b""
+            if self._paused:
+                self._paused = False
+                if not self.closed:
+                    self.transport.resume_reading()
         return data
+
+    def arrival(self) -> asyncio.Future[bytes]:
+        """Return what to await for the next bytes, after `take` had none; b"" is the end of the other side's direction.
+
+        A future and no coroutine: most waits of a gateway are here. It raises DeadlineExceeded, or what `fail` was
+        given.
+        """
+        waiter = self._waiter = self._loop.create_future()
+        if self._failure is not None:
+            waiter.set_exception(self._failure)
+        elif self.eof:
+            waiter.set_result(b"")
+        elif self._expired:
+            waiter.set_exception(DeadlineExceeded())
+        return waiter
+
+    async def receive(self) -> bytes:
+        """Return the next bytes: `take`, or else `arrival`."""
+        return self.take() or await self.arrival()
 
     def write(self, data: bytes) -> None:
         """Send `data`, after what was written before; nothing happens on a closed connection."""
@@ -208,15 +215,15 @@ class Stream(asyncio.Protocol):
                 self._arm(self._deadline)
             return
         self._expired = True
-        if self._waiter is None and self._drained is None and self.on_expired is not None:
+        waiting = [waiter for waiter in (self._waiter, self._drained) if waiter is not None and not waiter.done()]
+        for waiter in waiting:
+            waiter.set_exception(DeadlineExceeded())
+        if not waiting and self.on_expired is not None:
             self.on_expired()
-        for waiter in (self._waiter, self._drained):
-            if waiter is not None and not waiter.done():
-                waiter.set_exception(DeadlineExceeded())
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+            self._waiter.set_result(b"")
 
     def _tell_lost(self) -> None:
         on_lost, self.on_lost = self.on_lost, None

@@ -94,5 +94,5 @@ class Exchange:
     def _run(self, callback: Callable[[Exchange], None]) -> None:
         try:
             callback(self)
-        except Exception:  # noqa: BLE001 - one observer's bug must not keep the others, or the connection, from ending
+        except Exception:
             logger.exception("an on_end callback failed: %r", callback)

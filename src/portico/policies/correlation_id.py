@@ -7,8 +7,8 @@ policies:
     name: request-id
 ```
 
-A client's own id is taken where it is sound: up to 128 visible ASCII characters without quotes or commas. Otherwise one is made. The
-service sees it, and the answer repeats it.
+A client's own id is taken where it is sound: up to 128 visible ASCII characters without quotes or commas. Otherwise
+one is made. The service sees it, and the answer repeats it.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ services:
   orders: {url: "http://127.0.0.1:9002"}
 ```
 
-A request that announces more is answered 413 before its body is read; one that sends more than it announced, or does not announce, is
-answered 413 as soon as the limit is passed.
+A request that announces more is answered 413 before its body is read; one that sends more than it announced, or does
+not announce, is answered 413 as soon as the limit is passed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""From a Config to a Runtime: services, chains and the matcher are built once, here, and every mistake is told at once."""
+"""From a Config to a Runtime: services, chains and the matcher are built once, here, and every mistake is told at
+once."""
 
 from __future__ import annotations
 
@@ -54,6 +55,8 @@ class Compiled:
 
     runtime: Runtime
     entries: tuple[Entry[Route], ...]
+    used_services: frozenset[str]
+    """The services that some route's parts have asked for."""
 
 
 def compile_config(config: Config, surroundings: Surroundings, revision: str = "") -> Compiled:
@@ -65,8 +68,10 @@ def compile_config(config: Config, surroundings: Surroundings, revision: str = "
         reachability = Reachability(tuple(services.values()), surroundings.tasks, surroundings.clock)
         findings = Findings()
 
+        used: set[str] = set()
+
         def env(route: RouteInfo) -> RouteEnv:
-            return RouteEnv(route, services, lease, reachability, surroundings.clock)
+            return RouteEnv(route, services, used, lease, reachability, surroundings.clock)
 
         routes = _Routes(config, surroundings.registry, env, findings)
         entries = [
@@ -85,7 +90,7 @@ def compile_config(config: Config, surroundings: Surroundings, revision: str = "
     if findings.failed:
         runtime.close()
         raise CompileError(findings.sorted())
-    return Compiled(runtime, tuple(entries))
+    return Compiled(runtime, tuple(entries), frozenset(used))
 
 
 def _built_in_routes(config: Config, registry: Registry) -> list[RouteConfig]:

@@ -16,12 +16,13 @@ from portico.upstream.stack import Service
 class RouteEnv:
     """The `Env` of one route's policies and endpoint."""
 
-    __slots__ = ("_lease", "_reachability", "_services", "clock", "logger", "route")
+    __slots__ = ("_lease", "_reachability", "_services", "_used", "clock", "logger", "route")
 
     def __init__(
         self,
         route: RouteInfo,
         services: Mapping[str, Service],
+        used: set[str],
         lease: Lease,
         reachability: Reachability,
         clock: Callable[[], float],
@@ -30,15 +31,17 @@ class RouteEnv:
         self.clock = clock
         self.logger = logging.getLogger(f"portico.route.{route.name}")
         self._services = services
+        self._used = used
         self._lease = lease
         self._reachability = reachability
 
     def service(self, name: str) -> Handler:
         """Return the Handler of a service of the file."""
-        try:
-            return self._services[name].handle
-        except KeyError:
-            raise ConfigError(f"there is no service {name!r}") from None
+        service = self._services.get(name)
+        if service is None:
+            raise ConfigError(f"there is no service {name!r}")
+        self._used.add(name)
+        return service.handle
 
     async def reachable(self) -> Mapping[str, bool]:
         """Return for each service whether it accepts connections."""

@@ -28,7 +28,8 @@ def write_problem(problem: Problem, request: Request, response: Response) -> Non
 
 
 class Route:
-    """One route at work: `handle` is the edge at which problems, and failures, become the answer that the client gets."""
+    """One route at work: `handle` is the edge at which problems, and failures, become the answer that the client
+    gets."""
 
     __slots__ = ("chain", "components", "endpoint", "max_body", "name", "origin", "policies", "write_problem")
 
@@ -96,6 +97,10 @@ class Runtime:
         self.services = services
         self._match = match
         self._lease = lease
+
+    def route_of(self, request: Request) -> Route:
+        """Return the route that matches `request`; its captures are set."""
+        return self._match(request)
 
     def handle(self, request: Request) -> Awaitable[Response]:
         """Answer `request` by the route that matches it."""

@@ -51,7 +51,11 @@ class ServiceBuilder:
             lambda: Pool(target.host, target.port, _tls(target.scheme), options, self.tasks),
         )
         return Target(
-            address, authority.encode("idna" if not authority.isascii() else "ascii"), service.base_path, pool
+            target.scheme,
+            address,
+            authority.encode("idna" if not authority.isascii() else "ascii"),
+            service.base_path,
+            pool,
         )
 
 

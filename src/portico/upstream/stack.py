@@ -1,30 +1,48 @@
 """A service as a Handler: pick a target, take a connection, send, and turn failures into answers.
 
-From the outside in: `rescue` makes a Response of every UpstreamError, so that policies see one kind of answer; within it
-a request that certainly was not carried out goes to another target; within that, the target's pool and its connection.
+From the outside in: `rescue` makes a Response of every UpstreamError, so that policies see one kind of answer; within
+it a request that certainly was not carried out goes to another target; within that, the target's pool and its
+connection.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 from portico.errors import Source, UpstreamError
 from portico.http.message import Request, Response
-from portico.net.client import Patience
-from portico.net.pool import Pool
+from portico.net.client import ClientStream, Patience
 from portico.net.stream import NEVER
 from portico.upstream.balance import RoundRobin
 
 logger = logging.getLogger("portico.upstream")
 
 
+class Connections(Protocol):
+    """What a target needs of its pool."""
+
+    def take(self) -> ClientStream | None:
+        """Return room on an open connection, or None where there is none."""
+        ...
+
+    async def connect(self, timeout: float, deadline: float | None) -> ClientStream:  # noqa: ASYNC109 - as Pool's
+        """Open a connection."""
+        ...
+
+    async def probe(self) -> None:
+        """Find out whether the target accepts connections; raise OSError where it does not."""
+        ...
+
+
 class Target:
     """One address of a service: the Host it is sent, the path it hangs its API under, and its connections."""
 
-    __slots__ = ("address", "authority", "failing", "pool", "prefix")
+    __slots__ = ("address", "authority", "failing", "pool", "prefix", "scheme")
 
-    def __init__(self, address: str, authority: bytes, prefix: str, pool: Pool) -> None:
+    def __init__(self, scheme: str, address: str, authority: bytes, prefix: str, pool: Connections) -> None:
+        self.scheme = scheme
         self.address = address
         self.authority = authority
         self.prefix = prefix
@@ -59,55 +77,55 @@ class Service:
         self._clock = clock
 
     async def handle(self, request: Request) -> Response:
-        """Send `request` and return the service's answer, or the problem that stood in its way (`rescue`)."""
+        """Send `request` and return the service's answer, or the problem that stood in its way (`rescue`).
+
+        A request that certainly was not carried out goes to another target, or again over a new connection.
+        """
         if request.deadline is None and self._total != NEVER:
             request.deadline = self._clock() + self._total
-        try:
-            return await self._send(request)
-        except UpstreamError as error:
-            exchange = request.exchange
-            if exchange is not None:
-                exchange.error = f"{error.type}: {error.source}: {error.detail}"
-            return Response.problem(error.status, error.type, error.title)
-
-    async def _send(self, request: Request) -> Response:
-        """Send to the target whose turn it is; to another, where the request certainly was not carried out."""
         target = self._balancer.next()
+        error: UpstreamError
+        try:
+            stream = target.pool.take()
+            if stream is None:
+                stream = await self._connect(request, target)
+            return await self._send(request, target, stream)
+        except UpstreamError as first:
+            error = first
         tried: list[Target] = []
-        fresh = False
-        while True:
+        while error.retryable:
+            if error.source is Source.CONNECT:
+                self._connect_failed(target, error)
+                tried.append(target)
+                other = self._balancer.other(tried)
+                if other is None:
+                    break
+                target = other
             try:
-                return await self._try(request, target, fresh=fresh)
-            except UpstreamError as error:
-                if not error.retryable:
-                    raise
-                if error.source is Source.CONNECT:
-                    self._connect_failed(target, error)
-                    tried.append(target)
-                    other = self._balancer.other(tried)
-                    if other is None:
-                        raise
-                    target = other
-                elif fresh:
-                    raise
-                else:
-                    fresh = True  # a kept connection had been closed meanwhile: a new one tells for certain
+                # Never over a kept connection: one that was closed meanwhile may be why we are here.
+                return await self._send(request, target, await self._connect(request, target))
+            except UpstreamError as next_one:
+                error = next_one
+        if request.exchange is not None:
+            request.exchange.error = f"{error.type}: {error.source}: {error.detail}"
+        return Response.problem(error.status, error.type, error.title)
 
-    async def _try(self, request: Request, target: Target, *, fresh: bool) -> Response:
-        pool = target.pool
-        stream = None if fresh else pool.take()
-        if stream is None:
-            stream = await pool.connect(self._connect_timeout, request.deadline)
-            if target.failing:
-                target.failing = False
-                logger.info("service %s: target %s is reachable again", self.name, target.address)
+    def _send(self, request: Request, target: Target, stream: ClientStream) -> Awaitable[Response]:
         exchange = request.exchange
         if exchange is not None:
             exchange.service = self.name
             exchange.target = target.address
             exchange.tries += 1
-        path = target.prefix + request.target if target.prefix else request.target
-        return await stream.send(request, path, request.authority or target.authority, self._patience)
+        path = request.path if request.query is None else f"{request.path}?{request.query}"
+        authority = target.authority if request.authority is None else request.authority
+        return stream.send(request, target.prefix + path, authority, self._patience)
+
+    async def _connect(self, request: Request, target: Target) -> ClientStream:
+        stream = await target.pool.connect(self._connect_timeout, request.deadline)
+        if target.failing:
+            target.failing = False
+            logger.info("service %s: target %s is reachable again", self.name, target.address)
+        return stream
 
     def _connect_failed(self, target: Target, error: UpstreamError) -> None:
         if not target.failing:

@@ -1,10 +1,11 @@
 """HTTP/1.1 and 1.0 (RFC 9112): heads, framing, and what may be said next on a connection. Both roles.
 
-llhttp (through httptools) is used as a tokenizer of heads and nothing else. It is given one complete head at a time, in a
-parser of its own, and this file decides where the head ends, how long the body is, and what the next byte means.
+llhttp (through httptools) is used as a tokenizer of heads and nothing else. It is given one complete head at a time,
+in a parser of its own, and this file decides where the head ends, how long the body is, and what the next byte means.
 
-Reading goes `receive(bytes)`, then `next_head()` once and `next_content()` until the content's end; each returns None where it
-needs more bytes. Writing is a function from a message to bytes. After both sides are done, `next_message()` starts over.
+Reading goes `receive(bytes)`, then `next_head()` once and `next_content()` until the content's end; each returns None
+where it needs more bytes. Writing is a function from a message to bytes. After both sides are done, `next_message()`
+starts over.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from portico.http.headers import Headers, Pair
 from portico.http.problem import reason
 from portico.wire.events import Data, End, RequestHead, ResponseHead
 
-HOP_BY_HOP: Final = frozenset(
+HOP_BY_HOP: Final[frozenset[bytes]] = frozenset(
     (
         b"connection",
         b"keep-alive",
@@ -284,7 +285,7 @@ class Reader:
             raise self._too_large()
         if len(receiver.index) != fields:
             return Headers.parsed(pairs)
-        return Headers.indexed(pairs, receiver.index)
+        return Headers((), (pairs, receiver.index))
 
     def _content_length(self, headers: Headers) -> int:
         """Return the value of the one Content-Length field (RFC 9110 section 8.6); llhttp refuses a second one."""
@@ -413,7 +414,8 @@ class ResponseReader(Reader):
         return MalformedResponse(detail, source=Source.RESPONSE)
 
     def next_head(self, method: str) -> ResponseHead | None:
-        """Return the head of the answer, interim or final, to a request with `method`, or None where it has not all come."""
+        """Return the head of the answer, interim or final, to a request with `method`, or None where it has not all
+        come."""
         head = self._take_head()
         if head is None:
             return None
@@ -493,10 +495,10 @@ def forwarded_fields(headers: Headers, drop: frozenset[bytes]) -> bytes:
     return b"".join([name + b": " + value + b"\r\n" for name, value in headers.pairs if name.lower() not in drop])
 
 
-REQUEST_DROP: Final = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+REQUEST_DROP: Final[frozenset[bytes]] = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
 """Request fields that are written anew for the next connection, or do not pass."""
 
-_RESPONSE_DROP: Final = HOP_BY_HOP | {b"content-length"}
+_RESPONSE_DROP: Final[frozenset[bytes]] = HOP_BY_HOP | {b"content-length"}
 _METHODS_WITH_CONTENT: Final = frozenset(("POST", "PUT", "PATCH"))
 
 
@@ -511,8 +513,8 @@ def request_head(
 ) -> bytes:
     """Return the head of a request to a service.
 
-    `extra` are ready header lines; `drop`, which holds REQUEST_DROP, names the fields to leave out. With a `length` of None
-    the content is sent chunked.
+    `extra` are ready header lines; `drop`, which holds REQUEST_DROP, names the fields to leave out. With a `length`
+    of None the content is sent chunked.
     """
     if length is None:
         framing = b"Transfer-Encoding: chunked\r\n\r\n"

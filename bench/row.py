@@ -1,0 +1,39 @@
+"""Rows: what is asked, of which service, under which load. A new scenario is a new entry in ROWS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+BODY = (
+    '{"id":48151,"name":"keyboard","price":42.50,"currency":"EUR",'
+    '"stock":7,"tags":["usb","qwerty"],"updated":"2025-01-31"}'
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str = "GET"
+    path: str = "/api/item"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    title: str
+    request: Request = Request()
+    service: str = "json"
+    """The service's nginx configuration: bench/services/<service>.conf."""
+    answer: str = BODY
+    """The body that the service answers with, put in the place of @body@; it may hold no quote ' and no dollar sign."""
+    echo: str | None = "/api/echo"
+    """A path where the service tells in X-Seen-* headers what reached it; None where there is nothing to check."""
+    setup: str = ""
+    """Which configuration of the peers: bench/peers/<peer>.conf, or <peer>-<setup>.conf where a row needs its own."""
+    threads: int = 1
+    connections: int = 32
+
+
+ROWS = {row.name: row for row in (Row("get-json", "keep-alive GET, 118-byte JSON answer, no policies"),)}

@@ -1,0 +1,81 @@
+"""Compiles the request's path with mypyc where there is a C compiler; otherwise the same files run interpreted.
+
+PORTICO_COMPILE=0 builds the pure wheel, PORTICO_COMPILE=1 makes a failed compilation an error.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+COMPILED = (
+    "errors",
+    "observe/exchange",
+    "http/headers",
+    "http/body",
+    "http/problem",
+    "http/message",
+    "http/target",
+    "wire/events",
+    "wire/h1",
+    "routing/trie",
+    "routing/matcher",
+    "net/stream",
+    "net/client",
+    "net/pool",
+    "net/server",
+    "upstream/balance",
+    "upstream/stack",
+    "runtime/runtime",
+)
+"""What runs for each request. See docs/decisions for what each layer of it gains."""
+
+
+class CompileHook(BuildHookInterface[Any]):
+    """Puts the compiled modules into the wheel."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile, unless this is an editable install, whose files are to be edited."""
+        wanted = os.environ.get("PORTICO_COMPILE", "auto")
+        if self.target_name != "wheel" or version == "editable" or wanted == "0":
+            return
+        try:
+            extensions = _compile(Path(self.root))
+        except Exception as error:
+            if wanted == "1":
+                raise
+            self.app.display_warning(f"portico is built without compiled modules: {error}")
+            return
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
+        build_data["force_include"].update(extensions)
+
+
+def _compile(root: Path) -> dict[str, str]:
+    """Return where each compiled module lies, and where in the wheel it belongs."""
+    from mypyc.build import mypycify
+    from setuptools import Distribution
+    from setuptools.command.build_ext import build_ext
+
+    work = root / "build" / f"mypyc-{sys.implementation.cache_tag}"
+    shutil.rmtree(work, ignore_errors=True)
+    (work / "lib").mkdir(parents=True)
+    here = Path.cwd()
+    os.chdir(root / "src")
+    try:
+        paths = [f"portico/{name}.py" for name in COMPILED]
+        modules = mypycify(["--config-file", str(root / "pyproject.toml"), *paths], target_dir=str(work / "c"))
+        command = build_ext(Distribution({"name": "portico", "ext_modules": modules}))
+        command.build_lib = str(work / "lib")
+        command.build_temp = str(work / "temp")
+        command.ensure_finalized()
+        command.run()
+    finally:
+        os.chdir(here)
+    built = (work / "lib").rglob("*.so")
+    return {str(path): str(path.relative_to(work / "lib")) for path in built}

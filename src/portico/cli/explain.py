@@ -1,0 +1,185 @@
+"""`portico explain`: what becomes of one request, and why, without sending anything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from portico.errors import PorticoError, RequestError
+from portico.http.headers import Headers
+from portico.http.message import Client, Request, Response
+from portico.http.target import EncodedSlashes, parse_host, parse_target
+from portico.net.client import Patience, outbound_head
+from portico.observe.exchange import Exchange
+from portico.routing.explain import Verdict, explain
+from portico.runtime.compile import Compiled
+from portico.runtime.loading import Loaded, compiled
+from portico.runtime.runtime import Route, Runtime
+
+SHOWN = 20
+"""Routes that are listed even where their path has nothing to do with the request's."""
+
+
+class BadRequest(PorticoError):
+    """The request that was asked about is none that the gateway would take; the message says why."""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What a service would be sent."""
+
+    url: str
+    head: bytes
+
+
+class _Recorder:
+    """Stands in for a target's pool and its connections: notes what would be sent, and answers nothing but 200."""
+
+    reused = False
+
+    def __init__(self, scheme: str, sent: list[Sent]) -> None:
+        self._scheme = scheme
+        self._sent = sent
+
+    def take(self) -> _Recorder:
+        return self
+
+    async def connect(self, timeout: float, deadline: float | None) -> _Recorder:  # noqa: ASYNC109 - as Pool's
+        return self
+
+    async def probe(self) -> None:
+        return None
+
+    async def send(self, request: Request, target: str, authority: bytes, patience: Patience) -> Response:
+        head = outbound_head(request, target, authority)
+        address = request.exchange.target if request.exchange is not None else authority.decode("ascii")
+        self._sent.append(Sent(f"{self._scheme}://{address}{target}", head))
+        return Response(200)
+
+
+def explain_request(loaded: Loaded, method: str, url: str, headers: Sequence[str], address: str) -> dict[str, Any]:
+    """Return what becomes of a request, as plain data; raise BadRequest where it is none."""
+    assert loaded.config is not None
+    slashes = EncodedSlashes(loaded.config.path.encoded_slashes)
+    request = _request(method, url, headers, address, slashes)
+    return asyncio.run(_explain(loaded, request))
+
+
+async def _explain(loaded: Loaded, request: Request) -> dict[str, Any]:
+    assert loaded.config is not None
+    async with asyncio.TaskGroup() as tasks:
+        with compiled(loaded.config, loaded.registry, tasks) as result:
+            return await _outcome(result, request)
+
+
+async def _outcome(result: Compiled, request: Request) -> dict[str, Any]:
+    explanation = explain(result.entries, request)
+    route = result.runtime.route_of(request)
+    sent = _record(result.runtime)
+    response = await route.handle(request)
+    return {
+        "request": {"method": request.method, "host": request.host, "path": request.path, "query": request.query},
+        "candidates": [_candidate(verdict) for verdict in explanation.verdicts],
+        "route": {"name": route.name, "origin": route.origin, "captures": request.captures},
+        "chain": [
+            {
+                "policy": scoped.use.name,
+                "kind": scoped.use.kind,
+                "stage": scoped.stage.name.lower(),
+                "scope": scoped.scope,
+                "origin": scoped.use.origin,
+            }
+            for scoped in route.policies
+        ],
+        "endpoint": route.endpoint.describe(),
+        "upstream": [{"url": each.url, "head": each.head.decode("latin-1")} for each in sent],
+        "answer": None if sent else _answer(response),
+    }
+
+
+def _record(runtime: Runtime) -> list[Sent]:
+    """Have every target note what it would be sent."""
+    sent: list[Sent] = []
+    for service in runtime.services.values():
+        for target in service.targets:
+            target.pool = _Recorder(target.scheme, sent)
+    return sent
+
+
+def _candidate(verdict: Verdict[Route]) -> dict[str, Any]:
+    route = verdict.entry.payload
+    return {
+        "route": route.name,
+        "origin": route.origin,
+        "won": verdict.won,
+        "near": verdict.near,
+        "reason": verdict.reason,
+    }
+
+
+def _answer(response: Response) -> dict[str, Any]:
+    return {
+        "status": response.status,
+        "headers": [f"{name.decode('latin-1')}: {value.decode('latin-1')}" for name, value in response.headers],
+        "body": (response.body.whole or b"").decode("utf-8", "replace"),
+    }
+
+
+def _request(method: str, url: str, headers: Sequence[str], address: str, slashes: EncodedSlashes) -> Request:
+    """Return the request that a client would have sent; raise BadRequest where the gateway would not take it."""
+    parts = urlsplit(url if "://" in url else f"http://{url}" if not url.startswith("/") else f"http://localhost{url}")
+    fields = Headers()
+    try:
+        fields.add(b"Host", parts.netloc.rpartition("@")[2].encode("ascii"))
+        for header in headers:
+            name, colon, value = header.partition(":")
+            if not colon:
+                raise BadRequest(f"-H takes NAME: VALUE, not {header!r}")
+            if name.lower() == "host":
+                fields.remove(b"host")
+            fields.add(name.strip().encode("latin-1"), value.strip().encode("latin-1"))
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        path, query, _ = parse_target(target.encode("latin-1"), method, slashes)
+        host, _ = parse_host(fields.get(b"host") or b"")
+    except RequestError as error:
+        raise BadRequest(f"the gateway would answer {error.status}: {error.detail}") from None
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+    scheme = parts.scheme or "http"
+    client = Client(address, 0, parts.port or (443 if scheme == "https" else 80), scheme)
+    return Request(method, path, query, fields, host=host, client=client, exchange=Exchange(0.0))
+
+
+def as_text(outcome: dict[str, Any]) -> str:
+    """Return what becomes of a request, for people."""
+    request = outcome["request"]
+    query = "" if request["query"] is None else f"?{request['query']}"
+    lines = [f"{request['method']} {request['path']}{query} for host {request['host']}", "", "Candidates:"]
+    candidates = outcome["candidates"]
+    shown = [each for each in candidates if each["near"] or len(candidates) <= SHOWN]
+    width = max((len(each["route"]) for each in shown), default=0)
+    for each in shown:
+        mark = "->" if each["won"] else "  "
+        lines.append(f"  {mark} {each['route']:<{width}}  {each['reason']}  ({each['origin']})")
+    if len(shown) < len(candidates):
+        lines.append(f"     and {len(candidates) - len(shown)} routes for other hosts and paths")
+    route = outcome["route"]
+    lines += ["", f"Route: {route['name']} ({route['origin']})"]
+    lines += [f"  {{{name}}} = {value}" for name, value in route["captures"].items()]
+    lines += ["", "Chain, outermost first:"]
+    for number, each in enumerate(outcome["chain"], 1):
+        name = each["policy"] if each["policy"] == each["kind"] else f"{each['policy']} ({each['kind']})"
+        lines.append(f"  {number}. {name}  [{each['stage']}]  {each['scope']}: {each['origin']}")
+    lines.append(f"  {len(outcome['chain']) + 1}. {outcome['endpoint']}")
+    for each in outcome["upstream"]:
+        lines += ["", f"Sends to {each['url']}:"]
+        lines += [f"  {line}" for line in each["head"].rstrip("\r\n").split("\r\n")]
+    if outcome["answer"] is not None:
+        answer = outcome["answer"]
+        lines += ["", f"Answers {answer['status']} without a service:"]
+        lines += [f"  {header}" for header in answer["headers"]]
+        lines += ["", *(f"  {line}" for line in answer["body"].splitlines())]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,226 @@
+"""`portico demo`: the example platform as real processes, with the gateway in front, until Ctrl-C.
+
+The services are those of `examples/platform`; a wheel carries that folder beside this file, as `platform`.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NoReturn
+
+from portico.cli.children import Child, Interrupted, Signals, end
+from portico.errors import PorticoError
+
+HOST = "127.0.0.1"
+PORT = 8000
+SERVICES_FROM = 9000
+START_SECONDS = 20.0
+STOP_SECONDS = 10.0
+PROBE_SECONDS = 1.0
+
+
+class DemoFailed(PorticoError):
+    """The demo cannot start, or cannot go on; the message says why, and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One process of a service; its port is `offset` above the first port of the services."""
+
+    name: str
+    service: str
+    offset: int
+
+    @property
+    def script(self) -> str:
+        """The file that it runs."""
+        return f"{self.service.replace('-', '_')}.py"
+
+
+INSTANCES = (
+    Instance("user-1", "user-service", 1),
+    Instance("user-2", "user-service", 11),
+    Instance("order-1", "order-service", 2),
+    Instance("order-2", "order-service", 12),
+    Instance("inventory-1", "inventory-service", 3),
+    Instance("payment-1", "payment-service", 4),
+    Instance("notification-1", "notification-service", 5),
+)
+PEERS = {"order-service": ("inventory-service", "payment-service", "notification-service")}
+"""Which services a service calls; it takes their addresses as options of these names."""
+
+
+def _post(path: str, document: str) -> str:
+    return f"curl -s -i GATEWAY/api/v1/{path} -H 'Content-Type: application/json' -d '{document}'"
+
+
+TOUR = (
+    ("a product", "curl -s GATEWAY/api/v1/products/keyboard"),
+    ("a list", "curl -s 'GATEWAY/api/v1/products?limit=2'"),
+    (
+        "an order: the order service asks inventory, payment and notification",
+        _post("orders", '{"customer":"Ada","items":[{"product_id":"keyboard","quantity":2}]}'),
+    ),
+    ("more than there is: 409", _post("orders", '{"items":[{"product_id":"monitor","quantity":99}]}')),
+    (
+        "a card that is refused: 402, and the goods go back",
+        _post("orders", '{"card":"4000000000000002","items":[{"product_id":"mouse","quantity":1}]}'),
+    ),
+    ("a login", _post("auth/login", '{"email":"ada@example.com","password":"demo"}')),
+    (
+        "two instances take turns",
+        "curl -s -o /dev/null -D - 'GATEWAY/api/v1/users?page=[1-4]' | grep -i x-served-by",
+    ),
+    ("events as they happen, for 5 seconds", "curl -s -N 'GATEWAY/api/v1/notifications/stream?seconds=5'"),
+    ("a service that is too slow: 504 after 2 seconds", "curl -s -i 'GATEWAY/shop/api/v1/products?delay=5'"),
+    ("a body that is too large: 413", "head -c 2000000 /dev/zero | curl -s -i GATEWAY/api/v1/orders --data-binary @-"),
+    ("a path that no route has: 404", "curl -s -i GATEWAY/api/v1/nothing"),
+    ("a method that its route does not take: 405, Allow says which", "curl -s -i -X DELETE GATEWAY/api/v1/orders/1"),
+    ("a redirect", "curl -s -i GATEWAY/"),
+    ("an answer of the gateway itself", "curl -s -i GATEWAY/ping"),
+    ("the gateway's health", "curl -s GATEWAY/health"),
+)
+"""What to try: what it shows, and one line for the shell, in which GATEWAY stands for the gateway's URL."""
+
+
+def portico_run(config: Path) -> Sequence[str]:
+    """Return the command that runs the gateway."""
+    return (sys.executable, "-m", "portico", "run", str(config))
+
+
+def platform_folder() -> Path:
+    """Return where the services and their `portico.yaml` are: in a wheel, or in a checkout of the source."""
+    here = Path(__file__).resolve()
+    for folder in (here.parent / "platform", here.parents[3] / "examples" / "platform"):
+        if (folder / "portico.yaml").is_file():
+            return folder
+    raise DemoFailed(f"the folder of the example platform is missing beside {here}: install portico again")
+
+
+def run_demo(
+    *, port: int = PORT, services_from: int = SERVICES_FROM, gateway: Callable[[Path], Sequence[str]] = portico_run
+) -> int:
+    """Run the demo until a signal ends it, and return the command's exit code."""
+    with Signals() as signals, TemporaryDirectory(prefix="portico-demo-") as data:
+        demo = _Demo(signals, Path(data), port, services_from)
+        try:
+            demo.start_services()
+            demo.start_gateway(gateway)
+            demo.watch()
+        except Interrupted:
+            print("\nEnding the gateway and the services.", flush=True)
+            return 0
+        except DemoFailed as failure:
+            print(f"portico demo: {failure}", file=sys.stderr, flush=True)
+            return 1
+        finally:
+            demo.end()
+
+
+class _Demo:
+    """The processes of one demo."""
+
+    def __init__(self, signals: Signals, data: Path, port: int, services_from: int) -> None:
+        self._signals = signals
+        self._data = data
+        self._port = port
+        self._services_from = services_from
+        self._children: list[Child] = []
+
+    def start_services(self) -> None:
+        """Start every instance, and wait until all of them answer."""
+        folder = platform_folder()
+        _want(self._port, "the gateway", "--port")
+        for instance in INSTANCES:
+            _want(self._services_from + instance.offset, instance.name, "--services-from")
+        for instance in INSTANCES:
+            log = self._data / f"{instance.name}.log"
+            self._children.append(Child(instance.name, self._command(folder, instance), log=log))
+        for instance, child in zip(INSTANCES, self._children, strict=True):
+            port = self._services_from + instance.offset
+            self._wait_for(child, port, "/health")
+            print(f"{instance.name:<16} http://{HOST}:{port}  pid {child.pid}", flush=True)
+
+    def start_gateway(self, command: Callable[[Path], Sequence[str]]) -> None:
+        """Start the gateway, and say what to try as soon as it answers."""
+        config = self._config(platform_folder() / "portico.yaml")
+        gateway = Child("the gateway", command(config))
+        self._children.append(gateway)
+        self._wait_for(gateway, self._port, "/livez")
+        print(f"{gateway.name:<16} http://{HOST}:{self._port}  pid {gateway.pid}  {config}\n")
+        for shows, line in TOUR:
+            print(f"# {shows}\n{line.replace('GATEWAY', f'http://{HOST}:{self._port}')}")
+        print("\nCtrl-C ends it all.", flush=True)
+
+    def watch(self) -> NoReturn:
+        """Report services that die, until a signal comes or the gateway dies."""
+        *services, gateway = self._children
+        while True:
+            self._signals.check()
+            if not gateway.alive():
+                raise DemoFailed(gateway.epitaph())
+            for child in [child for child in services if not child.alive()]:
+                services.remove(child)
+                print(f"portico demo: {child.epitaph()}; the others go on", file=sys.stderr, flush=True)
+            self._signals.pause()
+
+    def end(self) -> None:
+        """End every process, the gateway first."""
+        end(self._children[::-1], self._signals, STOP_SECONDS)
+
+    def _command(self, folder: Path, instance: Instance) -> list[str]:
+        command = [sys.executable, str(folder / instance.script), "--end-with-stdin", "--data", str(self._data)]
+        command += ["--name", instance.name, "--port", str(self._services_from + instance.offset)]
+        for peer in INSTANCES:
+            if peer.service in PEERS.get(instance.service, ()):
+                command += [f"--{peer.service}", f"http://{HOST}:{self._services_from + peer.offset}"]
+        return command
+
+    def _config(self, original: Path) -> Path:
+        """Return the gateway's file: the example's own, or a copy with the ports that were asked for."""
+        ports = {SERVICES_FROM + instance.offset: self._services_from + instance.offset for instance in INSTANCES}
+        ports[PORT] = self._port
+        if all(old == new for old, new in ports.items()):
+            return original
+        text = original.read_text(encoding="utf-8")
+        for_us = re.sub(rf"{re.escape(HOST)}:(\d+)", lambda found: f"{HOST}:{ports.get(int(found[1]), found[1])}", text)
+        copy = self._data / original.name
+        copy.write_text(for_us, encoding="utf-8")
+        return copy
+
+    def _wait_for(self, child: Child, port: int, path: str) -> None:
+        answered = self._signals.until(lambda: _answers(port, path) or not child.alive(), START_SECONDS)
+        if not child.alive():
+            raise DemoFailed(child.epitaph())
+        if not answered:
+            raise DemoFailed(f"{child.name} does not answer at http://{HOST}:{port}{path} after {START_SECONDS:g} s")
+
+
+def _want(port: int, name: str, option: str) -> None:
+    """Fail if a port cannot be listened on."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            reason = (getattr(error, "strerror", None) or str(error)).lower()
+            mend = f"end what has it (`ss -ltnp 'sport = :{port}'` shows it), or choose another with {option}"
+            raise DemoFailed(f"port {port}, which {name} needs, is not free ({reason}): {mend}") from error
+
+
+def _answers(port: int, path: str) -> bool:
+    """Return whether 200 is what a process of this machine answers."""
+    with closing(HTTPConnection(HOST, port, timeout=PROBE_SECONDS)) as connection:
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == 200
+        except (OSError, HTTPException):
+            return False

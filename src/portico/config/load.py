@@ -1,0 +1,95 @@
+"""From a document to a Config: every part is judged apart, so that one mistake hides no other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import BaseModel
+
+from portico.config.document import Document, plugin_name
+from portico.config.findings import Finding, Findings
+from portico.config.nodes import Entry, Fields, Scalar, describe, is_null
+from portico.config.routes import Routes
+from portico.config.schema import Config, Service
+from portico.config.services import References
+from portico.config.uses import PolicyLists, scope_of, with_shorthand
+from portico.config.values import BadValue, check_name
+from portico.config.wording import build, entries_of, is_public, items_of
+
+Models = Mapping[str, type[BaseModel]]
+"""Names of policies or endpoints, and the models of their settings."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What became of a document."""
+
+    config: Config | None
+    """The configuration, unless there is an error among the findings."""
+    findings: list[Finding]
+    """Everything that is wrong with it, by place."""
+
+
+def validate(document: Document, *, policies: Models, endpoints: Models) -> Loaded:
+    """Return the Config that `document` describes, or all that is wrong with it.
+
+    `policies` and `endpoints` are those that there are: the file's keys for them, and what may stand below each key.
+    """
+    findings = Findings(document.findings)
+    config = _Validation(document.root, policies, endpoints, findings).config()
+    return Loaded(None if findings.failed else config, list(findings.sorted()))
+
+
+class _Validation:
+    """Validates one document."""
+
+    def __init__(self, root: Fields, policies: Models, endpoints: Models, findings: Findings) -> None:
+        # A key with nothing below it, as when every route is commented out, is as good as none.
+        self._entries = {key: entry for key, entry in root.entries.items() if not is_null(entry.node)}
+        self._root = Fields(root.place, self._entries)
+        self._findings = findings
+        self._services = entries_of("services", self._entries.get("services"), findings)
+        self._references = References(self._services)
+        self._policies = PolicyLists(policies, self._references, findings)
+        self._endpoints = endpoints
+
+    def config(self) -> Config | None:
+        """Return the configuration, as far as there is one."""
+        policies = self._policies.read(self._entries.get("policies"), {})
+        scopes = {"": scope_of(policies)}
+        services = {}
+        for name, entry in self._services.items():
+            service = self._service(name, entry, scopes[""])
+            if service is not None:
+                services[name] = service
+                scopes[name] = scope_of(service.policies)
+        routes = Routes(self._endpoints, self._references, self._policies, scopes, self._findings)
+        given = {
+            "policies": policies,
+            "routes": routes.read(self._entries.get("routes")),
+            "plugins": self._plugins(),
+            "services": services | self._references.implicit,
+        }
+        return build(Config, self._root.without(*given), "the configuration", self._findings, given=given)
+
+    def _service(self, name: str, entry: Entry, wider: Mapping[str, str]) -> Service | None:
+        try:
+            check_name(name)
+        except BadValue as error:
+            self._findings.error(entry.key, error.message, error.hint)
+        settings = Fields(entry.key, with_shorthand(Service, entry).entries)
+        given = {"policies": self._policies.read(settings.entries.get("policies"), wider), "origin": str(entry.key)}
+        return build(Service, settings.without("policies"), f"service {name}", self._findings, given=given)
+
+    def _plugins(self) -> tuple[str, ...]:
+        entry = self._entries.get("plugins")
+        names = []
+        for node in items_of("plugins", entry, self._findings):
+            if isinstance(node, Scalar) and node.text:
+                if is_public(node, "the name of a plugin", self._findings):
+                    names.append(plugin_name(node))
+            elif not (isinstance(node, Scalar) and node.broken):
+                hint = "write plugins: [./my_policies.py, a.module]"
+                self._findings.error(node.place, f"a plugin was expected here, not {describe(node)}", hint)
+        return tuple(names)

@@ -1,0 +1,251 @@
+"""The kinds of values that a configuration is written in, each with its parser and its JSON Schema.
+
+Policies and endpoints use the same ones: `ttl: Duration = 60.0`. A parser raises BadValue, which says what is wrong and
+how to mend it; a plain ValueError from a policy's own validator is reported just as well.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, NamedTuple, Protocol
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    SecretStr,
+    ValidationInfo,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticKnownError
+
+from portico.config.forms import Off
+from portico.http import headers
+
+
+class BadValue(ValueError):
+    """A value is not what it should be."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(f"{message}; {hint}" if hint else message)
+        self.message = message
+        self.hint = hint
+
+
+def text_of(value: object) -> str:
+    """Return `value`, a text, or raise what pydantic raises for anything else."""
+    if isinstance(value, str):
+        return value
+    raise PydanticKnownError("string_type")
+
+
+# Numbers
+
+_SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_NUMBER = r"\d{1,12}(?:\.\d{1,12})?"
+_DURATION = f"({_NUMBER})|" + "".join(f"(?:({_NUMBER}){unit})?" for unit in _SECONDS)
+_BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_SIZE = rf"({_NUMBER})({'|'.join(unit for unit in _BYTES if unit)})?"
+_MOST = 10**12
+"""More seconds or bytes than anyone means, and few enough for every timer and counter."""
+
+
+def parse_duration(value: object) -> float:
+    """Return the seconds that `5s`, `250ms`, `1m30s` or a bare number stand for."""
+    seconds = value if isinstance(value, int | float) and not isinstance(value, bool) else _seconds(text_of(value))
+    if seconds is None or not 0 <= seconds <= _MOST:
+        raise BadValue(f"{value!r} is not a duration", "write 5s, 250ms, 1m30s, 2h or 1d; a bare number is seconds")
+    return float(seconds)
+
+
+def parse_size(value: object) -> int:
+    """Return the bytes that `10MiB`, `64KiB`, `5MB` or a bare number stand for."""
+    size = value if isinstance(value, int) and not isinstance(value, bool) else _bytes(text_of(value))
+    if size is None or not 0 <= size <= _MOST:
+        raise BadValue(f"{value!r} is not a size", "write 64KiB, 10MiB, 5MB or 1GiB; a bare number is bytes")
+    return size
+
+
+def _seconds(text: str) -> float | None:
+    match = re.fullmatch(_DURATION, text, re.ASCII)
+    if match is None or not text:
+        return None
+    numbers = zip(match.groups(), (1.0, *_SECONDS.values()), strict=True)
+    return sum(float(number) * unit for number, unit in numbers if number)
+
+
+def _bytes(text: str) -> int | None:
+    match = re.fullmatch(_SIZE, text, re.ASCII)
+    return round(float(match[1]) * _BYTES[match[2] or ""]) if match is not None else None
+
+
+def _no_truth(value: object) -> object:
+    if isinstance(value, bool):
+        raise PydanticKnownError("int_type")
+    return value
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    WithJsonSchema(
+        {
+            "type": ["string", "number"],
+            "pattern": f"^(?=.)({_DURATION})$",
+            "minimum": 0,
+            "examples": ["5s", "250ms", "1m30s"],
+        }
+    ),
+]
+"""Seconds; in the file `5s`, `250ms`, `1m30s`, `2h`, `1d`, or a bare number of seconds."""
+
+DurationOrOff = Annotated[Duration | None, Off()]
+"""A Duration that can be switched off, which gives None."""
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    WithJsonSchema(
+        {
+            "type": ["string", "integer"],
+            "pattern": f"^({_SIZE})$",
+            "minimum": 0,
+            "examples": ["64KiB", "10MiB", "5MB"],
+        }
+    ),
+]
+"""Bytes; in the file `64KiB`, `10MiB`, `5MB`, or a bare number of bytes."""
+
+Whole = Annotated[int, BeforeValidator(_no_truth)]
+"""A whole number; `true` is not one."""
+
+Count = Annotated[int, Field(ge=1), BeforeValidator(_no_truth)]
+"""A whole number from 1."""
+
+StatusCode = Annotated[int, Field(ge=200, le=599), BeforeValidator(_no_truth)]
+"""The status of a final answer."""
+
+
+# Names
+
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+_METHOD = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_HOST_PATTERN = r"(\*\.)?[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?\.?|\*|\[[0-9a-f:.]+\]"
+
+
+def check_name(value: str) -> str:
+    """Return `value` if something can be called so, or raise BadValue."""
+    if re.fullmatch(NAME_PATTERN, value) is None:
+        raise BadValue(f"{value!r} is not a name", "a name has letters, digits, '-', '_' and '.', such as orders-v2")
+    return value
+
+
+def _check_header_name(value: str) -> str:
+    try:
+        headers.check_name(value.encode())
+    except ValueError:
+        raise BadValue(f"{value!r} is not a header name", "write one such as X-Request-Id") from None
+    return value
+
+
+def _check_header_value(value: str) -> str:
+    try:
+        headers.check_value(value.encode("latin-1"))
+    except ValueError:
+        raise BadValue("this cannot stand in a header", "leave out line breaks and characters beyond Latin-1") from None
+    return value
+
+
+def _check_method(value: str) -> str:
+    if re.fullmatch(_METHOD, value) is None:
+        raise BadValue(f"{value!r} is not a method", "write GET, or a list: [GET, POST]")
+    return value.upper()
+
+
+def _check_host_pattern(value: str) -> str:
+    if re.fullmatch(_HOST_PATTERN, value.lower()) is None:
+        hint = "write api.example.com or *.example.com, without scheme, port or path"
+        raise BadValue(f"{value!r} is not the name of a host", hint)
+    return value.lower()
+
+
+def _check_path(value: str) -> str:
+    if not value.startswith(("/", "~")):
+        raise BadValue(f"{value!r} is not a path", f"it starts with a slash: /{value.lstrip('*')}")
+    return value
+
+
+Name = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"pattern": f"^{NAME_PATTERN}$"})]
+"""What a service, a route or a policy is called: letters, digits, `-`, `_` and `.`."""
+
+HeaderName = Annotated[str, AfterValidator(_check_header_name), Field(examples=["X-Request-Id"])]
+"""The name of a header, with the case it was given."""
+
+HeaderValue = Annotated[str, AfterValidator(_check_header_value)]
+"""The value of a header: no line break can be smuggled in by it."""
+
+Method = Annotated[str, AfterValidator(_check_method), Field(examples=["GET", "POST"])]
+"""A request method, in upper case."""
+
+HostPattern = Annotated[str, AfterValidator(_check_host_pattern), Field(examples=["api.example.com", "*.example.com"])]
+"""The name of a host, in lower case, or `*.` and the name of a domain."""
+
+PathText = Annotated[str, AfterValidator(_check_path), Field(examples=["/orders/**", "/orders/{id}"])]
+"""A pattern for paths, or `~` and a regular expression; what it means is for routing to say."""
+
+Secret = Annotated[SecretStr, Field(min_length=1)]
+"""A text that no repr, log, dump or message shows; `get_secret_value()` returns it."""
+
+
+# Conditions and references
+
+
+class Condition(NamedTuple):
+    """What a header, a query parameter or a cookie must be like."""
+
+    test: Literal["equals", "matches", "present", "absent"]
+    value: str = ""
+    """The exact text, or the regular expression that a value must match as a whole."""
+
+
+def parse_condition(value: object) -> Condition:
+    """Return the condition that a text (exact), `~` and a regular expression, or a truth value (present) stand for."""
+    if isinstance(value, Condition):
+        return value
+    if isinstance(value, bool):
+        return Condition("present" if value else "absent")
+    text = text_of(value)
+    if not text.startswith("~"):
+        return Condition("equals", text)
+    try:
+        re.compile(text[1:])
+    except re.error as error:
+        raise BadValue(f"{text[1:]!r} is not a regular expression: {error}", "'~' starts one; ~^v[12]$") from None
+    return Condition("matches", text[1:])
+
+
+ValueCondition = Annotated[
+    Condition,
+    PlainValidator(parse_condition),
+    WithJsonSchema({"type": ["string", "boolean", "number"], "examples": ["v2", "~v[12]", True, False]}),
+]
+"""A text that must be met exactly, `~` and a regular expression, `true` for present, `false` for absent."""
+
+
+class Services(Protocol):
+    """The services that a reference can name; given to validation as pydantic's context."""
+
+    def refer(self, name: str) -> None:
+        """Note that `name` is used, or raise BadValue where there is no such service."""
+        ...
+
+
+def _check_reference(value: str, info: ValidationInfo[Services | None]) -> str:
+    if info.context is not None:
+        info.context.refer(value)
+    return value
+
+
+ServiceName = Annotated[str, AfterValidator(_check_reference), Field(examples=["orders", "orders:8080"])]
+"""The name of a service of the file, or the `host:port` or URL of one that the file does not declare."""

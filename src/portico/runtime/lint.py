@@ -1,0 +1,68 @@
+"""What is legal in a configuration, and probably not meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from portico.config.findings import Findings
+from portico.config.schema import Config
+from portico.policy.base import Stage
+from portico.routing.entry import Entry
+from portico.routing.shadow import find_shadows
+from portico.runtime.compile import BUILT_IN, Compiled, place_of
+from portico.runtime.runtime import Route
+
+
+def lint(config: Config, compiled: Compiled, findings: Findings) -> None:
+    """Add a warning for whatever is odd."""
+    _shadowed_routes(compiled.entries, findings)
+    _unused_services(config, compiled.used_services, findings)
+    _no_timeouts(config, findings)
+    _open_routes(config, compiled.entries, findings)
+
+
+def _shadowed_routes(entries: Sequence[Entry[Route]], findings: Findings) -> None:
+    for shadow in find_shadows(entries):
+        route, other = shadow.candidate.payload, shadow.by.payload
+        if route.origin == BUILT_IN:
+            continue
+        message = (
+            f"route {route.name} can never match {shadow.candidate.path}: {other.name} ({other.origin}) goes first"
+        )
+        hint = "put it above the other one, or ask more of a request there"
+        findings.warning(place_of(route.origin), message, hint)
+
+
+def _unused_services(config: Config, used: frozenset[str], findings: Findings) -> None:
+    for name, service in config.services.items():
+        if name not in used:
+            findings.warning(place_of(service.origin), f"no route uses service {name}", "remove it, or add a route")
+
+
+def _no_timeouts(config: Config, findings: Findings) -> None:
+    for name, service in config.services.items():
+        timeout = service.timeout
+        if timeout.total is None and None in (timeout.connect, timeout.first_byte, timeout.idle):
+            message = f"service {name} may keep a request waiting for ever"
+            findings.warning(
+                place_of(service.origin), message, "give it timeout: {total: 60s}, or switch none of them off"
+            )
+
+
+def _open_routes(config: Config, entries: Sequence[Entry[Route]], findings: Findings) -> None:
+    """Warn of a route to a service that asks nobody who they are, where others do, and that does not say so itself."""
+    to_services = [entry for entry in entries if entry.payload.endpoint.name == "service"]
+    protected = [entry.payload for entry in to_services if _authenticates(entry.payload)]
+    if not protected:
+        return
+    for entry in to_services:
+        route = entry.payload
+        meant = any(use.off for use in config.routes[entry.order].policies)
+        if not meant and not _authenticates(route):
+            message = f"route {route.name} is open to everyone, while {protected[0].name} asks who is calling"
+            hint = "add the policy, or say that it is meant with `- NAME: off` in the route's policies"
+            findings.warning(place_of(route.origin), message, hint)
+
+
+def _authenticates(route: Route) -> bool:
+    return any(scoped.stage is Stage.AUTHENTICATE for scoped in route.policies)

@@ -1,0 +1,79 @@
+"""From a file to a configuration that is known to run: what `run`, `check` and `explain` all do first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from portico.config.document import Document, read
+from portico.config.findings import Finding, Findings
+from portico.config.load import validate
+from portico.config.schema import Config
+from portico.errors import ConfigError
+from portico.policy.registry import Registry
+from portico.runtime.compile import Compiled, CompileError, Surroundings, compile_config
+from portico.runtime.lint import lint
+from portico.runtime.plugins import PluginSource, load_registry, read_plugin
+from portico.runtime.shared import Leases
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What became of a file: its configuration, unless a finding is an error, and all that was found, by place."""
+
+    config: Config | None
+    findings: tuple[Finding, ...]
+    registry: Registry = field(default_factory=Registry)
+    plugins: tuple[PluginSource, ...] = ()
+
+
+def load(path: Path) -> Loaded:
+    """Read, validate and compile the file at `path`; nothing is raised, what is wrong is among the findings."""
+    document = read(path)
+    findings = Findings()
+    plugins = _plugins(document, findings)
+    try:
+        registry = load_registry(plugins)
+    except ConfigError as error:
+        findings.error(document.place("plugins"), str(error))
+        registry = load_registry(())
+    judged = validate(document, policies=registry.policy_kinds, endpoints=registry.endpoint_kinds)
+    found = Findings([*findings.sorted(), *judged.findings])
+    if judged.config is None or found.failed:
+        return Loaded(None, found.sorted())
+    asyncio.run(_try_out(judged.config, registry, found))
+    return Loaded(None if found.failed else judged.config, found.sorted(), registry, plugins)
+
+
+async def _try_out(config: Config, registry: Registry, findings: Findings) -> None:
+    """Compile `config` as a worker will, and look for what is legal and odd."""
+    async with asyncio.TaskGroup() as tasks:
+        try:
+            with compiled(config, registry, tasks) as result:
+                lint(config, result, findings)
+        except CompileError as error:
+            findings.extend(error.findings)
+
+
+@contextmanager
+def compiled(config: Config, registry: Registry, tasks: asyncio.TaskGroup) -> Iterator[Compiled]:
+    """Compile `config` for a look at it, without a worker around it."""
+    clock = asyncio.get_running_loop().time
+    result = compile_config(config, Surroundings(registry, Leases(), tasks, clock))
+    try:
+        yield result
+    finally:
+        result.runtime.close()
+
+
+def _plugins(document: Document, findings: Findings) -> tuple[PluginSource, ...]:
+    sources = []
+    for plugin in document.plugins:
+        try:
+            sources.append(read_plugin(plugin.name))
+        except ConfigError as error:
+            findings.error(plugin.place, str(error), "plugins are Python files, or modules that can be imported")
+    return tuple(sources)

@@ -1,0 +1,121 @@
+"""The arithmetic of the bench and its reading of wrk and of processes; the measuring itself is `make bench`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import BenchError, load, report
+from bench.measure import Result, Sample, Standing
+from bench.peer import PEERS, labels, render
+from bench.process import Process, Task, cpu_ns, used
+from bench.row import BODY, ROWS, Request, Row
+
+TOTALS = {"requests": 900, "microseconds": 3_000_000, "bytes": 90_000, "p50_us": 400, "p99_us": 900}
+NO_ERRORS = {"connect": 0, "read": 0, "write": 0, "status": 0, "timeout": 0}
+
+
+def sample(cpu_us: float) -> Sample:
+    return Sample(900, 3.0, cpu_us, 400, 900, 1.0, 0.0, 1.0, 32, 100.0)
+
+
+def result(tmp_path: Path, *rounds: tuple[float, float]) -> Result:
+    process = Process("idle", [sys.executable, "-c", "pass"], min(os.sched_getaffinity(0)), tmp_path / "log")
+    process.stop()
+    peers = [Standing(label, 1, process, [], {}) for label in ("nginx", "portico")]
+    return Result(ROWS["get-json"], peers, [{"nginx": sample(a), "portico": sample(b)} for a, b in rounds])
+
+
+def test_the_answer_is_118_bytes_of_json() -> None:
+    assert len(BODY.encode()) == 118
+    assert json.loads(BODY)
+
+
+def test_every_peer_has_a_configuration_for_every_row() -> None:
+    for row in ROWS.values():
+        for peer in PEERS.values():
+            assert peer.template(row).is_file()
+    with pytest.raises(BenchError, match="no configuration for the row tls"):
+        PEERS["nginx"].template(Row("tls", "", setup="tls"))
+
+
+def test_labels_number_repeats() -> None:
+    assert labels(["nginx", "portico", "nginx", "nginx"]) == ["nginx", "portico", "nginx#2", "nginx#3"]
+
+
+def test_render_leaves_dollars_and_braces() -> None:
+    assert render("{ listen @port@; $host @other@ }", {"port": "80"}) == "{ listen 80; $host @other@ }"
+
+
+def test_wrk_totals_are_read() -> None:
+    line = "bench " + json.dumps({**TOTALS, "errors": NO_ERRORS})
+    assert load.parse(f"Running 3s test\n{line}\n") == load.Load(900, 3.0, 90_000, 400, 900)
+
+
+@pytest.mark.parametrize("kind", sorted(NO_ERRORS))
+def test_any_error_of_wrk_fails_the_run(kind: str) -> None:
+    with pytest.raises(BenchError, match=f"{kind} 3"):
+        load.parse("bench " + json.dumps({**TOTALS, "errors": {**NO_ERRORS, kind: 3}}))
+
+
+def test_no_answers_and_no_totals_fail_the_run() -> None:
+    with pytest.raises(BenchError, match="no answer"):
+        load.parse("bench " + json.dumps({**TOTALS, "requests": 0, "errors": NO_ERRORS}))
+    with pytest.raises(BenchError, match="did not report"):
+        load.parse("unable to connect")
+
+
+def test_the_script_escapes_what_it_sends() -> None:
+    text = load.script(Request("POST", headers={"X-A": '"'}, body=b"\x00\n"))
+    assert 'wrk.headers["\\088\\045\\065"] = "\\034"' in text
+    assert 'wrk.body = "\\000\\010"' in text
+
+
+def test_ratios_are_of_medians_and_by_round(tmp_path: Path) -> None:
+    base, portico = report.summarize(result(tmp_path, (10, 12), (20, 26), (30, 45)))
+    assert (base.ratio_of_medians, base.round_ratio.median) == (1.0, 1.0)
+    assert portico.ratio_of_medians == 1.3
+    assert portico.round_ratio == report.Spread(1.2, 1.25, 1.3, 1.4, 1.5)
+    assert report.Spread.of([7.0]) == report.Spread(7.0, 7.0, 7.0, 7.0, 7.0)
+    assert report.over([base, portico], "portico", 1.3) == []
+    assert report.over([base, portico], "portico", 1.29) == ["portico"]
+
+
+def test_times_count_newcomers_and_refuse_losses() -> None:
+    one, two = Task(1, 5), Task(2, 6)
+    assert used({one: 100}, {one: 150, two: 30}, "x") == 80
+    with pytest.raises(BenchError, match="process 1 of x ended"):
+        used({one: 100}, {two: 30}, "x")
+    with pytest.raises(BenchError, match="process 1 of x ended"):
+        used({one: 100}, {Task(1, 9): 30}, "x")
+
+
+def test_a_process_is_counted_and_ended_with_its_children(tmp_path: Path) -> None:
+    core = min(os.sched_getaffinity(0))
+    spin = "import os, time\nos.fork()\nprint('up', flush=True)\nwhile True: time.sleep(0.001)"
+    process = Process("spin", [sys.executable, "-c", spin], core, tmp_path / "log")
+    try:
+        while process.log.read_text().count("up") < 2:
+            assert process.ended(0.01) is None, process.tail()
+        assert len(process.tasks()) == 2
+        process.require_pinned()
+        before = process.times()
+        assert process.ended(0.05) is None
+        assert used(before, process.times(), "spin") > 0
+    finally:
+        process.stop()
+    assert process.tasks() == []
+
+
+def test_cpu_clock_agrees_with_the_process_itself() -> None:
+    code = "import time\nwhile time.process_time() < .05: pass\nprint(flush=True)\ninput()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert 0.05e9 <= cpu_ns(child.pid) < 1e9

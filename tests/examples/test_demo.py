@@ -1,0 +1,250 @@
+"""`portico demo`: that it starts everything, reports what dies, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPConnection
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from portico.cli.platform_demo import INSTANCES, TOUR
+
+ROOT = Path(__file__).parents[2]
+DEADLINE = 30.0
+TOUR_SHOWS = {
+    "a product": '"id": "keyboard"',
+    "a list": '"products": \\[',
+    "an order: the order service asks inventory, payment and notification": 'HTTP/1.1 201 (.*\n)*.*"notified": true',
+    "more than there is: 409": "HTTP/1.1 409 (.*\n)*.*out-of-stock",
+    "a card that is refused: 402, and the goods go back": "HTTP/1.1 402 (.*\n)*.*payment-refused",
+    "a login": 'HTTP/1.1 200 (.*\n)*.*"token": "ey',
+    "two instances take turns": r"(.*user-1\s.*user-2\s){2}|(.*user-2\s.*user-1\s){2}",
+    "events as they happen, for 5 seconds": "id: 1\nevent: notification\ndata: {",
+    "a service that is too slow: 504 after 2 seconds": "HTTP/1.1 504 ",
+    "a body that is too large: 413": "HTTP/1.1 413 ",
+    "a path that no route has: 404": "HTTP/1.1 404 ",
+    "a method that its route does not take: 405, Allow says which": "HTTP/1.1 405 (.*\n)*[Aa]llow: GET, HEAD, POST",
+    "a redirect": "HTTP/1.1 302 (.*\n)*[Ll]ocation: /api/v1/products",
+    "an answer of the gateway itself": "HTTP/1.1 200 (.*\n)*pong",
+    "the gateway's health": '"status": ?"healthy"',
+}
+"""What each line of the tour prints, by what it says that it shows."""
+OFFSETS = [0, *(instance.offset for instance in INSTANCES)]
+"""The gateway has the port at which the services' are counted from."""
+
+STARTER = """
+import sys
+from portico.cli.platform_demo import run_demo
+port, services_from, *command = sys.argv[1:]
+more = {"gateway": lambda config: command} if command else {}
+sys.exit(run_demo(port=int(port), services_from=int(services_from), **more))
+"""
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that linger do not count
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_base() -> int:
+    """Return a port with free ones at itself and at all offsets of the services."""
+    first = 20_000 + os.getpid() % 400 * 20
+    return next(base for base in range(first, 32_000, 20) if all(is_free(base + offset) for offset in OFFSETS))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        select.select([], [], [], 0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def command(port: int, services_from: int, *gateway: str) -> list[str]:
+    return [sys.executable, "-X", "dev", "-c", STARTER, str(port), str(services_from), *gateway]
+
+
+def environment(**more: str) -> dict[str, str]:
+    path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path, **more}
+
+
+def fail_to_start(*command: str) -> str:
+    """Run a command that must fail with one line, and return the line."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, env=environment())
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+class Demo:
+    """The command in a process of its own, with a stand-in for the gateway unless another command is given."""
+
+    def __init__(self, folder: Path, gateway: Sequence[str] | None = None) -> None:
+        self.base = free_base()
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
+        (folder / "livez").touch()
+        # A shell that dies by SIGTERM and leaves a worker behind, which the demo must not.
+        stand_in = f"'{sys.executable}' -m http.server --bind 127.0.0.1 -d '{folder}' {self.base} 2>/dev/null & wait"
+        self.command = command(self.base, self.base, *(("sh", "-c", stand_in) if gateway is None else gateway))
+        self.popen = subprocess.Popen(
+            self.command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(TMPDIR=str(self.temporary)),
+            bufsize=0,
+        )
+        self.printed = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.popen.terminate()
+        self.popen.communicate(timeout=DEADLINE)
+
+    def read_until(self, text: str) -> None:
+        assert self.popen.stdout is not None
+        while text not in self.printed:
+            ready, _, _ = select.select([self.popen.stdout], [], [], DEADLINE)
+            piece = os.read(self.popen.stdout.fileno(), 65536) if ready else b""
+            assert piece, f"no {text!r} after {self.printed!r}"
+            self.printed += piece.decode()
+
+    @property
+    def pids(self) -> dict[str, int]:
+        found = re.findall(r"^(\S.*?) +http://\S+  pid (\d+)", self.printed, re.MULTILINE)
+        return {name: int(pid) for name, pid in found}
+
+    def finish(self) -> tuple[int, str]:
+        """Wait for the end, after which nothing may be left."""
+        output, errors = self.popen.communicate(timeout=DEADLINE)
+        self.printed += output.decode()
+        assert not [name for name, pid in self.pids.items() if is_alive(pid)]
+        wait_until(lambda: is_free(self.base))
+        assert list(self.temporary.iterdir()) == []
+        assert "Traceback" not in errors.decode()
+        assert "Warning" not in errors.decode()
+        return self.popen.returncode, errors.decode()
+
+
+def get(port: int, path: str) -> int:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=DEADLINE)) as connection:
+        connection.request("GET", path)
+        return connection.getresponse().status
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_all_is_started_and_all_is_ended(tmp_path: Path, number: int) -> None:
+    with Demo(tmp_path) as demo:
+        demo.read_until("Ctrl-C ends it all.")
+        assert set(demo.pids) == {"the gateway", *(instance.name for instance in INSTANCES)}
+        for instance in INSTANCES:
+            assert get(demo.base + instance.offset, "/health") == 200
+        assert "GATEWAY" not in demo.printed
+        lines = [line for line in demo.printed.splitlines() if "curl" in line]
+        assert len(lines) == len(TOUR)
+        assert all(f"http://127.0.0.1:{demo.base}/" in line for line in lines)
+        demo.popen.send_signal(number)
+        assert demo.finish() == (0, "")
+
+
+def test_the_gateway_gets_a_file_with_the_ports_that_were_asked_for(tmp_path: Path) -> None:
+    with Demo(tmp_path) as demo:
+        demo.read_until("Ctrl-C ends it all.")
+        found = re.search(r"^the gateway .* (\S+)$", demo.printed, re.MULTILINE)
+        assert found is not None
+        ports = re.findall(r"127\.0\.0\.1:(\d+)", Path(found[1]).read_text())
+        assert sorted(map(int, ports)) == sorted(demo.base + offset for offset in OFFSETS)
+        # A second demo cannot have the same ports, and says so before it starts anything.
+        line = fail_to_start(*demo.command)
+        assert line.startswith(f"portico demo: port {demo.base}, which the gateway needs, is not free")
+        demo.popen.terminate()
+        assert demo.finish() == (0, "")
+
+
+def test_a_service_that_dies_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
+    with Demo(tmp_path) as demo:
+        demo.read_until("Ctrl-C ends it all.")
+        os.kill(demo.pids["order-2"], signal.SIGKILL)
+        assert demo.popen.stderr is not None
+        report = demo.popen.stderr.readline().decode()
+        assert report == f"portico demo: order-2 (pid {demo.pids['order-2']}) ended by SIGKILL; the others go on\n"
+        assert get(demo.base + 2, "/health") == 200
+        demo.popen.send_signal(signal.SIGINT)
+        assert demo.finish() == (0, "")
+
+
+def test_a_gateway_that_dies_ends_the_demo(tmp_path: Path) -> None:
+    with Demo(tmp_path, ["sh", "-c", "echo no such file >&2; exit 3"]) as demo:
+        code, errors = demo.finish()
+        assert code == 1
+        assert re.fullmatch(r"no such file\nportico demo: the gateway \(pid \d+\) ended with status 3\n", errors)
+
+
+def test_a_service_port_that_is_taken_is_named() -> None:
+    base = free_base()
+    with socket.create_server(("127.0.0.1", base + 3)):
+        line = fail_to_start(*command(base, base, "true"))
+    assert f"port {base + 3}, which inventory-1 needs, is not free (address already in use)" in line
+    assert "--services-from" in line
+
+
+def test_an_early_signal_ends_a_start_that_waits(tmp_path: Path) -> None:
+    with Demo(tmp_path, ["sleep", "60"]) as demo:  # a gateway that never answers
+        demo.read_until("notification-1")
+        demo.popen.terminate()
+        assert demo.finish() == (0, "")
+
+
+def test_services_do_not_outlive_a_demo_that_is_killed(tmp_path: Path) -> None:
+    with Demo(tmp_path) as demo:
+        demo.read_until("Ctrl-C ends it all.")
+        demo.popen.kill()
+        os.killpg(demo.pids["the gateway"], signal.SIGKILL)  # a real one would have to be ended by hand
+        wait_until(lambda: all(is_free(demo.base + offset) for offset in OFFSETS))
+
+
+@pytest.mark.skipif(find_spec("portico.__main__") is None, reason="there is no gateway to run")
+def test_every_line_of_the_tour_shows_what_it_says(tmp_path: Path) -> None:
+    with Demo(tmp_path, []) as demo:
+        demo.read_until("Ctrl-C ends it all.")
+        tour = re.findall(r"^# (.+)\n(.+)$", demo.printed, re.MULTILINE)
+        assert [shows for shows, _ in tour] == list(TOUR_SHOWS)
+        with ThreadPoolExecutor(len(tour)) as pool:
+            results = list(pool.map(in_shell, (line.replace("seconds=5", "seconds=1") for _, line in tour)))
+        for (shows, line), result in zip(tour, results, strict=True):
+            assert re.match(f"(.*\n)*?.*{TOUR_SHOWS[shows]}", result), f"{line} printed {result}"
+        demo.popen.send_signal(signal.SIGINT)
+        assert demo.finish()[0] == 0
+
+
+def in_shell(line: str) -> str:
+    done = subprocess.run(["sh", "-c", line], capture_output=True, timeout=DEADLINE, check=True)
+    return done.stdout.decode().replace("\r\n", "\n")
