@@ -1,3 +1,63 @@
-PYTHON ?= python3.11
+# Two commands do all the set-up: `make run` (the demo platform) and `make test`. `make help` lists the rest.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format lint types layers docs docs-check bench wheel test-wheel clean
+
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, not " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing; on Debian: apt-get install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	PORTICO_COMPILE=0 $(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+run: $(STAMP) ## Start the demo platform behind the gateway on port 8000.
+	@$(BIN)/portico demo
+
+test: $(STAMP) ## Run the whole test suite.
+	$(BIN)/python -m pytest -q
+
+check: lint types layers docs-check test ## Everything that has to be green.
+
+format: $(STAMP) ## Format the code.
+	$(BIN)/ruff check --fix --quiet src tests bench examples hatch_build.py || true
+	$(BIN)/ruff format src tests bench examples hatch_build.py
+
+lint: $(STAMP) ## Style and formatting.
+	$(BIN)/ruff check src tests bench examples hatch_build.py
+	$(BIN)/ruff format --check src tests bench examples hatch_build.py
+
+types: $(STAMP) ## mypy, strict, over src.
+	$(BIN)/mypy
+
+layers: $(STAMP) ## Imports point down only.
+	$(BIN)/lint-imports
+
+docs: $(STAMP) ## Generate the reference from the code.
+	$(BIN)/python -m docs.generate
+
+docs-check: $(STAMP) ## The generated reference is that of this code.
+	$(BIN)/python -m docs.generate --check
+
+wheel: $(STAMP) ## Build the compiled wheel into dist/.
+	rm -rf dist && PORTICO_COMPILE=1 $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+test-wheel: wheel ## Run the test suite against the compiled wheel.
+	$(PYTHON) -m venv --clear .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet "$$(ls dist/portico-*.whl)[dev]"
+	.venv-wheel/bin/python -m pytest -q -p no:cacheprovider
+
+bench: wheel ## CPU a request beside nginx.
+	$(PYTHON) -m venv --clear .venv-bench
+	.venv-bench/bin/python -m pip install --quiet dist/portico-*.whl
+	.venv-bench/bin/python -m bench --max-ratio 1.35
+
+clean: ## Remove what was built.
+	rm -rf $(VENV) .venv-wheel .venv-bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

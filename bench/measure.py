@@ -122,7 +122,8 @@ class Bench:
 
     def sample(self, standing: Standing, row: Row, service: Service, seconds: int) -> Sample:
         process, cores = standing.process, self.cores
-        process.require_pinned()
+        for sound in (process, service.process):
+            sound.require_sound()
         counted = check.counters(service.port)
         times, began = process.times(), time.monotonic()
         proxy_core, load_core = busy_seconds(cores.proxy), busy_seconds(cores.load)
@@ -130,6 +131,7 @@ class Bench:
         proxy_core, load_core = busy_seconds(cores.proxy) - proxy_core, busy_seconds(cores.load) - load_core
         cpu = used(times, process.times(), standing.label)
         wall = time.monotonic() - began
+        process.require_sound()
         now = check.counters(service.port)
         return Sample(
             requests=done.requests,

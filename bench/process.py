@@ -62,7 +62,11 @@ class Process:
                 found[task] = cpu_ns(task.pid)
         return found
 
-    def require_pinned(self) -> None:
+    def require_sound(self) -> None:
+        """Raise unless it still runs, and all of it on its core: orphans of a dead supervisor may go on answering."""
+        status = self.ended(0)
+        if status is not None:
+            raise BenchError(f"{self.name} ended with status {status} during the run:\n{self.tail()}")
         for task in self.tasks():
             with contextlib.suppress(ProcessLookupError):
                 if os.sched_getaffinity(task.pid) != {self.core}:

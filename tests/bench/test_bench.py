@@ -103,13 +103,15 @@ def test_a_process_is_counted_and_ended_with_its_children(tmp_path: Path) -> Non
         while process.log.read_text().count("up") < 2:
             assert process.ended(0.01) is None, process.tail()
         assert len(process.tasks()) == 2
-        process.require_pinned()
+        process.require_sound()
         before = process.times()
         assert process.ended(0.05) is None
         assert used(before, process.times(), "spin") > 0
     finally:
         process.stop()
     assert process.tasks() == []
+    with pytest.raises(BenchError, match="spin ended with status"):
+        process.require_sound()
 
 
 def test_cpu_clock_agrees_with_the_process_itself() -> None:

@@ -104,6 +104,10 @@ MISTAKES: dict[str, str | bytes] = {
     "an open quote": "a: 1\nb: 'x\nc: 2\n",
     "text after a quote": "a: 'x' y",
     "an unquoted substitution": "a: {x: ${Y}}",
+    "a bracket in a text": "a: {path: /users/{id}, service: x}",
+    "a colon in brackets": "a: [:80]",
+    "a colon at the end in brackets": "a: {b: c:}",
+    "no space after a colon": "a:\n - b: c\n   d:e\n - b: c\n",
     "a reserved character": "a: @x",
     "a closing bracket": "a: }",
     "an asterisk": "a: *.example.com",
@@ -161,7 +165,9 @@ def test_any_bytes_are_a_tree_or_have_findings(data: bytes) -> None:
     document(data)
 
 
-KEYS = st.text(st.characters(codec="utf-8", exclude_characters="$", exclude_categories=["C"]), max_size=8)
+KEYS = st.text(st.characters(codec="utf-8", exclude_characters="$", exclude_categories=["C"]), max_size=8).filter(
+    lambda text: resolve(text) == text  # PyYAML writes by YAML 1.1, where 0E0 is a text
+)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | KEYS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),

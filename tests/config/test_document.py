@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -10,18 +11,18 @@ from portico.config.nodes import plain
 from tests.config.kinds import check_golden
 
 
-def document(texts: dict[str, str | bytes] | str, **environment: str) -> Document:
+def document(texts: Mapping[str, str | bytes] | str, **environment: str) -> Document:
     start = "portico.yaml" if isinstance(texts, str) else next(iter(texts))
     return read(TextSource(texts, start), environment)
 
 
-def values(texts: dict[str, str | bytes] | str, **environment: str) -> object:
+def values(texts: Mapping[str, str | bytes] | str, **environment: str) -> object:
     result = document(texts, **environment)
     assert report(result.findings) == ""
     return plain(result.root)
 
 
-def said(texts: dict[str, str | bytes] | str, **environment: str) -> list[str]:
+def said(texts: Mapping[str, str | bytes] | str, **environment: str) -> list[str]:
     return report(document(texts, **environment).findings).splitlines()
 
 
@@ -145,6 +146,15 @@ def test_chains_of_includes_end() -> None:
 def test_a_mistake_in_one_file_hides_none_in_another() -> None:
     lines = said({"portico.yaml": "a: 1\na: 2\ninclude: [b.yaml, c.yaml]\n", "b.yaml": "- x\n", "c.yaml": "\tx"})
     assert [line.split(" ")[0] for line in lines] == ["b.yaml:1:1:", "c.yaml:1:1:", "portico.yaml:2:1:"]
+
+
+def test_brackets_in_the_path_of_the_file_are_no_pattern(tmp_path: Path) -> None:
+    folder = tmp_path / "a[b]*"
+    folder.mkdir()
+    (folder / "r.yaml").write_text("routes: [1]\n")
+    (folder / "s.yml").write_text("routes: [2]\n")
+    (folder / "portico.yaml").write_text("include: [s.yml, '[q-s].yaml']\n")
+    assert plain(read(folder / "portico.yaml", {}).root) == {"routes": [2, 1]}
 
 
 def test_files(tmp_path: Path) -> None:

@@ -267,6 +267,19 @@ def test_a_mistake_in_a_policy_does_not_hide_its_name() -> None:
     assert messages_of(text) == ["1:27 max: 'x' is not a size", "1:31 there is no policy 'nope'"]
 
 
+def test_a_mistake_elsewhere_does_not_hide_the_policies_around_a_route() -> None:
+    text = """
+services: {a: {url: x, policies: [{cors: [b]}]}, b: 'http://b'}
+routes: [{service: a, policies: [{cors: off}]}, {service: c, policies: [{cors: off}]}]
+"""
+    assert messages_of(text) == ["2:21 url: 'x' is not a URL of http or https", "3:59 service: there is no service 'c'"]
+
+
+def test_timeouts_are_switched_off_one_by_one() -> None:
+    text = "services: {a: {url: 'http://a', timeout: off}, b: {url: 'http://b', timeout: {total: off, idle: 0}}}"
+    assert messages_of(text) == ["1:42 timeout: this does not say which", "1:97 idle: expected more than 0, not 0"]
+
+
 def test_what_could_not_be_filled_in_is_said_once() -> None:
     text = """
 listen: ${A}

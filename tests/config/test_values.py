@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -192,6 +193,9 @@ def test_conditions() -> None:
     assert parse_condition(False) == Condition("absent")
     with pytest.raises(BadValue, match="'v\\[1' is not a regular expression"):
         parse_condition("~v[1")
+    for text in ("~" + "(" * 10_000, "~a{99999999999}", "~(?P<n>a)(?P<n>b)"):
+        with pytest.raises(BadValue):
+            parse_condition(text)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +218,7 @@ def test_conditions() -> None:
         (Count, 2, True),
     ],
 )
-def test_kinds(kind: object, good: object, bad: object) -> None:
+def test_kinds(kind: Any, good: object, bad: object) -> None:
     adapter = TypeAdapter[object](kind)
     assert adapter.validate_python(good) == good
     with pytest.raises(ValidationError):

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from portico.config.build import entries_of, is_public, items_of
 from portico.config.compose import compose
 from portico.config.findings import Finding, Findings, Place
 from portico.config.nearest import one_of
 from portico.config.nodes import Entry, Fields, Items, Node, Scalar, describe, find, is_null
 from portico.config.source import ConfigSource, FileSource, beside
 from portico.config.substitute import Substitution
-from portico.config.wording import entries_of, is_public, items_of
 
 FILE_LIMIT = 16 * 1024 * 1024
 """The most bytes that one file of a configuration may have."""
@@ -50,7 +51,8 @@ class Document:
         """The plugins to load before the document can be validated; paths are made relative to where the start is."""
         entry = self.root.entries.get("plugins")
         nodes = entry.node.nodes if entry is not None and isinstance(entry.node, Items) else []
-        return tuple(Plugin(plugin_name(node), node.place) for node in nodes if isinstance(node, Scalar) and node.text)
+        listed = (node for node in nodes if isinstance(node, Scalar) and node.text and not node.secret)
+        return tuple(Plugin(plugin_name(node), node.place) for node in listed)
 
     def place(self, *path: str | int) -> Place:
         """Return where `path` leads, such as `"routes", 3, "path"`, or where the nearest thing around it is."""
@@ -153,12 +155,12 @@ class _Reader:
                     self._include_file(name, node.place, chain)
 
     def _matches(self, node: Scalar, includer: str) -> Sequence[str]:
-        pattern = beside(node.place.file, node.text)
-        if not _GLOB.search(pattern):
-            return [pattern]
+        if not _GLOB.search(node.text):
+            return [beside(node.place.file, node.text)]
+        pattern = beside(glob.escape(node.place.file), node.text)
         names = [name for name in self._source.match(pattern) if os.path.normpath(name) != includer]
         if not names:
-            self._findings.warning(node.place, f"no file matches {pattern}")
+            self._findings.warning(node.place, f"no file matches {node.text}")
         return names
 
     def _include_file(self, name: str, place: Place, chain: tuple[str, ...]) -> None:

@@ -60,10 +60,6 @@ class Findings:
         """Note an oddity that the configuration can be run with."""
         self._found.append(Finding(Severity.WARNING, *place, message, hint))
 
-    def extend(self, found: Iterable[Finding]) -> None:
-        """Note what another step has found."""
-        self._found.extend(found)
-
     @property
     def failed(self) -> bool:
         """Whether there is an error among them."""

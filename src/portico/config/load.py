@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from portico.config.build import build, entries_of, is_public, items_of
 from portico.config.document import Document, plugin_name
 from portico.config.findings import Finding, Findings
-from portico.config.nodes import Entry, Fields, Scalar, describe, is_null
+from portico.config.nodes import Fields, Scalar, describe, is_null
+from portico.config.policy_lists import PolicyLists, scope_of, with_shorthand
 from portico.config.routes import Routes
-from portico.config.schema import Config, Service
+from portico.config.schema import Config, Policies, Service
 from portico.config.services import References
-from portico.config.uses import PolicyLists, scope_of, with_shorthand
 from portico.config.values import BadValue, check_name
-from portico.config.wording import build, entries_of, is_public, items_of
 
 Models = Mapping[str, type[BaseModel]]
 """Names of policies or endpoints, and the models of their settings."""
@@ -60,10 +60,12 @@ class _Validation:
         scopes = {"": scope_of(policies)}
         services = {}
         for name, entry in self._services.items():
-            service = self._service(name, entry, scopes[""])
+            settings = Fields(entry.key, with_shorthand(Service, entry).entries)
+            around = self._policies.read(settings.entries.get("policies"), scopes[""])
+            scopes[name] = scope_of(around)
+            service = self._service(name, settings.without("policies"), around)
             if service is not None:
                 services[name] = service
-                scopes[name] = scope_of(service.policies)
         routes = Routes(self._endpoints, self._references, self._policies, scopes, self._findings)
         given = {
             "policies": policies,
@@ -73,14 +75,13 @@ class _Validation:
         }
         return build(Config, self._root.without(*given), "the configuration", self._findings, given=given)
 
-    def _service(self, name: str, entry: Entry, wider: Mapping[str, str]) -> Service | None:
+    def _service(self, name: str, settings: Fields, policies: Policies) -> Service | None:
         try:
             check_name(name)
         except BadValue as error:
-            self._findings.error(entry.key, error.message, error.hint)
-        settings = Fields(entry.key, with_shorthand(Service, entry).entries)
-        given = {"policies": self._policies.read(settings.entries.get("policies"), wider), "origin": str(entry.key)}
-        return build(Service, settings.without("policies"), f"service {name}", self._findings, given=given)
+            self._findings.error(settings.place, error.message, error.hint)
+        given = {"policies": policies, "origin": str(settings.place)}
+        return build(Service, settings, f"service {name}", self._findings, given=given)
 
     def _plugins(self) -> tuple[str, ...]:
         entry = self._entries.get("plugins")

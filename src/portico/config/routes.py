@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from pydantic import BaseModel
 
 from portico.config.annotations import file_keys
+from portico.config.build import build, is_public, items_of
 from portico.config.findings import Findings
 from portico.config.nearest import nearest, one_of
 from portico.config.nodes import Entry, Fields, Node, Scalar, describe
+from portico.config.policy_lists import PolicyLists, Scope, with_shorthand
 from portico.config.schema import EndpointUse, Part, Route
 from portico.config.services import References
-from portico.config.uses import PolicyLists, Scope, with_shorthand
-from portico.config.wording import build, is_public, items_of, unknown_key
+from portico.config.wording import unknown_key
 
 _OWN = file_keys(Route)
 # Stands in for an endpoint that is wrong, so that the rest of its route is judged too.
@@ -69,7 +70,7 @@ class Routes:
         self._references.begin(node.place)
         endpoint = self._endpoint(kind, node) if kind is not None else None
         wider = dict(self._scopes[""])
-        for service in self._references.used:
+        for service in self._references.used if endpoint is not None else self._scopes:  # or any might have been meant
             wider |= self._scopes.get(service, {})
         policies = self._policies.read(node.entries.get("policies"), wider)
         own = Fields(node.place, {key: node.entries[key] for key in node.entries if key in _OWN and key != "policies"})

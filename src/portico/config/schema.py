@@ -9,10 +9,10 @@ from __future__ import annotations
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator
 
 from portico.config.addresses import Address, Cidr, HttpUrl, ListenAddress, Network, TargetAddress
-from portico.config.forms import NotInFile, Off, OneOrMany, Shorthand
+from portico.config.forms import NotInFile, Off, OneOrMany, Shorthand, is_off
 from portico.config.values import (
     BadValue,
     Count,
@@ -93,6 +93,12 @@ class Timeout(Part):
     """For everything, from the first attempt to the last byte; none unless given."""
 
 
+def _not_off(value: object) -> object:
+    if is_off(value):
+        raise BadValue("this does not say which", "write {connect: off, first_byte: off, idle: off, total: off}")
+    return value
+
+
 class Keepalive(Part):
     """How long connections to a service are kept for the next request."""
 
@@ -129,7 +135,7 @@ class Service(Part):
     """Where it is: `http(s)://host[:port][/path]`; requests go below the path. Either this or `targets`."""
     targets: Annotated[tuple[Annotated[Target, Shorthand("address")], ...], Field(validate_default=True)] = ()
     """The places where it runs: `host:port`, or a mapping of `address` and `weight`."""
-    timeout: Annotated[Timeout, Shorthand("total")] = Timeout()
+    timeout: Annotated[Timeout, Shorthand("total"), BeforeValidator(_not_off)] = Timeout()
     """How long it may take; a single duration is `total`."""
     max_connections: Count = 1024
     """How many connections each worker may have to each target; requests beyond that are answered 503."""

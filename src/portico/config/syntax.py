@@ -19,8 +19,8 @@ _PLAIN: dict[str, tuple[str, str]] = {
         "an item of the list was expected here",
         "start it with '-' under the other items, or check the indentation",
     ),
-    "did not find expected node content": ("a value was expected here", "quote text that starts with one of ,[]{}"),
-    "could not find expected ':'": ("a ':' was expected after this key", "write 'key: value', with a space"),
+    "did not find expected node content": ("a value was expected here", "quote text that starts with one of ,:[]{}"),
+    "found unexpected ':'": ("a ':' that YAML cannot place", "quote text that has ':' in it, here within brackets"),
     "found a tab character that violates indentation": ("a tab in the indentation", "indent with spaces"),
     "found a tab character where an indentation space is expected": ("a tab in the indentation", "indent with spaces"),
     "found unknown escape character": (
@@ -37,6 +37,11 @@ _PLAIN: dict[str, tuple[str, str]] = {
     ),
 }
 
+_FROM_ITS_BEGINNING: dict[str, tuple[str, str]] = {
+    "found unexpected end of stream": ("the quote that opens here is never closed", "close it"),
+    "could not find expected ':'": ("a ':' was expected after this key", "write 'key: value', with a space"),
+}
+
 
 def explain_syntax_error(error: yaml.MarkedYAMLError, file: str, text: str, findings: Findings) -> None:
     """Note what keeps `text` from being YAML."""
@@ -49,8 +54,8 @@ def explain_syntax_error(error: yaml.MarkedYAMLError, file: str, text: str, find
         findings.error(place, *_PLAIN[problem])
     elif problem == "found character that cannot start any token":
         _explain_character(_character(text, place), place, findings)
-    elif problem == "found unexpected end of stream":
-        findings.error(_place(file, error.context_mark or mark), "the quote that opens here is never closed")
+    elif problem in _FROM_ITS_BEGINNING:
+        findings.error(_place(file, error.context_mark or mark), *_FROM_ITS_BEGINNING[problem])
     elif problem.startswith("did not find expected ',' or"):
         _explain_brackets(problem[-2], place, _place(file, error.context_mark or mark), text, findings)
     else:
@@ -65,11 +70,14 @@ def _explain_character(character: str, place: Place, findings: Findings) -> None
 
 
 def _explain_brackets(closing: str, place: Place, opening: Place, text: str, findings: Findings) -> None:
-    before = _character(text, place._replace(column=place.column - 1))
-    if _character(text, place) == "{" and before == "$":
+    character = _character(text, place)
+    if character == "{" and _character(text, place._replace(column=place.column - 1)) == "$":
         findings.error(place, "'${' stands unquoted within brackets", 'quote it there: {url: "${URL}"}')
-        return
-    findings.error(place, f"a ',' or '{closing}' was expected here", f"the bracket opens at line {opening.line}")
+    elif character in tuple("[{"):
+        hint = 'quote the whole text there: {path: "/users/{id}"}'
+        findings.error(place, f"'{character}' stands unquoted in a text within brackets", hint)
+    else:
+        findings.error(place, f"a ',' or '{closing}' was expected here", f"the bracket opens at line {opening.line}")
 
 
 def _place(file: str, mark: yaml.Mark | None) -> Place:

@@ -220,7 +220,7 @@ def parse_condition(value: object) -> Condition:
         return Condition("equals", text)
     try:
         re.compile(text[1:])
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise BadValue(f"{text[1:]!r} is not a regular expression: {error}", "'~' starts one; ~^v[12]$") from None
     return Condition("matches", text[1:])
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from portico.config.annotations import below, field_of, file_keys, holds_secret, keys_of
+from portico.config.annotations import below, field_of, holds_secret, keys_of
 from portico.config.findings import Findings, Place
 from portico.config.nearest import did_you_mean, one_of
-from portico.config.nodes import Entry, Fields, Items, Node, Scalar, describe, find, is_null, plain, scalars
-from portico.config.schema import Part
+from portico.config.nodes import Fields, Items, Node, Scalar, describe, find, is_null, scalars
 from portico.config.values import BadValue
 
-M = TypeVar("M", bound=BaseModel)
 Path = tuple[str | int, ...]
 
 LONGEST = 500
@@ -43,42 +40,8 @@ _EXPECTED: dict[str, str] = {
     "too_short": "{min_length} or more items",
     "too_long": "at most {max_length} items",
 }
-# The parts are a fixed few; models of policies, which come and go with plugins, must not be kept alive by a cache.
-_part_keys = cache(file_keys)
 _KEY = "[key]"
 _HIDDEN = "***"
-
-
-def build(
-    model: type[M],
-    node: Fields,
-    what: str,
-    findings: Findings,
-    *,
-    given: Mapping[str, object] | None = None,
-    context: object = None,
-) -> M | None:
-    """Return the `model` that `node` describes, or None with each mistake in `findings`.
-
-    `what` is what messages call it; `given` are the fields that do not come out of the file.
-    """
-    if issubclass(model, Part):
-        node = _without_strangers(model, node, what, findings)
-    as_text: set[Node] = set()
-    while True:
-        values = plain(node, as_text)
-        assert isinstance(values, dict)
-        try:
-            return model.model_validate({**values, **(given or {})}, context=context)
-        except ValidationError as error:
-            faults = [_located(fault, node) for fault in error.errors(include_url=False)]
-        # Where a text is wanted, `2` and `1e5` are the texts "2" and "1e5": a password may well look like a number.
-        numbers = {fault.node for fault in faults if fault.type == "string_type" and _has_text(fault.node)} - as_text
-        if not numbers:
-            break
-        as_text |= numbers
-    _Report(model, node, what, findings).tell(faults)
-    return None
 
 
 def unknown_key(key: str, place: Place, what: str, known: Sequence[str], findings: Findings) -> None:
@@ -87,43 +50,7 @@ def unknown_key(key: str, place: Place, what: str, known: Sequence[str], finding
     findings.error(place, f"unknown key '{key}' in {what}", hint)
 
 
-def items_of(key: str, entry: Entry | None, findings: Findings) -> list[Node]:
-    """Return the items of the list under `key`: none where there is none, with a finding for anything else."""
-    if entry is None or is_null(entry.node):
-        return []
-    if isinstance(entry.node, Items):
-        return entry.node.nodes
-    is_shown = isinstance(entry.node, Scalar) and not entry.node.secret
-    hint = f"write {key}: [{describe(entry.node)}]" if is_shown else "start each item with '-'"
-    _wrong_kind(key, "a list", entry.node, hint, findings)
-    return []
-
-
-def entries_of(key: str, entry: Entry | None, findings: Findings) -> dict[str, Entry]:
-    """Return the entries of the mapping under `key`, in the same way."""
-    if entry is None or is_null(entry.node):
-        return {}
-    if isinstance(entry.node, Fields):
-        return entry.node.entries
-    _wrong_kind(key, "a mapping", entry.node, "write name: value, each on a line of its own", findings)
-    return {}
-
-
-def is_public(node: Scalar, what: str, findings: Findings) -> bool:
-    """Whether `node` may be `what`, which logs and messages show: then it must not come out of a secret's file."""
-    if node.secret:
-        findings.error(
-            node.place, f"{what} cannot come out of a file", "it is shown in logs and messages; write it here"
-        )
-    return not node.secret
-
-
-def _wrong_kind(key: str, expected: str, node: Node, hint: str, findings: Findings) -> None:
-    if not (isinstance(node, Scalar) and node.broken):
-        findings.error(node.place, f"{key}: expected {expected}, not {describe(node)}", hint)
-
-
-class _Fault(NamedTuple):
+class Fault(NamedTuple):
     """One of pydantic's errors, and where in the file it is."""
 
     type: str
@@ -140,6 +67,11 @@ class _Fault(NamedTuple):
         return str(self.details["loc"][-1]) if self.details["loc"] else ""
 
     @property
+    def is_rough(self) -> bool:
+        """Whether a mistake further inside tells more: here a member of a union gave up, or wrong items were missed."""
+        return len(self.path) < len(self.details["loc"]) or self.type == "too_short"
+
+    @property
     def expected(self) -> str | None:
         """What would be right, in a few words; None where only a sentence can say it."""
         if self.type in _EXPECTED:
@@ -151,34 +83,22 @@ class _Fault(NamedTuple):
         return message.removeprefix(stem) if message.startswith(stem) else None
 
 
-def _without_strangers(model: type[BaseModel], node: Fields, what: str, findings: Findings) -> Fields:
-    """Return `node` without the keys that no file can give: pydantic would take `origin`, which is the loader's."""
-    known = _part_keys(model)
-    strangers = [key for key in node.entries if key not in known]
-    for key in strangers:
-        unknown_key(key, node.entries[key].key, what, list(known), findings)
-    return node.without(*strangers) if strangers else node
-
-
 def _number(value: object) -> object:
     """Return a bound as people write it: 0, not 0.0."""
     return f"{value:g}" if isinstance(value, float) else value
 
 
-def _located(details: ErrorDetails, node: Node) -> _Fault:
+def located(details: ErrorDetails, node: Node) -> Fault:
+    """Return one of pydantic's errors with its place under `node`."""
     path: Path = ()
     for step in details["loc"]:
         if find(node, (*path, step)).steps > len(path):
             path = (*path, step)
     found = find(node, path)
-    return _Fault(details["type"], details, path, found.node, found.key)
+    return Fault(details["type"], details, path, found.node, found.key)
 
 
-def _has_text(node: Node) -> bool:
-    return isinstance(node, Scalar) and not isinstance(node.value, str) and node.value is not None
-
-
-class _Report:
+class Report:
     """Tells the faults of one part of the file."""
 
     def __init__(self, model: type[BaseModel], node: Fields, what: str, findings: Findings) -> None:
@@ -187,26 +107,27 @@ class _Report:
         self._findings = findings
         self._secrets = set(_secrets(node, [model]))
 
-    def tell(self, faults: Sequence[_Fault]) -> None:
+    def tell(self, faults: Sequence[Fault]) -> None:
         """Note each fault; those of a union's members at the same node are one."""
-        at_node: dict[tuple[Node, bool], list[_Fault]] = {}
+        at_node: dict[tuple[Node, bool], list[Fault]] = {}
+        around = {fault.path[:length] for fault in faults for length in range(len(fault.path))}
         for fault in faults:
             if fault.type == "extra_forbidden":
                 known = keys_of(self._model, fault.path[:-1])
                 unknown_key(fault.last, fault.key, self._name(fault.path[:-1]), known, self._findings)
             elif fault.type == "missing":
                 self._missing(fault)
-            elif not _is_broken(fault.node) and not any(_is_inside(other.path, fault) for other in faults):
+            elif not (_is_broken(fault.node) or (fault.is_rough and fault.path in around)):
                 at_node.setdefault((fault.node, fault.last == _KEY), []).append(fault)
         for together in at_node.values():
             self._tell_one(together)
 
-    def _missing(self, fault: _Fault) -> None:
+    def _missing(self, fault: Fault) -> None:
         field = field_of(self._model, fault.path, fault.last)
         hint = field.description if field is not None and field.description else ""
-        self._error(fault.key, f"{self._name(fault.path)} needs '{fault.last}'", hint.split("\n\n")[0])
+        self._error(fault.key, f"{self._name(fault.path)} needs '{fault.last}'", hint.partition("\n\n")[0])
 
-    def _tell_one(self, faults: Sequence[_Fault]) -> None:
+    def _tell_one(self, faults: Sequence[Fault]) -> None:
         fault = faults[0]
         is_key = fault.last == _KEY
         place = fault.key if is_key else fault.node.place
@@ -221,7 +142,7 @@ class _Report:
             message = f"{name}: expected {one_of(phrases)}, not {given}"
             self._error(place, message, self._mend(fault, phrases))
 
-    def _given(self, fault: _Fault) -> str:
+    def _given(self, fault: Fault) -> str:
         node = fault.node
         if isinstance(node, Scalar):
             return "this secret" if node.text in self._secrets else describe(node)
@@ -229,7 +150,7 @@ class _Report:
             return str(len(node.nodes))
         return describe(node)
 
-    def _mend(self, fault: _Fault, expected: list[str]) -> str:
+    def _mend(self, fault: Fault, expected: list[str]) -> str:
         node = fault.node
         if not isinstance(node, Scalar) or is_null(node) or node.text in self._secrets:
             return ""
@@ -249,18 +170,13 @@ class _Report:
         for secret in sorted(self._secrets, key=len, reverse=True):
             for form in (secret, repr(secret)[1:-1]):
                 text = text.replace(form, _HIDDEN)
-        return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+        line = text.replace("\n", " ")
+        return line if len(line) <= LONGEST else f"{line[:LONGEST]}…"
 
 
 def _is_broken(node: Node) -> bool:
     """Whether something in it could not be filled in, which was said: what is wrong now may only follow from that."""
     return any(scalar.broken for scalar in scalars(node))
-
-
-def _is_inside(path: Path, fault: _Fault) -> bool:
-    """Whether a mistake at `path` lies within what `fault` rejects as a whole: another of a union got further."""
-    follows = len(fault.path) < len(fault.details["loc"]) or fault.type == "too_short"  # without the wrong items
-    return follows and len(path) > len(fault.path) and path[: len(fault.path)] == fault.path
 
 
 def _sentence(details: ErrorDetails) -> tuple[str, str]:

@@ -44,18 +44,20 @@ def load(path: Path) -> Loaded:
     found = Findings([*findings.sorted(), *judged.findings])
     if judged.config is None or found.failed:
         return Loaded(None, found.sorted())
-    asyncio.run(_try_out(judged.config, registry, found))
-    return Loaded(None if found.failed else judged.config, found.sorted(), registry, plugins)
+    tried = Findings([*found.sorted(), *asyncio.run(_try_out(judged.config, registry))])
+    return Loaded(None if tried.failed else judged.config, tried.sorted(), registry, plugins)
 
 
-async def _try_out(config: Config, registry: Registry, findings: Findings) -> None:
+async def _try_out(config: Config, registry: Registry) -> tuple[Finding, ...]:
     """Compile `config` as a worker will, and look for what is legal and odd."""
+    findings = Findings()
     async with asyncio.TaskGroup() as tasks:
         try:
             with compiled(config, registry, tasks) as result:
                 lint(config, result, findings)
         except CompileError as error:
-            findings.extend(error.findings)
+            return error.findings
+    return findings.sorted()
 
 
 @contextmanager

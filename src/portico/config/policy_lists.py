@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from pydantic import BaseModel
 
 from portico.config.annotations import file_keys
+from portico.config.build import build, is_public, items_of
 from portico.config.findings import Findings
 from portico.config.forms import is_off
 from portico.config.nearest import did_you_mean, one_of
 from portico.config.nodes import Entry, Fields, Node, Scalar, describe, is_null
 from portico.config.schema import Policies, PolicyUse
 from portico.config.services import References
-from portico.config.wording import build, is_public, items_of, unknown_key
+from portico.config.wording import unknown_key
 
 Scope = Mapping[str, str]
 """The policies of the wider scopes: what kind each name is."""
