@@ -248,7 +248,7 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def _shown(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+    return f"[{host}]" if ":" in host else host or "*"
 
 
 def _probe(host: str, port: int) -> tuple[str, int]:
@@ -261,7 +261,7 @@ def _probe(host: str, port: int) -> tuple[str, int]:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise CannotStart(f"cannot listen on {_shown(host)}:{port}: {os.strerror(error.errno or 0)}") from error
+            raise CannotStart(f"cannot listen on {_shown(host)}:{port}: {error.strerror}") from error
         return host, probe.getsockname()[1]
 
 
@@ -276,5 +276,5 @@ def _listening(host: str, port: int) -> socket.socket:
         each.listen(BACKLOG)
     except OSError as error:
         each.close()
-        raise CannotStart(f"cannot listen on {_shown(host)}:{port}: {os.strerror(error.errno or 0)}") from error
+        raise CannotStart(f"cannot listen on {_shown(host)}:{port}: {error.strerror}") from error
     return each

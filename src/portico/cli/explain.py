@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,11 +15,13 @@ from portico.http.headers import Headers
 from portico.http.message import Client, Request, Response
 from portico.http.target import EncodedSlashes, parse_host, parse_target
 from portico.net.client import Patience, outbound_head
+from portico.net.server import REFUSED_METHODS
 from portico.observe.exchange import Exchange
 from portico.routing.explain import Verdict, explain
 from portico.runtime.compile import Compiled
 from portico.runtime.loading import Loaded, compiled
 from portico.runtime.runtime import Route, Runtime
+from portico.runtime.services import DEFAULT_PORTS
 
 SHOWN = 20
 """Routes that are listed even where their path has nothing to do with the request's."""
@@ -130,26 +134,37 @@ def _answer(response: Response) -> dict[str, Any]:
 
 def _request(method: str, url: str, headers: Sequence[str], address: str, slashes: EncodedSlashes) -> Request:
     """Return the request that a client would have sent; raise BadRequest where the gateway would not take it."""
-    parts = urlsplit(url if "://" in url else f"http://{url}" if not url.startswith("/") else f"http://localhost{url}")
+    if re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Z]+", method) is None:
+        raise BadRequest(f"{method!r} is not a method")
+    try:
+        ip_address(address)
+    except ValueError:
+        raise BadRequest(f"--from takes an IP address, not {address!r}") from None
+    if method in REFUSED_METHODS:
+        raise BadRequest(f"the gateway would answer 405: {method} is not served here")
     fields = Headers()
     try:
-        fields.add(b"Host", parts.netloc.rpartition("@")[2].encode("ascii"))
+        parts = urlsplit(
+            url if "://" in url else f"http://{url}" if not url.startswith("/") else f"http://localhost{url}"
+        )
+        if parts.scheme not in DEFAULT_PORTS:
+            raise BadRequest(f"a URL of http or https is needed, not of {parts.scheme}")
+        fields.add(b"Host", parts.netloc.rpartition("@")[2].encode())
         for header in headers:
             name, colon, value = header.partition(":")
             if not colon:
                 raise BadRequest(f"-H takes NAME: VALUE, not {header!r}")
             if name.lower() == "host":
                 fields.remove(b"host")
-            fields.add(name.strip().encode("latin-1"), value.strip().encode("latin-1"))
+            fields.add(name.strip().encode(), value.strip().encode())
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        path, query, _ = parse_target(target.encode("latin-1"), method, slashes)
+        path, query, _ = parse_target(target.encode(), method, slashes)
         host, _ = parse_host(fields.get(b"host") or b"")
     except RequestError as error:
         raise BadRequest(f"the gateway would answer {error.status}: {error.detail}") from None
     except ValueError as error:
         raise BadRequest(str(error)) from None
-    scheme = parts.scheme or "http"
-    client = Client(address, 0, parts.port or (443 if scheme == "https" else 80), scheme)
+    client = Client(address, 0, parts.port or DEFAULT_PORTS[parts.scheme], parts.scheme)
     return Request(method, path, query, fields, host=host, client=client, exchange=Exchange(0.0))
 
 
@@ -181,5 +196,6 @@ def as_text(outcome: dict[str, Any]) -> str:
         answer = outcome["answer"]
         lines += ["", f"Answers {answer['status']} without a service:"]
         lines += [f"  {header}" for header in answer["headers"]]
-        lines += ["", *(f"  {line}" for line in answer["body"].splitlines())]
+        if answer["body"]:
+            lines += ["", *(f"  {line}" for line in answer["body"].splitlines())]
     return "\n".join(lines) + "\n"

@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import sys
+from collections.abc import Sized
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Annotated
@@ -43,7 +44,8 @@ def _load(file: Path) -> Loaded:
     sys.stderr.write(report(loaded.findings))
     if loaded.config is None:
         errors = sum(finding.severity is Severity.ERROR for finding in loaded.findings)
-        sys.stderr.write(f"{file}: {errors} error{'s' if errors != 1 else ''}\n")
+        if errors > 1:
+            sys.stderr.write(f"{file}: {errors} errors\n")
         raise typer.Exit(1)
     return loaded
 
@@ -83,9 +85,15 @@ def check(file: File) -> None:
     """
     loaded = _load(file)
     assert loaded.config is not None
-    routes, services = len(loaded.config.routes), len(loaded.config.services)
-    warnings = len(loaded.findings)
-    typer.echo(f"{file}: ok, {routes} routes, {services} services" + (f", {warnings} warnings" if warnings else ""))
+    content = [_counted(loaded.config.routes, "route"), _counted(loaded.config.services, "service")]
+    if loaded.findings:
+        content.append(_counted(loaded.findings, "warning"))
+    typer.echo(f"{file}: ok, {', '.join(content)}")
+
+
+def _counted(items: Sized, noun: str) -> str:
+    """Return how many there are: `1 route`, `2 routes`."""
+    return f"{len(items)} {noun}" + ("s" if len(items) != 1 else "")
 
 
 @app.command()
@@ -177,7 +185,7 @@ def version() -> None:
 def main() -> int:
     """Run the command line and return its exit code."""
     try:
-        app(standalone_mode=True)
+        app(prog_name="portico")
     except PorticoError as error:
         sys.stderr.write(f"{error}\n")
         return 1

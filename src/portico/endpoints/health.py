@@ -48,7 +48,7 @@ class HealthEndpoint(Endpoint[Health], name="health"):
         self._reachable = env.reachable
 
     async def handle(self, request: Request) -> Response:
-        """Return spec 003's health document."""
+        """Return the summary, and to those who may know it the state of each service."""
         services = await self._reachable()
         content: dict[str, object] = {
             "status": "healthy" if all(services.values()) else "degraded",

@@ -7,7 +7,7 @@ from portico.plugin import ALLOWED_METHODS, Endpoint, PolicyConfig, Request, Res
 
 
 class NoRouteEndpoint(Endpoint[PolicyConfig], name="no-route"):
-    """404: nothing stands at this path (RFC 9110 section 15.5.5)."""
+    """Nothing stands at this path (404, RFC 9110 section 15.5.5)."""
 
     async def handle(self, request: Request) -> Response:
         """Return the problem."""
@@ -15,7 +15,7 @@ class NoRouteEndpoint(Endpoint[PolicyConfig], name="no-route"):
 
 
 class WrongMethodEndpoint(Endpoint[PolicyConfig], name="wrong-method"):
-    """405: the path exists under other methods, which `Allow` names (RFC 9110 section 15.5.6)."""
+    """The path exists under other methods, which `Allow` names (405, RFC 9110 section 15.5.6)."""
 
     async def handle(self, request: Request) -> Response:
         """Return the problem."""

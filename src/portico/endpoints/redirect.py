@@ -3,7 +3,7 @@
 ```yaml
 routes:
   - {path: /old, redirect: /new}
-  - {path: /users/{id}, redirect: "https://people.example/{{ captures.id }}", status: 301}
+  - {path: "/users/{id}", redirect: "https://people.example/{{ captures.id }}", status: 301}
   - {path: /search, redirect: {to: /find, status: 308, keep_query: false}}
 ```
 """

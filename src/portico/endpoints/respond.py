@@ -45,7 +45,7 @@ class Respond(PolicyConfig):
     """Its content as data, sent as JSON; places in its strings are filled in."""
     content_type: str | None = None
     """Its media type; `application/json` with `json`, otherwise `text/plain; charset=utf-8`."""
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
     """Further headers."""
 
     @model_validator(mode="after")
@@ -70,6 +70,8 @@ class RespondEndpoint(Endpoint[Respond], name="respond"):
             fields = [(b"Content-Type", media_type.encode("latin-1"))] if text else []
             fields += [(name.encode("ascii"), value.encode("latin-1")) for name, value in config.headers.items()]
             self._headers = HeaderBlock(fields)
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"respond: {error.object!r} has characters that no header can have") from None
         except ValueError as error:
             raise ConfigError(f"respond: {error}") from None
         constant = self._template.constant

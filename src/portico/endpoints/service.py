@@ -32,8 +32,7 @@ class Service(PolicyConfig):
     """A prefix of the path, in whole segments, that the service does not see."""
     rewrite: str | None = None
     """The path that the service sees instead. A trailing `/**` stands for what the route's trailing `/**` or `/*`
-    matched,
-    `{{ captures.NAME }}` for a capture."""
+    matched, `{{ captures.NAME }}` for a capture."""
     preserve_host: bool = False
     """Send the `Host` that the client asked for, not the target's own."""
     timeout: Duration | None = None
@@ -78,9 +77,11 @@ def _path_rewriter(config: Service, paths: tuple[str, ...]) -> Callable[[Request
         return _rewriter(config.rewrite, paths)
     if config.strip_prefix is None:
         return None
-    prefix = config.strip_prefix.rstrip("/")
-    if not prefix.startswith("/"):
+    if not config.strip_prefix.startswith("/"):
         raise ConfigError(f"strip_prefix must begin with a slash: {config.strip_prefix!r}")
+    prefix = config.strip_prefix.rstrip("/")
+    if not prefix:
+        raise ConfigError("strip_prefix of a slash alone takes nothing away; leave it out")
     return lambda request: strip(request.path, prefix)
 
 

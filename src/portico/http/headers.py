@@ -92,12 +92,11 @@ class Headers:
     def set_block(self, block: HeaderBlock) -> None:
         """Set each field of a block that was checked at load."""
         index = self.index
-        pairs = self.pairs
         for name, key, value in block.items:
             if key in index:
                 self._put(name, key, value)
             else:
-                pairs.append((name, value))
+                self.pairs.append((name, value))
                 index[key] = value
 
     def add(self, name: bytes, value: bytes) -> None:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, Protocol
 from portico.errors import BodyTruncated, MalformedResponse, Source, UpstreamClosed, UpstreamTimeout
 from portico.http.body import Body, Trailers
 from portico.http.message import Request, Response
-from portico.net.stream import DeadlineExceeded, Stream
+from portico.net.stream import NEVER, DeadlineExceeded, Stream
 from portico.observe.exchange import Exchange
 from portico.wire import h1
 from portico.wire.events import Data, End, ResponseHead
@@ -96,11 +96,11 @@ class H1Connection:
         stream, reader = self._stream, self._reader
         clock = self._loop.time
         try:
-            self._write(request, target, authority)
+            self._write(request, target, authority, patience.first_byte)
             sent = clock()
-            when = sent + patience.first_byte
+            when = sent + patience.first_byte if self._upload is None else NEVER
             stream.set_deadline(when if request.deadline is None else min(when, request.deadline))
-            data = stream.take() or await stream.arrival()
+            data = stream.take() or (b"" if stream.eof else await stream.arrival())
             reader.receive(data)
             head = reader.next_head(request.method) if data else None
             if head is None or head.status < 200:
@@ -125,7 +125,7 @@ class H1Connection:
             exchange.on_end(content.exchange_ended)
         return Response(head.status, head.headers, Body.stream(content, head.length))
 
-    def _write(self, request: Request, target: str, authority: bytes) -> None:
+    def _write(self, request: Request, target: str, authority: bytes, patience: float) -> None:
         """Send the head, and with it the content where that is in memory; otherwise begin to stream it."""
         head = outbound_head(request, target, authority)
         whole = request.body.whole
@@ -133,25 +133,37 @@ class H1Connection:
             self._stream.write(head + whole if whole else head)
         else:
             self._stream.write(head)
-            self._upload = self._tasks.create_task(self._send_content(request.body), name="upload")
+            self._upload = self._tasks.create_task(self._send_content(request, patience), name="upload")
 
-    async def _send_content(self, body: Body) -> None:
-        """Stream the request's content; where that fails, whoever waits for the answer is told why."""
-        stream = self._stream
+    async def _send_content(self, request: Request, patience: float) -> None:
+        """Stream the request's content; where that fails, whoever waits for the answer is told why.
+
+        The target has `patience` seconds to take a piece, and to answer once it has them all; a slow client is the
+        server's to deal with.
+        """
+        stream, body, deadline = self._stream, request.body, request.deadline
         chunked = body.length is None
         try:
             while data := await body.chunk():
                 stream.write(h1.chunk(data) if chunked else data)
                 if stream.congested:
+                    self._wait_for_answer(self._loop.time() + patience, deadline)
                     await stream.drain()
+                    self._wait_for_answer(NEVER, deadline)
             if chunked:
                 stream.write(h1.last_chunk(body.trailers()))
+            self._wait_for_answer(self._loop.time() + patience, deadline)
         except (ConnectionResetError, DeadlineExceeded):
             return  # the reader of the answer finds the same, and may still find an answer before it
         except Exception as error:  # noqa: BLE001 - passed on: it is raised where the answer is awaited
             stream.fail(error)
             return
         self._upload = None
+
+    def _wait_for_answer(self, when: float, deadline: float | None) -> None:
+        """Wait until `when` for the head of the answer, unless it has come and its content is being read."""
+        if self._reader.done:
+            self._stream.set_deadline(when if deadline is None else min(when, deadline))
 
     async def _later_head(self, request: Request, head: ResponseHead | None, data: bytes) -> ResponseHead:
         """Read on to the head of the final answer, and pass interim ones on (RFC 9110 section 15.2)."""

@@ -26,7 +26,7 @@ DISCARD_BYTES: Final = 256 * 1024
 DISCARD_SECONDS: Final = 1.0
 """What is still read of a request that was answered before its end; closing at once could destroy the answer."""
 
-_REFUSED_METHODS: Final = frozenset(("CONNECT", "TRACE"))
+REFUSED_METHODS: Final = frozenset(("CONNECT", "TRACE"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +197,7 @@ class H1ServerConnection:
             await self._discard_input()
         except (ConnectionError, DeadlineExceeded):
             self._end(Outcome.CLIENT_LEFT)
+            stream.abort()  # a client that takes nothing would keep a closing connection, and its answer, for ever
         except asyncio.CancelledError:
             self._end(Outcome.CLIENT_LEFT if stream.eof else Outcome.CANCELLED)
             stream.abort()
@@ -217,7 +218,7 @@ class H1ServerConnection:
             if was_idle and server.draining:
                 return None
             try:
-                data = stream.take() or await stream.arrival()
+                data = stream.take() or (b"" if stream.eof else await stream.arrival())
             except DeadlineExceeded:
                 if was_idle:
                     return None
@@ -257,7 +258,7 @@ class H1ServerConnection:
     def _request(self, head: RequestHead, exchange: Exchange) -> Request:
         """Build the Request that a head announces; raise a RequestError where the head is not sound."""
         method = head.method
-        if method in _REFUSED_METHODS:
+        if method in REFUSED_METHODS:
             raise _MethodRefused(f"{method} is not served here")
         headers = head.headers
         path, query, authority = parse_target(head.target, method, self._server.slashes)
@@ -280,7 +281,8 @@ class H1ServerConnection:
                 body = Body(whole)
             else:
                 body = Body.stream(_RequestContent(self, head, exchange), head.length)
-        return Request(method, path, query, headers, body, self._host, self._client, exchange, self._interim)
+        interim = self._interim if head.minor else None  # HTTP/1.0 does not know them (RFC 9110 section 15.2)
+        return Request(method, path, query, headers, body, self._host, self._client, exchange, interim)
 
     async def _send_stream(
         self, head: RequestHead, response: Response, exchange: Exchange, *, keep_alive: bool
@@ -316,7 +318,8 @@ class H1ServerConnection:
 
     def send_interim(self, status: int, headers: Headers) -> None:
         """Send a 1xx answer ahead of the final one (RFC 9110 section 15.2)."""
-        self._stream.write(h1.interim_head(status, headers))
+        if self._exchange is not None and self._exchange.status == 0:
+            self._stream.write(h1.interim_head(status, headers))
 
     async def read_content(self) -> Data | End:
         """Return the next piece of the request's content."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextvars
+from collections.abc import Callable, Generator
 from typing import Final, cast
 
 HIGH_WATER: Final = 64 * 1024
@@ -14,6 +15,99 @@ NEVER: Final = float("inf")
 
 class DeadlineExceeded(Exception):
     """A wait on a stream went past the stream's deadline."""
+
+
+class Arrival:
+    """The wait for the next bytes of a stream: what `await stream.arrival()` awaits.
+
+    It is to a Task what a Future is, but for one thing: when bytes come, the task runs on at once, within the transport's callback, and
+    not in the loop's next turn. No task is running then, and so the order is what it would have been; a turn of the loop, a handle and a poll for
+    events are saved for each wait. There is one for each stream, used again and again, since a stream has one reader.
+    """
+
+    __slots__ = ("_asyncio_future_blocking", "_callback", "_context", "_error", "_loop", "_value", "waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._asyncio_future_blocking = False
+        self._callback: Callable[[Arrival], object] | None = None
+        self._context: contextvars.Context | None = None
+        self._value = b""
+        self._error: BaseException | None = None
+        self.waiting = False
+
+    def __await__(self) -> Generator[Arrival, None, bytes]:
+        self._asyncio_future_blocking = True
+        yield self
+        return self.result()
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop, as a Task asks for it."""
+        return self._loop
+
+    def add_done_callback(
+        self, callback: Callable[[Arrival], object], *, context: contextvars.Context | None = None
+    ) -> None:
+        """Take what wakes the task."""
+        self._callback = callback
+        self._context = context
+        self.waiting = True
+
+    def cancel(self, msg: object = None) -> bool:
+        """Make the wait raise CancelledError; tell whether it was still waiting."""
+        if not self.waiting:
+            return False
+        self.wake_soon(b"", asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg))
+        return True
+
+    def result(self) -> bytes:
+        """Return the bytes, or raise what the wait ended with."""
+        error = self._error
+        if error is not None:
+            self._error = None
+            raise error
+        return self._value
+
+    def wake_now(self, value: bytes) -> None:
+        """Run the task on with `value`; only from a callback of the transport, where no task is running."""
+        self.waiting = False
+        self._value = value
+        callback, context = self._callback, self._context
+        assert callback is not None
+        assert context is not None
+        context.run(callback, self)
+
+    def wake_soon(self, value: bytes, error: BaseException | None) -> None:
+        """Have the task run on in the loop's next turn."""
+        self.waiting = False
+        self._value = value
+        self._error = error
+        assert self._callback is not None
+        self._loop.call_soon(self._callback, self, context=self._context)
+
+
+class Outbox:
+    """Gathers what is written in one turn of the loop, and hands it to the sockets at the turn's end."""
+
+    __slots__ = ("_loop", "_streams")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._streams: list[Stream] = []
+
+    def add(self, stream: Stream) -> None:
+        """Have `stream` flushed at the end of this turn."""
+        if not self._streams:
+            self._loop.call_soon(self._flush)
+        self._streams.append(stream)
+
+    def _flush(self) -> None:
+        streams, self._streams = self._streams, []
+        for stream in streams:
+            stream.flush()
+
+
+_OUTBOXES: dict[asyncio.AbstractEventLoop, Outbox] = {}
 
 
 class Stream(asyncio.Protocol):
@@ -30,10 +124,12 @@ class Stream(asyncio.Protocol):
         "_failure",
         "_loop",
         "_paused",
+        "_outbox",
+        "_unsent",
         "_received",
         "_timer",
         "_timer_at",
-        "_waiter",
+        "_arrival",
         "closed",
         "congested",
         "eof",
@@ -48,7 +144,9 @@ class Stream(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._received = b""
-        self._waiter: asyncio.Future[bytes] | None = None
+        self._unsent = b""
+        self._outbox = _OUTBOXES.setdefault(loop, Outbox(loop))
+        self._arrival = Arrival(loop)
         self._drained: asyncio.Future[None] | None = None
         self._failure: BaseException | None = None
         self._paused = False
@@ -74,12 +172,9 @@ class Stream(asyncio.Protocol):
             self.on_connected(self)
 
     def data_received(self, data: bytes) -> None:
-        waiter = self._waiter
-        if waiter is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(data)
-                return
+        if self._arrival.waiting:
+            self._arrival.wake_now(data)
+            return
         self._received = self._received + data if self._received else data
         if len(self._received) >= HIGH_WATER and not self._paused:
             self._paused = True
@@ -127,32 +222,42 @@ class Stream(asyncio.Protocol):
                     self.transport.resume_reading()
         return data
 
-    def arrival(self) -> asyncio.Future[bytes]:
+    def arrival(self) -> Arrival:
         """Return what to await for the next bytes, after `take` had none; b"" is the end of the other side's direction.
 
-        A future and no coroutine: most waits of a gateway are here. It raises DeadlineExceeded, or what `fail` was
-        given.
+        It raises DeadlineExceeded, or what `fail` was given.
         """
-        waiter = self._waiter = self._loop.create_future()
         if self._failure is not None:
-            waiter.set_exception(self._failure)
-        elif self.eof:
-            waiter.set_result(b"")
-        elif self._expired:
-            waiter.set_exception(DeadlineExceeded())
-        return waiter
+            raise self._failure
+        if self._expired:
+            raise DeadlineExceeded
+        return self._arrival
 
     async def receive(self) -> bytes:
         """Return the next bytes: `take`, or else `arrival`."""
-        return self.take() or await self.arrival()
+        return self.take() or (b"" if self.eof else await self.arrival())
 
     def write(self, data: bytes) -> None:
         """Send `data`, after what was written before; nothing happens on a closed connection."""
-        if not self.closed:
+        if self.closed:
+            return
+        if self._unsent:
+            self._unsent += data
+            if len(self._unsent) >= HIGH_WATER:
+                self.flush()
+        else:
+            self._unsent = data
+            self._outbox.add(self)
+
+    def flush(self) -> None:
+        """Hand what was written to the transport."""
+        data, self._unsent = self._unsent, b""
+        if data and not self.closed:
             self.transport.write(data)
 
     def end_output(self) -> None:
         """Say that nothing more will be sent, where the transport can say so before it closes."""
+        self.flush()
         if not self.closed and self.transport.can_write_eof():
             self.transport.write_eof()
 
@@ -173,8 +278,8 @@ class Stream(asyncio.Protocol):
     def fail(self, error: BaseException) -> None:
         """Make the pending or the next `receive` raise `error`."""
         self._failure = error
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(error)
+        if self._arrival.waiting:
+            self._arrival.wake_soon(b"", error)
 
     def set_deadline(self, when: float) -> None:
         """Let no wait last beyond `when`, a time of the loop's clock; NEVER lifts the deadline."""
@@ -186,6 +291,7 @@ class Stream(asyncio.Protocol):
     def close(self) -> None:
         """Close the connection after what was written has been sent."""
         self._cancel_timer()
+        self.flush()
         if not self.closed:
             self.transport.close()
 
@@ -215,15 +321,19 @@ class Stream(asyncio.Protocol):
                 self._arm(self._deadline)
             return
         self._expired = True
-        waiting = [waiter for waiter in (self._waiter, self._drained) if waiter is not None and not waiter.done()]
-        for waiter in waiting:
-            waiter.set_exception(DeadlineExceeded())
-        if not waiting and self.on_expired is not None:
+        drained = self._drained
+        waited_for = self._arrival.waiting
+        if waited_for:
+            self._arrival.wake_soon(b"", DeadlineExceeded())
+        if drained is not None and not drained.done():
+            waited_for = True
+            drained.set_exception(DeadlineExceeded())
+        if not waited_for and self.on_expired is not None:
             self.on_expired()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(b"")
+        if self._arrival.waiting:
+            self._arrival.wake_soon(b"", None)
 
     def _tell_lost(self) -> None:
         on_lost, self.on_lost = self.on_lost, None

@@ -11,7 +11,7 @@ policies:
     name: strict
 ```
 
-The defaults are spec 003's: nosniff, no framing, and the old XSS filter's header.
+The defaults are nosniff, no framing, and the header of the old XSS filter.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ class SecurityHeadersPolicy(Policy[SecurityHeaders], name="security-headers", st
             self._block = HeaderBlock(
                 (_HEADERS[field], value.encode("latin-1")) for field, value in values.items() if value != "off"
             )
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"security-headers: {error.object!r} has characters that no header can have") from None
         except ValueError as error:
             raise ConfigError(f"security-headers: {error}") from None
 

@@ -195,6 +195,8 @@ class _Routes:
             component.setup(env)
         except (ConfigError, ValueError) as error:
             self._error(origin, str(error))
+        except Exception as error:  # noqa: BLE001 - a plugin's own mistake, which is told like the file's
+            self._error(origin, f"{component.name} cannot be set up: {type(error).__name__}: {error}")
 
     def _error(self, origin: str, message: str, hint: str = "") -> None:
         self._findings.error(place_of(origin), message, hint)

@@ -52,17 +52,19 @@ def _no_timeouts(config: Config, findings: Findings) -> None:
 def _open_routes(config: Config, entries: Sequence[Entry[Route]], findings: Findings) -> None:
     """Warn of a route to a service that asks nobody who they are, where others do, and that does not say so itself."""
     to_services = [entry for entry in entries if entry.payload.endpoint.name == "service"]
-    protected = [entry.payload for entry in to_services if _authenticates(entry.payload)]
+    protected = [(entry.payload, name) for entry in to_services if (name := _authentication(entry.payload))]
     if not protected:
         return
+    other, policy = protected[0]
+    hint = f"add the policy; or, where this is meant, have it in a wider scope and write `- {policy}: off` here"
     for entry in to_services:
         route = entry.payload
         meant = any(use.off for use in config.routes[entry.order].policies)
-        if not meant and not _authenticates(route):
-            message = f"route {route.name} is open to everyone, while {protected[0].name} asks who is calling"
-            hint = "add the policy, or say that it is meant with `- NAME: off` in the route's policies"
+        if not meant and not _authentication(route):
+            message = f"route {route.name} is open to everyone, while {other.name} asks who is calling"
             findings.warning(place_of(route.origin), message, hint)
 
 
-def _authenticates(route: Route) -> bool:
-    return any(scoped.stage is Stage.AUTHENTICATE for scoped in route.policies)
+def _authentication(route: Route) -> str:
+    """Return the name of the policy that asks who is calling; empty where there is none."""
+    return next((scoped.use.name for scoped in route.policies if scoped.stage is Stage.AUTHENTICATE), "")

@@ -16,7 +16,7 @@ from portico.errors import ConfigError
 from portico.policy.registry import Registry
 from portico.runtime.compile import Compiled, CompileError, Surroundings, compile_config
 from portico.runtime.lint import lint
-from portico.runtime.plugins import PluginSource, load_registry, read_plugin
+from portico.runtime.plugins import PluginSource, import_plugin, load_registry, read_plugin
 from portico.runtime.shared import Leases
 
 
@@ -75,7 +75,10 @@ def _plugins(document: Document, findings: Findings) -> tuple[PluginSource, ...]
     sources = []
     for plugin in document.plugins:
         try:
-            sources.append(read_plugin(plugin.name))
+            source = read_plugin(plugin.name)
+            import_plugin(source)
         except ConfigError as error:
-            findings.error(plugin.place, str(error), "plugins are Python files, or modules that can be imported")
+            findings.error(plugin.place, str(error))
+        else:
+            sources.append(source)
     return tuple(sources)

@@ -38,7 +38,7 @@ def read_plugin(name: str) -> PluginSource:
     try:
         return PluginSource(name, Path(name).read_bytes())
     except OSError as error:
-        raise ConfigError(f"the plugin cannot be read: {error.strerror}") from error
+        raise ConfigError(f"plugin {name} cannot be read: {error.strerror}") from error
 
 
 def load_registry(plugins: Iterable[PluginSource]) -> Registry:
@@ -62,7 +62,7 @@ def import_plugin(plugin: PluginSource) -> ModuleType:
     sys.modules[name] = module
     try:
         exec(compile(plugin.code, plugin.name, "exec"), module.__dict__)  # noqa: S102 - running it is what it is for
-    except Exception as error:  # whatever a plugin raises is told as the plugin's
+    except (Exception, SystemExit) as error:  # whatever a plugin raises is told as the plugin's
         del sys.modules[name]
         raise ConfigError(f"plugin {plugin.name} cannot be loaded: {type(error).__name__}: {error}") from error
     return module

@@ -1,8 +1,8 @@
 """One worker process: takes its sockets and a snapshot of the configuration, serves, and drains when told to.
 
 Started by the supervisor as `python -m portico.runtime.worker`, never imported by it. The descriptors that it
-inherits are named on its command line; it writes one byte to the `--ready` descriptor when it takes traffic, and a
-message of what is wrong where it cannot.
+inherits are named on its command line; it writes one byte to the `--ready` descriptor when it takes traffic. Where it
+cannot, it logs why and ends.
 """
 
 from __future__ import annotations

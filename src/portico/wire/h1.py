@@ -251,7 +251,7 @@ class Reader:
                 self._buffer = buffer[end + 4 :]
                 self.done = True
                 return End(self._parse_trailers(section))
-            if len(buffer) - line > MAX_TRAILERS:
+            if len(buffer) - line > MAX_TRAILERS + 3:  # the section, if all but its very last byte has come
                 raise self._malformed("the trailer section is too large")
         if self._eof:
             raise BodyTruncated("the last chunk is missing")
@@ -298,11 +298,12 @@ class Reader:
 class RequestReader(Reader):
     """The incoming half of a server's connection."""
 
-    __slots__ = ("target_limit",)
+    __slots__ = ("_empty", "target_limit")
 
     def __init__(self, limit: int, max_fields: int, target_limit: int) -> None:
         super().__init__(limit, max_fields)
         self.target_limit = target_limit
+        self._empty = 0
 
     def _too_large(self) -> PorticoError:
         return HeadTooLarge("the request head is too large")
@@ -317,16 +318,17 @@ class RequestReader(Reader):
 
     def next_head(self) -> RequestHead | None:
         """Return the head of the next request, or None where it has not all come."""
-        if self._buffer.startswith(b"\r\n"):
-            rest = self._buffer.lstrip(b"\r\n")
-            if len(self._buffer) - len(rest) > MAX_EMPTY_LINES:
+        while self._buffer.startswith(b"\r\n"):
+            self._buffer = self._buffer[2:]
+            self._empty += 2
+            if self._empty > MAX_EMPTY_LINES:
                 raise MalformedRequest("too many empty lines ahead of the request")
-            self._buffer = rest
         head = self._take_head()
         if head is None:
             if self._eof and self._buffer:
                 raise MalformedRequest("the request head is cut off")
             return None
+        self._empty = 0
         receiver = _HeadReceiver()
         parser = httptools.HttpRequestParser(receiver)
         try:
@@ -342,11 +344,11 @@ class RequestReader(Reader):
         method: bytes = parser.get_method()
         target = receiver.url
         # The request line is exactly "method SP target SP HTTP/1.x": no other version, no doubled space.
-        version_at = len(method) + len(target) + 7
-        version = head[version_at : version_at + 5]
-        if version == b"1.1\r\n":
+        version_at = len(method) + len(target) + 1
+        version = head[version_at : version_at + 11]
+        if version == b" HTTP/1.1\r\n":
             minor = 1
-        elif version == b"1.0\r\n":
+        elif version == b" HTTP/1.0\r\n":
             minor = 0
         else:
             raise self._refusal(head)
@@ -427,15 +429,17 @@ class ResponseReader(Reader):
             pass
         except httptools.HttpParserError as error:
             raise self._malformed("the response head is malformed") from error
-        version = head[5:9]
-        if version == b"1.1 ":
+        version = head[:9]
+        if version == b"HTTP/1.1 ":
             minor = 1
-        elif version == b"1.0 ":
+        elif version == b"HTTP/1.0 ":
             minor = 0
         else:
             raise self._malformed("the response speaks another version of HTTP")
         headers = self._headers(head, receiver)
         status: int = parser.get_status_code()
+        if not 100 <= status < 600:
+            raise self._malformed("the response has no status that HTTP knows")  # RFC 9110 section 15
         self.keep_alive = _keep_alive(headers, minor)
         return ResponseHead(status, headers, self._frame(headers, minor, status, method))
 
@@ -490,7 +494,7 @@ def forwarded_fields(headers: Headers, drop: frozenset[bytes]) -> bytes:
     if drop.isdisjoint(index):
         return b"".join([name + b": " + value + b"\r\n" for name, value in headers.pairs])
     connection = index.get(b"connection")
-    if connection is not None and connection not in _KEEP_ALIVE:
+    if connection is not None and (connection not in _KEEP_ALIVE or len(index) != len(headers.pairs)):
         drop = drop | connection_options(headers)
     return b"".join([name + b": " + value + b"\r\n" for name, value in headers.pairs if name.lower() not in drop])
 
@@ -541,7 +545,10 @@ def response_head(
     """
     if not has_content(status, method):
         declared = headers.index.get(b"content-length") if status != 204 else None
-        framing = b"" if declared is None else b"Content-Length: " + declared + b"\r\n"
+        if length and status not in (204, 304):  # HEAD, and we know what GET would have been sent
+            framing = b"Content-Length: %d\r\n" % length
+        else:
+            framing = b"" if declared is None else b"Content-Length: " + declared + b"\r\n"
     elif length is not None:
         framing = b"Content-Length: %d\r\n" % length
     else:

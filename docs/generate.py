@@ -1,0 +1,189 @@
+"""Makes `docs/reference` out of the code: `python -m docs.generate`, or with `--check` tells which page is stale."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import typer
+
+from docs.problems import problem_types
+from docs.source import ROOT, class_doc, markdown, module_doc, value_docs
+from docs.tables import Models, table, value_kinds
+from portico.cli.main import app
+from portico.config.json_schema import json_schema
+from portico.config.schema import Config, PolicyUse
+from portico.http.problem import Problem
+from portico.policy.base import Component, Policy
+from portico.runtime.plugins import load_registry
+
+REFERENCE: Final = ROOT / "docs" / "reference"
+INTERNAL: Final = frozenset(("no-route", "wrong-method"))
+"""Endpoints that routes made at load end in, and none of a file."""
+
+_NOTICE = "<!-- Made from the code by `make docs`. Do not edit. -->"
+_TYPES = "The types are explained under [Values](configuration.md#values)."
+
+
+def pages() -> dict[str, str]:
+    """Return the text of each page of the reference, by file name."""
+    registry = load_registry(())
+    endpoints = {name: kind for name, kind in registry.endpoints.items() if name not in INTERNAL}
+    made = {
+        "configuration.md": _configuration(),
+        "policies.md": _policies(registry.policies),
+        "endpoints.md": _components("Endpoints", "What a route can end in.", endpoints),
+        "errors.md": _errors(),
+        "command-line.md": _command_line(),
+    }
+    return {name: "\n\n".join(part for part in parts if part) + "\n" for name, parts in made.items()}
+
+
+def _configuration() -> Iterator[str]:
+    models = Models({"PolicyUse": "Policy"})
+    yield from ("# The configuration file", _NOTICE)
+    yield "A configuration is one YAML file. A key that is not listed here is an error. " + _TYPES
+    yield models.keys(Config)
+    for model in models.within(Config):
+        yield f"## {models.called(model.__name__)}"
+        yield inspect.cleandoc(model.__doc__ or "")
+        if model is PolicyUse:
+            yield module_doc("config/policy_lists.py")
+            yield "Which there are: [policies](policies.md)."
+            yield models.keys(model, only=("name", "stage"))
+            continue
+        if model.__name__ == "Route":
+            yield _without_title(module_doc("config/routes.py"))
+            yield "Which there are: [endpoints](endpoints.md)."
+        yield models.keys(model)
+    yield "## Values"
+    yield table(("type", "what it is", "examples"), value_kinds())
+    yield "## Values from elsewhere"
+    yield module_doc("config/substitute.py")
+    yield "## More files"
+    include = json_schema({}, {})["properties"]["include"]
+    yield f"`include:` {include['description'][0].lower()}{include['description'][1:]}"
+    yield "## Path patterns"
+    yield module_doc("routing/pattern.py")
+    yield "## The path of a request"
+    yield module_doc("http/target.py")
+    yield "## Templates"
+    yield class_doc("http/template.py", "Template")
+
+
+def _policies(policies: Mapping[str, type[Policy[Any]]]) -> Iterator[str]:
+    yield from _components("Policies", "What can stand around a route, a service, or everything.", policies)
+    yield "## Stages"
+    yield class_doc("policy/base.py", "Stage")
+    stages = value_docs("policy/base.py", "Stage")
+    yield table(("stage", "what stands there"), [(f"`{name.lower()}`", doc) for name, doc in stages.items()])
+
+
+def _components(title: str, about: str, components: Mapping[str, type[Component[Any]]]) -> Iterator[str]:
+    """Return a section for each module, since that is where the documentation of what it defines is."""
+    yield from (f"# {title}", _NOTICE, f"{about} {_TYPES}")
+    modules: dict[str, list[type[Component[Any]]]] = {}
+    for component in components.values():
+        modules.setdefault(component.__module__, []).append(component)
+    for name in sorted(modules):
+        kinds = modules[name]
+        yield f"## {', '.join(kind.name for kind in kinds)}"
+        yield markdown(inspect.getdoc(sys.modules[name]) or "")
+        for kind in kinds:
+            yield from _component(kind, alone=len(kinds) == 1)
+
+
+def _component(kind: type[Component[Any]], *, alone: bool) -> Iterator[str]:
+    models = Models()
+    if not alone:
+        yield f"### {kind.name}"
+        yield inspect.getdoc(kind) or ""
+    if issubclass(kind, Policy):
+        default, *others = (f"`{stage.name.lower()}`" for stage in kind.stages)
+        yield f"Stage: {default}" + (f", or {' or '.join(others)}." if others else ".")
+    yield models.keys(kind.config_class)
+    for model in models.within(kind.config_class):
+        yield f"#### {models.called(model.__name__)}"
+        yield inspect.cleandoc(model.__doc__ or "")
+        yield models.keys(model)
+
+
+def _errors() -> Iterator[str]:
+    yield from ("# Errors", _NOTICE, "## Problems")
+    yield class_doc("http/problem.py", "Problem")
+    example = Problem(404, "no-route", "Not found", "No route matches this request.")
+    yield f"A request for `/nothing` is answered:\n\n```json\n{example.render('/nothing').decode()}\n```"
+    rows = [
+        (str(problem.status), f"`{problem.type}`", problem.title, " ".join(problem.meanings))
+        for problem in problem_types()
+    ]
+    yield table(("status", "type", "title", "meaning"), rows)
+    yield "Where no title is given here, it is the standard phrase of the status."
+    yield "## In the code"
+    yield module_doc("errors.py")
+
+
+def _command_line() -> Iterator[str]:
+    yield from ("# The command line", _NOTICE, module_doc("cli/main.py"))
+    group: Any = typer.main.get_command(app)
+    yield f"`portico --help` lists the commands. `python -m {group.name}` does the same as `{group.name}`."
+    for name, command in group.commands.items():
+        arguments = [param for param in command.params if param.param_type_name == "argument"]
+        yield f"## {name}"
+        usage = " ".join([group.name, name, *(str(argument.metavar) for argument in arguments)])
+        yield f"```text\n{usage}\n```"
+        yield inspect.cleandoc(command.help)
+        if command.params:
+            yield table(("argument", "meaning"), [(f"`{_usage(param)}`", _meaning(param)) for param in command.params])
+
+
+def _usage(param: Any) -> str:
+    if param.param_type_name == "argument":
+        return str(param.metavar).strip("[]")
+    metavar = "" if param.is_flag else f" {param.metavar or param.name.upper()}"
+    return ", ".join(param.opts) + metavar
+
+
+def _meaning(param: Any) -> str:
+    notes = ["required"] if param.required else []
+    if param.default not in {None, False}:
+        notes.append(f"default: `{param.default}`")
+    return f"{param.help} ({', '.join(notes)})" if notes else str(param.help)
+
+
+def _without_title(text: str) -> str:
+    """Return a text without its first paragraph."""
+    return text.partition("\n\n")[2]
+
+
+def stale(folder: Path, wanted: Mapping[str, str]) -> list[Path]:
+    """Return the files of `folder` that are not what they should be."""
+    there = {path.name for path in folder.glob("*.md")}
+    files = [folder / name for name in sorted(there | set(wanted))]
+    return [path for path in files if not path.exists() or path.read_text("utf-8") != wanted.get(path.name)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the reference, or check it."""
+    parser = argparse.ArgumentParser(prog="python -m docs.generate", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a page is stale")
+    check = parser.parse_args(arguments).check
+    wanted = pages()
+    changed = stale(REFERENCE, wanted)
+    for path in changed:
+        if check:
+            sys.stderr.write(f"{path.relative_to(ROOT)} is not what the code says: run `make docs`\n")
+        elif path.name in wanted:
+            REFERENCE.mkdir(exist_ok=True)
+            path.write_text(wanted[path.name], "utf-8")
+        else:
+            path.unlink()
+    return 1 if check and changed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""`portico explain`: what it prints, word for word; `UPDATE_GOLDEN=1 pytest tests/cli` writes it anew."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.harness.gateway import portico, portico_here
+from tests.harness.golden import check_golden
+
+GOLDEN = Path(__file__).parent / "golden"
+ORDERS = "/api/v1/orders"
+BOSS = ["-H", "X-Role: boss"]
+
+REQUESTS = {
+    "won": ["POST", f"{ORDERS}/x7?full=1", *BOSS, "-H", "Connection: close", "-H", "X-Forwarded-For: 6.6.6.6"],
+    "won_by_header": ["get", f"http://shop.example:8000{ORDERS}", "-H", "x-beta: yes"],
+    "won_by_query": ["PUT", f"{ORDERS}?debug", "-H", "Cookie: a=b; group=b"],
+    "won_by_host": ["GET", f"https://a.internal.example{ORDERS}", "--from", "2001:db8::1"],
+    "won_by_regex": ["DELETE", f"{ORDERS}/42", *BOSS],
+    "captures": ["GET", "/users/a%20b/carts/./x//y"],
+    "https": ["GET", "/secure"],
+    "no_route": ["GET", "/nothing/here"],
+    "wrong_method": ["DELETE", ORDERS],
+    "refused": ["POST", ORDERS, "-H", "X-Role: guest"],
+    "answered": ["GET", "hello.example/hello", "--from", "192.0.2.7"],
+    "redirected": ["GET", "/old?a=b"],
+    "built_in": ["GET", "/livez"],
+}
+
+
+@pytest.fixture(autouse=True)
+def _folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(GOLDEN)
+
+
+@pytest.fixture(scope="module")
+def warnings() -> str:
+    """Return what `check` says."""
+    return portico("check", "gateway.yaml", cwd=GOLDEN).err
+
+
+def normalised(text: str) -> str:
+    """Return `text` with the one thing that is never the same."""
+    return re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", "CORRELATION-ID", text)
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_what_becomes_of(name: str, warnings: str) -> None:
+    done = portico_here("explain", "gateway.yaml", *REQUESTS[name])
+    assert (done.code, done.err) == (0, warnings)
+    check_golden(GOLDEN / f"explain_{name}.txt", normalised(done.out))
+
+
+@pytest.mark.parametrize("name", ["won", "wrong_method"])
+def test_the_same_as_json(name: str) -> None:
+    done = portico_here("explain", "gateway.yaml", *REQUESTS[name], "--json")
+    assert done.code == 0
+    check_golden(GOLDEN / f"explain_{name}.json", normalised(done.out))
+    told = json.loads(done.out)
+    assert sum(candidate["won"] for candidate in told["candidates"]) == (name == "won")
+    assert bool(told["upstream"]) == (name == "won")
+    assert (told["answer"] is None) == (name == "won")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["G T", "/"], "'G T' is not a method"),
+        (["", "/"], "'' is not a method"),
+        (["TRACE", "/"], "the gateway would answer 405: TRACE is not served here"),
+        (["GET", "/a b"], "the gateway would answer 400: ' ' may not stand in a path"),
+        (["GET", "/€"], "the gateway would answer 400: '"),
+        (["GET", "http://h:99999/"], "the gateway would answer 400: the Host header has a bad port"),
+        (["GET", "http://[::1/"], "Invalid IPv6 URL"),
+        (["GET", "ftp://h/"], "a URL of http or https is needed, not of ftp"),
+        (["GET", "/", "-H", "no colon"], "-H takes NAME: VALUE, not 'no colon'"),
+        (["GET", "/", "-H", "a b: c"], "b'a b' is not a header name"),
+        (["GET", "/", "--from", "nobody"], "--from takes an IP address, not 'nobody'"),
+    ],
+)
+def test_a_request_that_is_none(arguments: list[str], message: str) -> None:
+    done = portico_here("explain", "gateway.yaml", *arguments)
+    assert (done.code, done.out) == (1, "")
+    assert done.err.splitlines()[-1].startswith(message)
+    assert "Traceback" not in done.err

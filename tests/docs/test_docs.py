@@ -1,0 +1,291 @@
+"""What the documentation shows works, and what is made from the code is up to date."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import logging
+import re
+import socket
+import sys
+import tomllib
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from docs import generate
+from docs.problems import problem_types
+from docs.source import ROOT, SOURCES
+from portico.config.findings import report
+from portico.plugin import Exchange, Headers, Outcome, Request, Response
+from portico.runtime.loading import Loaded, compiled, load
+
+PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+class Example(NamedTuple):
+    """A block of code in the documentation."""
+
+    where: str
+    language: str
+    text: str
+
+
+def examples_in(where: str, text: str) -> Iterator[Example]:
+    for number, block in enumerate(FENCE.finditer(text), 1):
+        yield Example(f"{where}-{number}", block[1], block[2])
+
+
+def in_pages() -> Iterator[Example]:
+    for page in PAGES:
+        yield from examples_in(page.relative_to(ROOT).as_posix(), page.read_text("utf-8"))
+
+
+def in_docstrings() -> Iterator[Example]:
+    for path in sorted([*SOURCES.glob("policies/*.py"), *SOURCES.glob("endpoints/*.py")]):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                yield from examples_in(path.relative_to(SOURCES).as_posix(), ast.get_docstring(node) or "")
+
+
+def plugins() -> dict[str, str]:
+    """Return the plugins that the pages show, each by the name of the file that it is said to be."""
+    found = {}
+    for example in in_pages():
+        name = re.search(r'^class \w+\((?:Policy|Endpoint)\[\w+\], name="([\w-]+)"', example.text, re.MULTILINE)
+        if example.language == "python" and name is not None:
+            found[name[1].replace("-", "_") + ".py"] = example.text
+    return found
+
+
+def services_meant(node: object) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("service"), str):
+            yield node["service"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for inner in node:
+            yield from services_meant(inner)
+
+
+def loaded(text: str, folder: Path) -> Loaded:
+    """Load an example; one that declares no services is given those that it names."""
+    file = yaml.safe_load(text)
+    names = dict.fromkeys(services_meant(file.get("routes")))
+    if "services" not in file and names:
+        text += "services:\n" + "".join(f"  {name}: http://127.0.0.1:9\n" for name in names)
+    for name, code in plugins().items():
+        (folder / name).write_text(code, "utf-8")
+    path = folder / "portico.yaml"
+    path.write_text(text, "utf-8")
+    result = load(path)
+    assert result.config is not None, report(result.findings)
+    return result
+
+
+YAML = [example for example in (*in_pages(), *in_docstrings()) if example.language == "yaml"]
+
+
+@pytest.mark.parametrize("example", YAML, ids=lambda example: example.where)
+def test_every_configuration_that_is_shown_loads(example: Example, tmp_path: Path) -> None:
+    loaded(example.text, tmp_path)
+
+
+def test_every_policy_and_endpoint_shows_an_example() -> None:
+    shown = {example.where.rpartition("-")[0] for example in in_docstrings() if example.language == "yaml"}
+    files = [*SOURCES.glob("policies/[!_]*.py"), *SOURCES.glob("endpoints/[!_]*.py")]
+    there = {path.relative_to(SOURCES).as_posix() for path in files}
+    assert there - shown == {"endpoints/miss.py"}
+
+
+Ask = Callable[[Request], Awaitable[Response]]
+
+
+def example_of(plugin: str) -> str:
+    return next(example.text for example in YAML if f"plugins: [{plugin}]" in example.text)
+
+
+def with_runtime(text: str, folder: Path, use: Callable[[Ask], Awaitable[None]]) -> None:
+    """Load an example, and have `use` send requests through what it describes."""
+    result = loaded(text, folder)
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            assert result.config is not None
+            with compiled(result.config, result.registry, tasks) as made:
+                await use(made.runtime.handle)
+
+    asyncio.run(run())
+
+
+async def geo_fence(ask: Ask) -> None:
+    for country, status in ((b"CH", 200), (b"FR", 403)):
+        answer = await ask(Request("GET", "/shop/cart", headers=Headers([(b"CF-IPCountry", country)])))
+        assert answer.status == status
+    assert (await ask(Request("GET", "/shop/cart"))).headers.text(b"content-type") == "application/problem+json"
+
+
+async def sunset(ask: Ask) -> None:
+    answer = await ask(Request("GET", "/v1/orders/1"))
+    assert answer.headers.text(b"sunset") == "Thu, 31 Jan 2030 00:00:00 GMT"
+
+
+async def slow_log(ask: Ask) -> None:
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("portico.route.reports")
+    logger.addHandler(handler)
+    try:
+        for seconds in (0.2, 0.3):
+            exchange = Exchange(10.0)
+            exchange.status = 502
+            await ask(Request("GET", "/reports/1", exchange=exchange))
+            exchange.end(Outcome.COMPLETE, 10.0 + seconds)
+    finally:
+        logger.removeHandler(handler)
+    assert messages == ["reports: 502 after 0.300 s"]
+
+
+async def who_am_i(ask: Ask) -> None:
+    assert (await ask(Request("GET", "/me"))).body.whole == b"Hello, nobody\n"
+
+
+EXERCISES: dict[str, Callable[[Ask], Awaitable[None]]] = {
+    "geo_fence.py": geo_fence,
+    "sunset.py": sunset,
+    "slow_log.py": slow_log,
+    "who_am_i.py": who_am_i,
+}
+
+
+@pytest.mark.parametrize("plugin", EXERCISES)
+def test_a_plugin_that_is_shown_works(plugin: str, tmp_path: Path) -> None:
+    with_runtime(example_of(plugin), tmp_path, EXERCISES[plugin])
+
+
+def test_the_plugin_that_asks_a_service_works(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        status = b"403 Forbidden" if b"Authorization: no\r\n" in head else b"204 No Content"
+        writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        text = example_of("entitlement.py")
+        text = text.replace("127.0.0.1:9010", f"127.0.0.1:{door.getsockname()[1]}")
+        text = text.replace("service: orders,", "respond: here,")
+
+        async def entitlement(ask: Ask) -> None:
+            async with await asyncio.start_server(answer, sock=door):
+                for token, status in ((b"yes", 200), (b"no", 403)):
+                    headers = Headers([(b"Authorization", token)])
+                    assert (await ask(Request("GET", "/orders/1", headers=headers))).status == status
+
+        with_runtime(text, tmp_path, entitlement)
+
+
+def test_every_plugin_that_is_shown_is_tried() -> None:
+    assert set(plugins()) == {*EXERCISES, "entitlement.py"}
+
+
+def test_the_test_that_is_shown_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = [example.text for example in in_pages() if example.language == "python" and "def test_" in example.text]
+    (tmp_path / "geo_fence.py").write_text(plugins()["geo_fence.py"], "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    for text in shown:
+        names: dict[str, Any] = {}
+        exec(compile(text, "shown", "exec"), names)
+        tests = [value for name, value in names.items() if name.startswith("test_")]
+        assert tests
+        for test in tests:
+            test()
+    monkeypatch.delitem(sys.modules, "geo_fence")
+
+
+def test_a_sunset_without_an_offset_is_refused(tmp_path: Path) -> None:
+    text = next(example.text for example in YAML if "plugins: [sunset.py]" in example.text)
+    with pytest.raises(AssertionError, match=r"portico\.yaml:3:\d+: .*the time has no offset from UTC"):
+        loaded(text.replace("00:00Z", "00:00"), tmp_path)
+
+
+def test_other_code_that_is_shown_is_valid() -> None:
+    for example in in_pages():
+        if example.language == "toml":
+            assert tomllib.loads(example.text)
+        elif example.language == "python":
+            ast.parse(example.text)
+        else:
+            assert example.language in {"yaml", "json", "text"}, example
+
+
+def test_the_reference_is_that_of_this_code() -> None:
+    assert generate.stale(generate.REFERENCE, generate.pages()) == [], "run `make docs`"
+
+
+def test_stale_missing_and_left_over_pages_are_told(tmp_path: Path) -> None:
+    for name in ("same.md", "stale.md", "left.md"):
+        (tmp_path / name).write_text(name, "utf-8")
+    wanted = {"same.md": "same.md", "stale.md": "new", "missing.md": "new"}
+    assert [path.name for path in generate.stale(tmp_path, wanted)] == ["left.md", "missing.md", "stale.md"]
+
+
+def test_check_writes_nothing_and_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    monkeypatch.setattr(generate, "REFERENCE", tmp_path / "reference")
+    assert generate.main(["--check"]) == 1
+    assert "reference/errors.md is not what the code says" in capsys.readouterr().err
+    assert not (tmp_path / "reference").exists()
+    assert generate.main([]) == 0
+    assert generate.main(["--check"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_the_problems_are_found_where_they_are_made() -> None:
+    found = {problem.type: problem.status for problem in problem_types()}
+    expected = {"no-route": 404, "method-not-allowed": 405, "content-too-large": 413, "uri-too-long": 414}
+    expected |= {"internal-error": 500, "service-timeout": 504, "too-many-connections": 503}
+    assert expected.items() <= found.items()
+    assert all(problem.meanings for problem in problem_types())
+
+
+def anchors(page: Path) -> set[str]:
+    text = re.sub(r"(?ms)^```.*?^```$", "", page.read_text("utf-8"))
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        path, _, anchor = target.partition("#")
+        if "://" in path:
+            continue
+        other = (page.parent / path).resolve() if path else page
+        assert other.exists(), target
+        assert not anchor or anchor in anchors(other), target
+
+
+def test_every_page_can_be_reached_from_the_index() -> None:
+    index = (ROOT / "docs" / "index.md").read_text("utf-8")
+    linked = {(ROOT / "docs" / target).resolve() for target in re.findall(r"\]\(([^)#]+)\)", index)}
+    inside = {page for page in PAGES if page.parent.name in {"docs", "reference"}}
+    assert inside - linked == {ROOT / "docs" / "index.md"}
+
+
+def test_what_the_readme_names_is_there() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    named = re.findall(r"(?:`|^    )make ([a-z-]+)", readme, re.MULTILINE)
+    assert named
+    assert set(named) <= set(targets)
+    drawing = next(text for _, language, text in examples_in("README.md", readme) if language == "text")
+    for pattern in re.findall(r"[\w/*]+\.py", drawing):
+        assert list(SOURCES.rglob(pattern)), pattern

@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from portico.errors import ConnectFailed, Overloaded, Source, UpstreamClosed, UpstreamTimeout
+from portico.http.message import Request, Response
+from portico.net.client import ClientStream, H1Connection, Patience
+from portico.net.pool import Pool, PoolOptions
+from portico.net.stream import NEVER
+from tests.harness.loop import run, run_jumping, until
+from tests.harness.peer import Peer, Service, service
+
+PATIENCE = Patience(10.0, 10.0)
+
+
+@asynccontextmanager
+async def pool_of(
+    port: int, max_connections: int = 10, max_idle: int = 10, idle_timeout: float = 60.0
+) -> AsyncIterator[Pool]:
+    async with asyncio.TaskGroup() as tasks:
+        options = PoolOptions(max_connections, max_idle, idle_timeout, 1000)
+        pool = Pool("127.0.0.1", port, None, options, tasks)
+        try:
+            yield pool
+        finally:
+            pool.close()
+
+
+async def exchange(pool: Pool, peer: Peer | None, target: Service, fields: bytes = b"") -> tuple[ClientStream, Peer]:
+    """Have one request answered, over an idle connection or a new one; `peer` is the other side of the idle one."""
+    stream = pool.take() or await pool.connect(10.0, None)
+    sending = asyncio.get_running_loop().create_task(send(stream))
+    peer = peer or await target.accept()
+    await peer.head()
+    peer.send(b"HTTP/1.1 204 No Content\r\n" + fields + b"\r\n")
+    assert (await sending).status == 204
+    return stream, peer
+
+
+def abort(*streams: ClientStream) -> None:
+    """Close connections that were taken and will not be used."""
+    for stream in streams:
+        assert isinstance(stream, H1Connection)
+        stream.stream.abort()
+
+
+async def send(stream: ClientStream) -> Response:
+    return await stream.send(Request("GET", "/"), "/", b"a", PATIENCE)
+
+
+def test_a_connection_is_used_again() -> None:
+    async def main() -> None:
+        async with service() as target, pool_of(target.port) as pool:
+            assert pool.take() is None
+            first, peer = await exchange(pool, None, target)
+            second, _ = await exchange(pool, peer, target)
+            assert first is second
+            assert second.reused
+            assert (target.accepted, pool.connections) == (1, 1)
+
+    run(main)
+
+
+def test_the_last_used_connection_is_taken_first() -> None:
+    async def main() -> None:
+        async with service() as target, pool_of(target.port) as pool:
+            streams = [await pool.connect(10.0, None) for _ in range(2)]
+            assert pool.connections == 2
+            for stream in streams:
+                sending = asyncio.get_running_loop().create_task(send(stream))
+                peer = await target.accept()
+                await peer.head()
+                peer.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+                await sending
+            assert [pool.take(), pool.take(), pool.take()] == [streams[1], streams[0], None]
+            abort(*streams)
+
+    run(main)
+
+
+def test_no_more_than_so_many_stay_idle() -> None:
+    async def main() -> None:
+        async with service() as target, pool_of(target.port, max_idle=0) as pool:
+            _, peer = await exchange(pool, None, target)
+            assert await peer.rest() == b""
+            assert pool.connections == 0
+            assert pool.take() is None
+
+    run(main)
+
+
+@pytest.mark.parametrize("fields", [b"Connection: close\r\n"])
+def test_an_answer_may_end_its_connection(fields: bytes) -> None:
+    async def main() -> None:
+        async with service() as target, pool_of(target.port) as pool:
+            await exchange(pool, None, target, fields)
+            assert (pool.take(), pool.connections) == (None, 0)
+
+    run(main)
+
+
+def test_an_idle_connection_is_closed_in_time() -> None:
+    async def main() -> None:
+        async with service() as target, pool_of(target.port, idle_timeout=60) as pool:
+            _, peer = await exchange(pool, None, target)
+            begin = asyncio.get_running_loop().time()
+            assert await peer.rest() == b""
+            assert 59 < asyncio.get_running_loop().time() - begin < 62
+            assert (pool.take(), pool.connections) == (None, 0)
+
+    run_jumping(main)
+
+
+@pytest.mark.parametrize("how", ["leave", "reset", "half_close"])
+def test_a_connection_that_the_target_closes_is_forgotten(how: str) -> None:
+    async def main() -> None:
+        async with service() as target, pool_of(target.port) as pool:
+            _, peer = await exchange(pool, None, target)
+            assert pool.connections == 1
+            getattr(peer, how)()
+            await until(lambda: pool.connections == 0, "the pool to notice")
+            assert pool.take() is None
+
+    run(main)
+
+
+def test_what_was_not_asked_for_spoils_a_connection() -> None:
+    async def main() -> None:
+        async with service() as target, pool_of(target.port) as pool:
+            stream, peer = await exchange(pool, None, target)
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+            assert isinstance(stream, H1Connection)
+            await until(lambda: stream.stream.unread)
+            assert (pool.take(), pool.connections) == (None, 0)
+            assert await peer.rest() == b""
+
+    run(main)
+
+
+def test_what_comes_behind_an_answer_spoils_its_connection() -> None:
+    async def main() -> None:
+        async with service() as target, pool_of(target.port) as pool:
+            await exchange(pool, None, target, b"\r\nHTTP/1.1 200 OK\r\n")
+            assert (pool.take(), pool.connections) == (None, 0)
+
+    run(main)
+
+
+def test_the_end_of_a_kept_connection_is_a_reason_to_try_again() -> None:
+    async def main() -> None:
+        async with service() as target, pool_of(target.port) as pool:
+            _, peer = await exchange(pool, None, target)
+            stream = pool.take()
+            assert stream is not None
+            peer.leave()  # just as the request is being sent
+            with pytest.raises(UpstreamClosed) as caught:
+                await send(stream)
+            assert caught.value.retryable
+            assert pool.connections == 0
+
+    run(main)
+
+
+def test_there_are_no_more_connections_than_allowed() -> None:
+    async def main() -> None:
+        async with service() as target, pool_of(target.port, max_connections=1) as pool:
+            stream = await pool.connect(10.0, None)
+            with pytest.raises(Overloaded) as caught:
+                await pool.connect(10.0, None)
+            assert not caught.value.retryable
+            sending = asyncio.get_running_loop().create_task(send(stream))
+            peer = await target.accept()
+            peer.leave()
+            with pytest.raises(UpstreamClosed):
+                await sending
+            assert pool.connections == 0
+            abort(await pool.connect(10.0, None))
+
+    run(main)
+
+
+def test_a_refused_connection_may_be_tried_elsewhere() -> None:
+    async def main() -> None:
+        with socket.socket() as holder:
+            holder.bind(("127.0.0.1", 0))  # and never listens
+            async with pool_of(holder.getsockname()[1]) as pool:
+                with pytest.raises(ConnectFailed) as caught:
+                    await pool.connect(10.0, None)
+                assert (caught.value.source, caught.value.retryable) == (Source.CONNECT, True)
+                assert pool.connections == 0
+                with pytest.raises(OSError):  # noqa: PT011 - which one is the system's to say
+                    await pool.probe()
+
+    run(main)
+
+
+@asynccontextmanager
+async def deaf() -> AsyncIterator[int]:
+    """Listen on a port whose queue is full: connections are neither accepted nor refused."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        fillers = []
+        for _ in range(3):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(address)
+            fillers.append(filler)
+        try:
+            yield address[1]
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+@pytest.mark.parametrize(("timeout", "total"), [(5.0, None), (5.0, 100.0), (NEVER, 5.0), (100.0, 5.0)])
+def test_a_connection_is_made_in_time_or_not_at_all(timeout: float, total: float | None) -> None:
+    async def main() -> None:
+        async with deaf() as port, pool_of(port) as pool:
+            begin = asyncio.get_running_loop().time()
+            with pytest.raises(UpstreamTimeout) as caught:
+                await pool.connect(timeout, None if total is None else begin + total)
+            assert 4.9 < asyncio.get_running_loop().time() - begin < 6
+            assert (caught.value.source, caught.value.retryable) == (Source.CONNECT, True)
+            assert pool.connections == 0
+
+    run_jumping(main)
+
+
+def test_who_gives_up_connecting_leaves_nothing_behind() -> None:
+    async def main() -> None:
+        async with deaf() as port, pool_of(port) as pool:
+            connecting = asyncio.get_running_loop().create_task(pool.connect(100.0, None))
+            await until(lambda: pool.connections == 1)
+            connecting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await connecting
+            assert pool.connections == 0
+
+    run(main)
+
+
+def test_connecting_may_be_without_a_limit() -> None:
+    async def main() -> None:
+        async with service() as target, pool_of(target.port) as pool:
+            abort(await pool.connect(NEVER, None))
+            assert pool.connections == 1
+
+    run(main)
+
+
+def test_a_closed_pool_keeps_nothing() -> None:
+    async def main() -> None:
+        async with service() as target, pool_of(target.port) as pool:
+            _, idle = await exchange(pool, None, target)
+            busy = await pool.connect(10.0, None)
+            sending = asyncio.get_running_loop().create_task(send(busy))
+            peer = await target.accept()
+            await peer.head()
+            pool.close()
+            assert await idle.rest() == b""
+            peer.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+            assert (await sending).status == 204
+            assert await peer.rest() == b""
+            assert pool.connections == 0
+
+    run(main)
+
+
+def test_a_probe_leaves_nothing_behind() -> None:
+    async def main() -> None:
+        async with service() as target, pool_of(target.port) as pool:
+            await pool.probe()
+            peer = await target.accept()
+            assert await peer.rest() == b""
+            assert pool.connections == 0
+
+    run(main)

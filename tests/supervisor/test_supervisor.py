@@ -1,0 +1,199 @@
+"""The supervisor with workers that do as the tests need: what it gives them, and what it does when they fail."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.harness.gateway import DEADLINE, children_of, is_alive, wait_for
+
+STARTER = """
+import logging, sys
+from portico import supervisor
+script, mode, workers, supervisor.FIRST_PAUSE, supervisor.LONGEST_PAUSE, supervisor.STABLE_AFTER = sys.argv[1:]
+supervisor.FIRST_PAUSE = float(supervisor.FIRST_PAUSE)
+supervisor.LONGEST_PAUSE = float(supervisor.LONGEST_PAUSE)
+supervisor.STABLE_AFTER = float(supervisor.STABLE_AFTER)
+supervisor.KILL_AFTER = 0.1
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+plan = supervisor.Plan(
+    addresses=[("127.0.0.1", 0)], workers=int(workers), snapshot=b"the snapshot", drain_timeout=0.1,
+    command=(sys.executable, "-S", script, mode),
+)
+sys.exit(supervisor.Supervisor(plan).run())
+"""
+
+WORKER = """
+import os, select, signal, socket, sys
+mode, *options = sys.argv[1:]
+given = {name: value for name, value in (option[2:].split("=") for option in options)}
+ready, lifeline = int(given["ready"]), int(given["lifeline"])
+if mode == "fails":
+    sys.exit("worker: no luck")
+if mode == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+else:
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+sockets = [socket.socket(fileno=int(number)) for number in given["sockets"].split(",")]
+assert os.pread(int(given["snapshot"]), 100, 0) == b"the snapshot"
+os.write(ready, b"\\n")
+os.close(ready)
+if mode == "crashes":
+    os._exit(7)
+while True:
+    readable, _, _ = select.select([*sockets, lifeline], [], [])
+    if lifeline in readable:
+        os._exit(0)
+    connection, _ = sockets[0].accept()
+    command = connection.recv(100)
+    if command == b"die":
+        os._exit(9)
+    connection.sendall(b"%d" % os.getpid())
+    connection.close()
+"""
+
+
+class Run:
+    """A supervisor in a process of its own."""
+
+    def __init__(self, folder: Path, mode: str, workers: int, first: float, longest: float, stable: float) -> None:
+        script = folder / "worker.py"
+        script.write_text(WORKER)
+        self._log = folder / "log"
+        with self._log.open("wb") as log:
+            command = [sys.executable, "-c", STARTER, script, mode, *map(str, (workers, first, longest, stable))]
+            self.popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def says(self, text: str) -> None:
+        wait_for(lambda: text in self.log() or self.popen.poll() is not None, text)
+        assert text in self.log()
+
+    def port(self) -> int:
+        self.says("listening on")
+        found = re.search(r"127\.0\.0\.1:(\d+)", self.log())
+        assert found is not None
+        return int(found[1])
+
+    def ask(self, command: bytes = b"pid") -> bytes:
+        with socket.create_connection(("127.0.0.1", self.port()), timeout=DEADLINE) as client:
+            client.sendall(command)
+            return client.recv(100)
+
+    def is_refused(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port()), timeout=DEADLINE).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    def ends(self, code: int) -> str:
+        assert self.popen.wait(DEADLINE) == code, self.log()
+        assert "Traceback" not in self.log()
+        return self.log()
+
+
+@contextmanager
+def supervisor(
+    folder: Path, mode: str, *, workers: int = 1, first: float = 0.05, longest: float = 0.2, stable: float = 60.0
+) -> Iterator[Run]:
+    run = Run(folder, mode, workers, first, longest, stable)
+    try:
+        yield run
+    finally:
+        children = []
+        with suppress(FileNotFoundError):
+            children = children_of(run.popen.pid)
+        run.popen.kill()
+        run.popen.wait(DEADLINE)
+        for pid in children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_it_starts_and_ends_its_workers(tmp_path: Path, number: signal.Signals) -> None:
+    with supervisor(tmp_path, "works", workers=2) as run:
+        port = run.port()
+        pids = children_of(run.popen.pid)
+        assert len(pids) == 2
+        assert int(run.ask()) in pids
+        run.popen.send_signal(number)
+        assert run.ends(0).splitlines() == [
+            f"listening on http://127.0.0.1:{port} with 2 worker(s)",
+            f"{number.name}: draining; once more to end at once",
+        ]
+        assert not any(map(is_alive, pids))
+
+
+def test_a_worker_that_dies_is_replaced_at_once(tmp_path: Path) -> None:
+    with supervisor(tmp_path, "works") as run:
+        first = run.ask()
+        assert run.ask(b"die") == b""
+        assert run.ask() != first  # it waits in the queue of the same socket
+        run.says("worker 0 died (exit code 9); the next starts now")
+        run.popen.terminate()
+        run.ends(0)
+
+
+def test_a_worker_that_cannot_start_ends_it_all(tmp_path: Path) -> None:
+    with supervisor(tmp_path, "fails", workers=2) as run:
+        log = run.ends(1)
+        assert "worker: no luck" in log
+        assert "a worker could not start (exit code 1)" in log
+        assert "listening" not in log
+
+
+def test_a_crash_loop_backs_off(tmp_path: Path) -> None:
+    with supervisor(tmp_path, "crashes") as run:
+        wait_for(lambda: run.log().count("died") >= 6, "six crashes")
+        run.popen.terminate()
+        log = run.ends(0)
+    pauses = re.findall(r"worker 0 died \(exit code 7\); the next starts (.*)", log)
+    assert pauses[:6] == ["now", "in 0.05 s", "in 0.1 s", "in 0.2 s", "in 0.2 s", "in 0.2 s"]
+
+
+def test_nobody_waits_in_the_queue_of_a_slot_that_backs_off(tmp_path: Path) -> None:
+    with supervisor(tmp_path, "crashes", first=600, longest=600) as run:
+        run.says("in 600 s")
+        assert run.is_refused()
+        run.popen.terminate()  # and its end does not wait for the pause
+        run.ends(0)
+
+
+def test_a_worker_that_lived_long_is_no_crash_loop(tmp_path: Path) -> None:
+    with supervisor(tmp_path, "works", first=600, longest=600, stable=0.0) as run:
+        for _ in range(4):
+            assert run.ask(b"die") == b""
+        assert run.ask().isdigit()
+        assert run.log().count("the next starts now") == 4
+        run.popen.terminate()
+        run.ends(0)
+
+
+def test_a_worker_that_does_not_drain_is_killed(tmp_path: Path) -> None:
+    with supervisor(tmp_path, "stubborn") as run:
+        (pid,) = wait_for(lambda: run.port() and children_of(run.popen.pid), "the worker")
+        run.popen.terminate()
+        assert "workers are still busy after the deadline; ending them" in run.ends(0)
+        assert not is_alive(pid)
+
+
+def test_the_lifeline_ends_with_the_supervisor(tmp_path: Path) -> None:
+    with supervisor(tmp_path, "works", workers=2) as run:
+        run.port()
+        pids = children_of(run.popen.pid)
+        run.popen.kill()
+        run.popen.wait(DEADLINE)
+        wait_for(lambda: not any(map(is_alive, pids)), "the workers to end")
