@@ -14,7 +14,6 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 COMPILED = (
-    "errors",
     "observe/exchange",
     "http/headers",
     "http/body",
@@ -46,7 +45,7 @@ class CompileHook(BuildHookInterface[Any]):
             return
         try:
             extensions = _compile(Path(self.root))
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # mypyc ends the process where it finds a type error
             if wanted == "1":
                 raise
             self.app.display_warning(f"portico is built without compiled modules: {error}")

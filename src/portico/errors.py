@@ -29,6 +29,7 @@ carried out twice; whether it *is* sent again is for the retry policy to decide.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import ClassVar
 
 
 class PorticoError(Exception):
@@ -42,8 +43,8 @@ class ConfigError(PorticoError):
 class RequestError(PorticoError):
     """The client's fault; `status` is what it is answered, `type` the stable name of the problem."""
 
-    status = 400
-    type = "bad-request"
+    status: ClassVar[int] = 400
+    type: ClassVar[str] = "bad-request"
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -53,49 +54,49 @@ class RequestError(PorticoError):
 class MalformedRequest(RequestError):
     """The bytes that came are not a request (RFC 9112)."""
 
-    type = "malformed-request"
+    type: ClassVar[str] = "malformed-request"
 
 
 class HeadTooLarge(RequestError):
     """The request head is longer, or has more header fields, than the limit (RFC 6585 section 5)."""
 
-    status = 431
-    type = "request-header-fields-too-large"
+    status: ClassVar[int] = 431
+    type: ClassVar[str] = "request-header-fields-too-large"
 
 
 class TargetTooLong(RequestError):
     """The request target is longer than the limit (RFC 9110 section 15.5.15)."""
 
-    status = 414
-    type = "uri-too-long"
+    status: ClassVar[int] = 414
+    type: ClassVar[str] = "uri-too-long"
 
 
 class RequestTimeout(RequestError):
     """The client was too slow in sending its request (RFC 9110 section 15.5.9)."""
 
-    status = 408
-    type = "request-timeout"
+    status: ClassVar[int] = 408
+    type: ClassVar[str] = "request-timeout"
 
 
 class NotImplementedByUs(RequestError):
     """The request uses a transfer coding that this server does not know (RFC 9112 section 6.1)."""
 
-    status = 501
-    type = "not-implemented"
+    status: ClassVar[int] = 501
+    type: ClassVar[str] = "not-implemented"
 
 
 class VersionNotSupported(RequestError):
     """The request speaks another major version of HTTP (RFC 9110 section 15.6.6)."""
 
-    status = 505
-    type = "http-version-not-supported"
+    status: ClassVar[int] = 505
+    type: ClassVar[str] = "http-version-not-supported"
 
 
 class BodyTooLarge(RequestError):
     """The body is over the limit of whoever reads it (RFC 9110 section 15.5.14)."""
 
-    status = 413
-    type = "content-too-large"
+    status: ClassVar[int] = 413
+    type: ClassVar[str] = "content-too-large"
 
 
 class ClientGone(PorticoError):
@@ -118,9 +119,9 @@ class Source(StrEnum):
 class UpstreamError(PorticoError):
     """The way to a service failed; `source` says where, `retryable` whether another try is safe."""
 
-    status = 502
-    type = "bad-gateway"
-    title = "The service could not be reached"
+    status: ClassVar[int] = 502
+    type: ClassVar[str] = "bad-gateway"
+    title: ClassVar[str] = "The service could not be reached"
 
     def __init__(self, detail: str, *, source: Source, retryable: bool = False) -> None:
         super().__init__(detail)
@@ -132,42 +133,42 @@ class UpstreamError(PorticoError):
 class NoTarget(UpstreamError):
     """The service has no target that a request could be sent to."""
 
-    status = 503
-    type = "service-unavailable"
-    title = "Service unavailable"
+    status: ClassVar[int] = 503
+    type: ClassVar[str] = "service-unavailable"
+    title: ClassVar[str] = "Service unavailable"
 
 
 class Overloaded(UpstreamError):
     """All connections that the service's target may have are in use."""
 
-    status = 503
-    type = "service-overloaded"
-    title = "Service overloaded"
+    status: ClassVar[int] = 503
+    type: ClassVar[str] = "service-overloaded"
+    title: ClassVar[str] = "Service overloaded"
 
 
 class ConnectFailed(UpstreamError):
     """No connection to the target could be made."""
 
-    type = "service-unreachable"
+    type: ClassVar[str] = "service-unreachable"
 
 
 class UpstreamClosed(UpstreamError):
     """The target closed the connection before its answer was whole."""
 
-    type = "service-closed-connection"
-    title = "The service closed the connection"
+    type: ClassVar[str] = "service-closed-connection"
+    title: ClassVar[str] = "The service closed the connection"
 
 
 class MalformedResponse(UpstreamError):
     """What the target answered is not an HTTP response."""
 
-    type = "invalid-service-response"
-    title = "The service gave an invalid answer"
+    type: ClassVar[str] = "invalid-service-response"
+    title: ClassVar[str] = "The service gave an invalid answer"
 
 
 class UpstreamTimeout(UpstreamError):
     """The target was too slow; `source` says whether to connect or to answer."""
 
-    status = 504
-    type = "service-timeout"
-    title = "The service did not answer in time"
+    status: ClassVar[int] = 504
+    type: ClassVar[str] = "service-timeout"
+    title: ClassVar[str] = "The service did not answer in time"

@@ -35,6 +35,9 @@ LONGEST_PAUSE = 30.0
 KILL_AFTER = 5.0
 """Seconds beyond the drain's deadline until a worker that is still there is killed."""
 
+TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGHUP)
+"""What a terminal sends to every process of its group."""
+
 
 class CannotStart(Exception):
     """The gateway cannot be started; the message says why, for the person who tried."""
@@ -173,12 +176,16 @@ class Supervisor:
             f"--ready={writer}",
             f"--lifeline={self._lifeline}",
         ]
+        # A worker inherits what is blocked: what a terminal sends is for the supervisor to act on, also while a worker
+        # is starting.
+        signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
         try:
             slot.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 arguments, stdin=subprocess.DEVNULL, pass_fds=(*sockets, snapshot, writer, self._lifeline)
             )
         finally:
             os.close(writer)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL_SIGNALS)
         slot.ready_pipe = reader
         slot.ready = False
         slot.started = now

@@ -193,7 +193,7 @@ def test_a_refused_connection_may_be_tried_elsewhere() -> None:
                     await pool.connect(10.0, None)
                 assert (caught.value.source, caught.value.retryable) == (Source.CONNECT, True)
                 assert pool.connections == 0
-                with pytest.raises(OSError):  # noqa: PT011 - which one is the system's to say
+                with pytest.raises(OSError):
                     await pool.probe()
 
     run(main)

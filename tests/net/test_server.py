@@ -40,7 +40,6 @@ class Serving:
         return Peer.connected(self.port)
 
 
-
 @asynccontextmanager
 async def serving(handler: Handle, limits: ServerLimits | None = None) -> AsyncIterator[Serving]:
     async with asyncio.TaskGroup() as tasks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -13,7 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.gateway import DEADLINE, Call, Gateway, Service, curl, is_alive, portico, wait_for
+from tests.harness.gateway import (
+    DEADLINE,
+    PORTICO,
+    Call,
+    Gateway,
+    Service,
+    children_of,
+    curl,
+    is_alive,
+    portico,
+    wait_for,
+)
 
 CONFIG = """
 shutdown_timeout: {timeout}
@@ -169,12 +181,36 @@ def test_the_workers_drain_when_the_supervisor_is_killed(tmp_path: Path, config:
     assert "Traceback" not in gateway.log()
 
 
-def test_control_c_is_clean(tmp_path: Path, config: str) -> None:
-    with Gateway(tmp_path, config, workers=2) as gateway:
-        os.killpg(gateway.popen.pid, signal.SIGINT)  # as a terminal does it: to the workers too
-        gateway.finish(gateway.worker_pids())
-        assert "SIGINT: draining" in gateway.log()
-        assert "KeyboardInterrupt" not in gateway.log()
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_what_a_terminal_sends_is_a_drain(tmp_path: Path, config: str, slow: Slow, number: signal.Signals) -> None:
+    with (
+        Gateway(tmp_path, config, workers=2) as gateway,
+        closing(HTTPConnection("127.0.0.1", gateway.port, timeout=DEADLINE)) as busy,
+    ):
+        workers = gateway.worker_pids()
+        busy.request("GET", "/s/slow")
+        assert slow.asked.wait(DEADLINE)
+        os.killpg(gateway.popen.pid, number)  # as a terminal does it: to the workers too
+        wait_for(lambda: f"{number.name}: draining" in gateway.log(), "the drain")
+        slow.release.set()
+        assert busy.getresponse().read() == b"/s/slow"
+        gateway.finish(workers)
+
+
+def test_control_c_while_the_workers_start(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("listen: 127.0.0.1:0\nworkers: 2\nroutes: [{path: /a, respond: a}]\n")
+    log = tmp_path / "log"
+    with log.open("wb") as errors:
+        popen = subprocess.Popen([*PORTICO, "run", tmp_path / "a.yaml"], stderr=errors, start_new_session=True)
+    try:
+        wait_for(lambda: popen.poll() is not None or len(children_of(popen.pid)) == 2, "the workers")
+        os.killpg(popen.pid, signal.SIGINT)
+        assert popen.wait(DEADLINE) == 0
+    finally:
+        popen.kill()
+        popen.wait(DEADLINE)
+    assert "SIGINT: draining" in log.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 def test_a_worker_that_cannot_start(tmp_path: Path) -> None:

@@ -102,7 +102,9 @@ def _drive(
                         found[-1] = last._replace(trailers=event.trailers)
     except PorticoError as error:
         # How much of the content went by before the error depends on the pieces; the error does not.
-        found = [part._replace(content=b"") if isinstance(part, Message) and part is found[-1] else part for part in found]
+        found = [
+            part._replace(content=b"") if isinstance(part, Message) and part is found[-1] else part for part in found
+        ]
         return [*found, type(error)]
     return [*found, reader.pending] if reader.pending else found
 
@@ -176,7 +178,10 @@ REQUESTS: dict[str, tuple[bytes, Read]] = {
         ],
     ),
     "the content of a request to upgrade is content, not the next request": (
-        b"POST / HTTP/1.1\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 22\r\n\r\nGET /evil HTTP/1.1\r\n\r\n",
+        (
+            b"POST / HTTP/1.1\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 22\r\n\r\n"
+            b"GET /evil HTTP/1.1\r\n\r\n"
+        ),
         [
             Message(
                 ("POST", b"/", 1),
@@ -237,7 +242,11 @@ REQUESTS: dict[str, tuple[bytes, Read]] = {
     ),
     "content that breaks off": (POST_FIVE + b"hell", [cut_off(5, FIVE), BodyTruncated]),
     "pipelined requests": (
-        b"GET /1 HTTP/1.1\r\n\r\n" + POST_FIVE + b"hello" + POST_CHUNKED + b"3\r\nabc\r\n0\r\n\r\nGET /2 HTTP/1.1\r\n\r\n",
+        b"GET /1 HTTP/1.1\r\n\r\n"
+        + POST_FIVE
+        + b"hello"
+        + POST_CHUNKED
+        + b"3\r\nabc\r\n0\r\n\r\nGET /2 HTTP/1.1\r\n\r\n",
         [get(target=b"/1"), post(FIVE, length=5, content=b"hello"), chunked(b"abc"), get(target=b"/2")],
     ),
     "a pipelined request that is not HTTP": (
@@ -261,7 +270,8 @@ REQUESTS: dict[str, tuple[bytes, Read]] = {
         [chunked(b"a", [(b"X-Sum", b"1 2"), (b"Y", b"")])],
     ),
     "trailers that must not be trailers": (
-        POST_CHUNKED + b"0\r\nHost: b\r\nContent-Length: 3\r\nX: y\r\nTransfer-Encoding: gzip\r\nAuthorization: z\r\n\r\n",
+        POST_CHUNKED
+        + b"0\r\nHost: b\r\nContent-Length: 3\r\nX: y\r\nTransfer-Encoding: gzip\r\nAuthorization: z\r\n\r\n",
         [chunked(b"", [(b"X", b"y")])],
     ),
     "Transfer-Encoding in any case": (
@@ -333,7 +343,10 @@ REQUESTS: dict[str, tuple[bytes, Read]] = {
     ),
     "a larger head": (b"GET / HTTP/1.1\r\nA: " + b"x" * (HEAD_LIMIT - 22) + b"\r\n\r\n", [HeadTooLarge]),
     "a head without an end": (b"GET / HTTP/1.1\r\nA: " + b"x" * HEAD_LIMIT, [HeadTooLarge]),
-    "the most fields": (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * MAX_FIELDS + b"\r\n", [get(*[(b"A", b"b")] * MAX_FIELDS)]),
+    "the most fields": (
+        b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * MAX_FIELDS + b"\r\n",
+        [get(*[(b"A", b"b")] * MAX_FIELDS)],
+    ),
     "more fields": (b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * (MAX_FIELDS + 1) + b"\r\n", [HeadTooLarge]),
     "the longest target": (
         b"GET /" + b"x" * (TARGET_LIMIT - 1) + b" HTTP/1.1\r\n\r\n",
@@ -456,7 +469,11 @@ def answer(
 
 
 RESPONSES: dict[str, tuple[str, bytes, Read]] = {
-    "content": ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", [answer(200, FIVE, length=5, content=b"hello")]),
+    "content": (
+        "GET",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        [answer(200, FIVE, length=5, content=b"hello")],
+    ),
     "no content": (
         "GET",
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
@@ -487,7 +504,11 @@ RESPONSES: dict[str, tuple[str, bytes, Read]] = {
         b"HTTP/1.1 200 OK\r\nA: b\r\n\r\nhello\r\n\r\n",
         [answer(200, (b"A", b"b"), length=None, content=b"hello\r\n\r\n", keep_alive=False)],
     ),
-    "nothing until the connection closes": ("GET", b"HTTP/1.0 200 OK\r\n\r\n", [answer(200, length=None, keep_alive=False)]),
+    "nothing until the connection closes": (
+        "GET",
+        b"HTTP/1.0 200 OK\r\n\r\n",
+        [answer(200, length=None, keep_alive=False)],
+    ),
     "HTTP/1.0 stays on demand": (
         "GET",
         b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello",

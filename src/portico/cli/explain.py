@@ -14,7 +14,7 @@ from portico.errors import PorticoError, RequestError
 from portico.http.headers import Headers
 from portico.http.message import Client, Request, Response
 from portico.http.target import EncodedSlashes, parse_host, parse_target
-from portico.net.client import Patience, outbound_head
+from portico.net.client import ClientStream, Connections, Patience, outbound_head
 from portico.net.server import REFUSED_METHODS
 from portico.observe.exchange import Exchange
 from portico.routing.explain import Verdict, explain
@@ -39,29 +39,28 @@ class Sent:
     head: bytes
 
 
-class _Recorder:
-    """Stands in for a target's pool and its connections: notes what would be sent, and answers nothing but 200."""
-
-    reused = False
+class _Recording(ClientStream):
+    """Stands in for a connection: notes what would be sent, and answers nothing but 200."""
 
     def __init__(self, scheme: str, sent: list[Sent]) -> None:
         self._scheme = scheme
         self._sent = sent
-
-    def take(self) -> _Recorder:
-        return self
-
-    async def connect(self, timeout: float, deadline: float | None) -> _Recorder:  # noqa: ASYNC109 - as Pool's
-        return self
-
-    async def probe(self) -> None:
-        return None
 
     async def send(self, request: Request, target: str, authority: bytes, patience: Patience) -> Response:
         head = outbound_head(request, target, authority)
         address = request.exchange.target if request.exchange is not None else authority.decode("ascii")
         self._sent.append(Sent(f"{self._scheme}://{address}{target}", head))
         return Response(200)
+
+
+class _Recorder(Connections):
+    """Stands in for a target's pool."""
+
+    def __init__(self, scheme: str, sent: list[Sent]) -> None:
+        self._recording = _Recording(scheme, sent)
+
+    def take(self) -> ClientStream:
+        return self._recording
 
 
 def explain_request(loaded: Loaded, method: str, url: str, headers: Sequence[str], address: str) -> dict[str, Any]:

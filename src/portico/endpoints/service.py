@@ -20,7 +20,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
-from portico.plugin import ConfigError, Duration, Endpoint, Env, PolicyConfig, Request, Response, ServiceName, Template
+from portico.plugin import (
+    ConfigError,
+    Duration,
+    Endpoint,
+    Env,
+    Handler,
+    PolicyConfig,
+    Request,
+    Response,
+    ServiceName,
+    Template,
+)
 
 
 class Service(PolicyConfig):
@@ -49,11 +60,16 @@ class ServiceEndpoint(Endpoint[Service], name="service"):
         self._service = env.service(config.service)
         self._clock = env.clock
         self._path = _path_rewriter(config, env.route.paths)
-        self._plain = self._path is None and not config.preserve_host and config.timeout is None
+
+    def handler(self) -> Handler:
+        """Return the service's own Handler where nothing changes on the way."""
+        config = self.config
+        plain = self._path is None and not config.preserve_host and config.timeout is None
+        return self._service if plain else self.handle
 
     def handle(self, request: Request) -> Awaitable[Response]:
         """Send the request on."""
-        return self._service(request if self._plain else self._outbound(request))
+        return self._service(self._outbound(request))
 
     def _outbound(self, request: Request) -> Request:
         outbound = request.derive(self._path(request) if self._path is not None else request.path)

@@ -44,26 +44,22 @@ class Headers:
     """The header fields of one message, in order, with the case that their names came with.
 
     `pairs` is the truth, for reading only; `index` maps each lower-case name to its first value, so that a lookup is
-    one step. Names given to the methods must be in lower case, which every caller knows at writing time;
+    one step. Where no name stands twice, both have the same order, and can be walked side by side. Names given to the methods must be in lower case, which every caller knows at writing time;
     names and values given to `set` and `add` are checked, so no policy can forge a header line by accident.
     """
 
     __slots__ = ("index", "pairs")
 
-    def __init__(self, pairs: Iterable[Pair] = (), parsed: tuple[list[Pair], dict[bytes, bytes]] | None = None) -> None:
-        """Check and take `pairs`; or take over what a parser has checked: `parsed` pairs with distinct names, and index."""
-        if parsed is not None:
-            self.pairs, self.index = parsed
-            return
-        self.pairs = []
-        self.index = {}
+    def __init__(self, pairs: Iterable[Pair] = ()) -> None:
+        self.pairs: list[Pair] = []
+        self.index: dict[bytes, bytes] = {}
         for name, value in pairs:
             self.add(name, value)
 
-    @classmethod
-    def parsed(cls, pairs: list[Pair]) -> Headers:
-        """Take over `pairs` that a parser has checked; a name may stand there more than once."""
-        return cls((), (pairs, {name.lower(): value for name, value in reversed(pairs)}))
+    def put_parsed(self, name: bytes, value: bytes) -> None:
+        """Add a value that a parser has checked."""
+        self.pairs.append((name, value))
+        self.index.setdefault(name.lower(), value)
 
     def get(self, name: bytes) -> bytes | None:
         """Return the first value of `name` (lower case), or None."""
@@ -111,10 +107,13 @@ class Headers:
 
     def copy(self) -> Headers:
         """Return Headers that change apart from these."""
-        return Headers((), (self.pairs.copy(), self.index.copy()))
+        other = Headers()
+        other.pairs = self.pairs.copy()
+        other.index = self.index.copy()
+        return other
 
     def _put(self, name: bytes, key: bytes, value: bytes) -> None:
-        if key in self.index:
+        if self.index.pop(key, None) is not None:
             self.pairs = [pair for pair in self.pairs if pair[0].lower() != key]
         self.pairs.append((name, value))
         self.index[key] = value

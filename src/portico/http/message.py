@@ -40,7 +40,7 @@ class Client:
         self.local_port = local_port
         self.scheme = scheme
         self.forwarded = (
-            f"X-Forwarded-For: {address}\r\nX-Forwarded-Proto: {scheme}\r\nX-Forwarded-Port: {local_port}\r\n"
+            f"X-Forwarded-For: {address}\r\nX-Forwarded-Proto: {scheme}\r\nX-Forwarded-Port: {local_port}"
         ).encode("ascii")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
+
+from mypy_extensions import mypyc_attr
 
 from portico.errors import BodyTruncated, MalformedResponse, Source, UpstreamClosed, UpstreamTimeout
 from portico.http.body import Body, Trailers
@@ -32,40 +34,54 @@ class Patience(NamedTuple):
     idle: float
 
 
-class ClientStream(Protocol):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class ClientStream:
     """What a pool hands out: room for one request and its answer, whatever the connection beneath."""
-
-    reused: bool
-    """True where the connection carried a request before."""
 
     async def send(self, request: Request, target: str, authority: bytes, patience: Patience) -> Response:
         """Send `request` for `target` and return the answer once its head has come; raise an UpstreamError."""
-        ...
+        raise NotImplementedError
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Connections:
+    """What a target needs of its pool. A class, not a Protocol, so that compiled callers call it directly."""
+
+    def take(self) -> ClientStream | None:
+        """Return room on an open connection, or None where there is none: then `connect`."""
+        raise NotImplementedError
+
+    async def connect(self, timeout: float, deadline: float | None) -> ClientStream:  # noqa: ASYNC109 - it is the seam
+        """Open a connection within `timeout` seconds and before `deadline`; raise an UpstreamError."""
+        raise NotImplementedError
+
+    async def probe(self) -> None:
+        """Find out whether the target accepts connections; raise OSError where it does not."""
+        raise NotImplementedError
+
+    def exchange_over(self, connection: ClientStream, reusable: bool) -> None:
+        """Take back a connection; where it is not `reusable` it has been closed."""
+        raise NotImplementedError
 
 
 def outbound_head(request: Request, target: str, authority: bytes) -> bytes:
-    """Return the head that a service is sent for `request`: what the client sent, and what the gateway says of it."""
+    """Return what a service is sent first: the head, of what the client sent and what the gateway says of it, and the
+    content where that is in memory.
+    """
     headers = request.headers
     client = request.client
+    body = request.body
+    content = b"" if body.whole is None else body.whole
     if client is None:
-        extra, drop = b"", h1.REQUEST_DROP
-    else:
-        host = headers.index.get(b"host")
-        extra, drop = client.forwarded, _DROP_FROM_CLIENT
-        if host is not None:
-            extra += b"X-Forwarded-Host: " + host + b"\r\n"
-    return h1.request_head(request.method, target, authority, headers, extra, request.body.length, drop)
+        return h1.request_head(request.method, target, authority, headers, [], body.length, h1.REQUEST_DROP, content)
+    extra = [client.forwarded]
+    host = headers.index.get(b"host")
+    if host is not None:
+        extra.append(b"X-Forwarded-Host: " + host)
+    return h1.request_head(request.method, target, authority, headers, extra, body.length, _DROP_FROM_CLIENT, content)
 
 
-class Owner(Protocol):
-    """Who a connection goes back to."""
-
-    def exchange_over(self, connection: H1Connection, reusable: bool) -> None:
-        """Take back a connection; where it is not `reusable` it has been closed."""
-        ...
-
-
-class H1Connection:
+class H1Connection(ClientStream):
     """A connection that carries one exchange at a time (RFC 9112); a `ClientStream` of its own."""
 
     __slots__ = ("_loop", "_owner", "_reader", "_stream", "_tasks", "_upload", "reused")
@@ -76,7 +92,7 @@ class H1Connection:
         loop: asyncio.AbstractEventLoop,
         tasks: asyncio.TaskGroup,
         max_head: int,
-        owner: Owner,
+        owner: Connections,
     ) -> None:
         self._stream = stream
         self._loop = loop
@@ -127,12 +143,8 @@ class H1Connection:
 
     def _write(self, request: Request, target: str, authority: bytes, patience: float) -> None:
         """Send the head, and with it the content where that is in memory; otherwise begin to stream it."""
-        head = outbound_head(request, target, authority)
-        whole = request.body.whole
-        if whole is not None:
-            self._stream.write(head + whole if whole else head)
-        else:
-            self._stream.write(head)
+        self._stream.write(outbound_head(request, target, authority))
+        if request.body.whole is None:
             self._upload = self._tasks.create_task(self._send_content(request, patience), name="upload")
 
     async def _send_content(self, request: Request, patience: float) -> None:

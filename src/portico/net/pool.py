@@ -8,7 +8,7 @@ import ssl
 from typing import Final, NamedTuple
 
 from portico.errors import ConnectFailed, Overloaded, Source, UpstreamTimeout
-from portico.net.client import ClientStream, H1Connection
+from portico.net.client import ClientStream, Connections, H1Connection
 from portico.net.stream import Stream
 
 _CONNECT_SOURCE: Final = Source.CONNECT
@@ -23,7 +23,7 @@ class PoolOptions(NamedTuple):
     max_head: int
 
 
-class Pool:
+class Pool(Connections):
     """The connections of this worker to one target.
 
     The most recently used one is taken first, so that those not needed grow old and are closed.
@@ -89,8 +89,9 @@ class Pool:
         transport, _ = await self._loop.create_connection(asyncio.Protocol, self._host, self._port)
         transport.close()
 
-    def exchange_over(self, connection: H1Connection, reusable: bool) -> None:
+    def exchange_over(self, connection: ClientStream, reusable: bool) -> None:
         """Take back a connection; where it is not `reusable` it has been closed."""
+        assert isinstance(connection, H1Connection)
         if not reusable:
             self._connections -= 1
         elif self._closed or len(self._idle) >= self._options.max_idle:

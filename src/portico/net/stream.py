@@ -245,6 +245,8 @@ class Stream(asyncio.Protocol):
             self._unsent += data
             if len(self._unsent) >= HIGH_WATER:
                 self.flush()
+        elif len(data) >= HIGH_WATER:
+            self.transport.write(data)  # it may congest, which the writer asks about at once
         else:
             self._unsent = data
             self._outbox.add(self)

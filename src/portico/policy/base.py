@@ -157,6 +157,10 @@ class Endpoint(Component[ConfigT]):
         """Answer `request`; an `async def` in subclasses."""
         raise NotImplementedError
 
+    def handler(self) -> Handler:
+        """Return what the chain calls, after `setup`: `handle`, or whatever does the same with less."""
+        return self.handle
+
     def describe(self) -> str:
         """Return one line for `portico explain`: what this endpoint would do."""
         return self.name

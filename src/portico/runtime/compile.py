@@ -86,7 +86,7 @@ def compile_config(config: Config, surroundings: Surroundings, revision: str = "
     except BaseException:
         lease.close()
         raise
-    runtime = Runtime(revision, Matcher(entries, no_route, wrong_method).match, routes.all, services, lease)
+    runtime = Runtime(revision, Matcher(entries, no_route, wrong_method), routes.all, services, lease)
     if findings.failed:
         runtime.close()
         raise CompileError(findings.sorted())
@@ -150,7 +150,7 @@ class _Routes:
         env = self._env(RouteInfo(config.name, config.path))
         scoped = self._chain(config)
         endpoint = self._registry.endpoints[config.endpoint.kind](config.endpoint.config)
-        self._set_up(endpoint, env, config.endpoint.origin)
+        ready = self._set_up(endpoint, env, config.endpoint.origin)
         policies: list[Policy[Any]] = []
         for item in scoped:
             policy = self._registry.policies[item.use.kind](item.use.config)
@@ -158,7 +158,7 @@ class _Routes:
             policies.append(policy)
         route = Route(
             config.name,
-            assemble(policies, endpoint.handle),
+            assemble(policies, endpoint.handler() if ready else endpoint.handle),
             self._config.limits.body if config.max_body is None else config.max_body,
             policies=scoped,
             endpoint=endpoint,
@@ -190,13 +190,17 @@ class _Routes:
             self._error(use.origin, f"policy {use.kind} cannot stand in stage {use.stage}", f"it may stand in {may}")
         return stage
 
-    def _set_up(self, component: Component[Any], env: RouteEnv, origin: str) -> None:
+    def _set_up(self, component: Component[Any], env: RouteEnv, origin: str) -> bool:
+        """Set up a part of a route; tell whether it is ready."""
         try:
             component.setup(env)
         except (ConfigError, ValueError) as error:
             self._error(origin, str(error))
         except Exception as error:  # noqa: BLE001 - a plugin's own mistake, which is told like the file's
             self._error(origin, f"{component.name} cannot be set up: {type(error).__name__}: {error}")
+        else:
+            return True
+        return False
 
     def _error(self, origin: str, message: str, hint: str = "") -> None:
         self._findings.error(place_of(origin), message, hint)

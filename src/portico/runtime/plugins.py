@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.metadata
+import importlib.util
+import linecache
 import pkgutil
 import sys
 from collections.abc import Iterable
@@ -61,6 +63,9 @@ def import_plugin(plugin: PluginSource) -> ModuleType:
     module.__file__ = plugin.name
     sys.modules[name] = module
     try:
+        # Whoever looks at the source, as pydantic does for docstrings, must see these bytes, not the file as it is now.
+        lines = importlib.util.decode_source(plugin.code).splitlines(keepends=True)
+        linecache.cache[plugin.name] = (len(plugin.code), None, lines, plugin.name)
         exec(compile(plugin.code, plugin.name, "exec"), module.__dict__)  # noqa: S102 - running it is what it is for
     except (Exception, SystemExit) as error:  # whatever a plugin raises is told as the plugin's
         del sys.modules[name]

@@ -12,6 +12,7 @@ from portico.http.message import Handler, Request, Response
 from portico.http.problem import PROBLEM_JSON, Problem
 from portico.policy.base import Component, Endpoint
 from portico.policy.chain import Scoped
+from portico.routing.matcher import Matcher
 from portico.runtime.shared import Lease
 from portico.upstream.stack import Service
 
@@ -82,12 +83,12 @@ class Route:
 class Runtime:
     """A compiled Config. `handle` is the Handler of everything that it serves."""
 
-    __slots__ = ("_lease", "_match", "revision", "routes", "services")
+    __slots__ = ("_lease", "_matcher", "revision", "routes", "services")
 
     def __init__(
         self,
         revision: str,
-        match: Callable[[Request], Route],
+        matcher: Matcher[Route],
         routes: Sequence[Route],
         services: dict[str, Service],
         lease: Lease,
@@ -95,16 +96,16 @@ class Runtime:
         self.revision = revision
         self.routes = tuple(routes)
         self.services = services
-        self._match = match
+        self._matcher = matcher
         self._lease = lease
 
     def route_of(self, request: Request) -> Route:
         """Return the route that matches `request`; its captures are set."""
-        return self._match(request)
+        return self._matcher.match(request)
 
     def handle(self, request: Request) -> Awaitable[Response]:
         """Answer `request` by the route that matches it."""
-        return self._match(request).handle(request)
+        return self._matcher.match(request).handle(request)
 
     def close(self) -> None:
         """End what the policies and endpoints began, and give back what was leased."""

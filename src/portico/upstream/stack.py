@@ -9,31 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
 
 from portico.errors import Source, UpstreamError
 from portico.http.message import Request, Response
-from portico.net.client import ClientStream, Patience
+from portico.net.client import ClientStream, Connections, Patience
 from portico.net.stream import NEVER
 from portico.upstream.balance import RoundRobin
 
 logger = logging.getLogger("portico.upstream")
-
-
-class Connections(Protocol):
-    """What a target needs of its pool."""
-
-    def take(self) -> ClientStream | None:
-        """Return room on an open connection, or None where there is none."""
-        ...
-
-    async def connect(self, timeout: float, deadline: float | None) -> ClientStream:  # noqa: ASYNC109 - as Pool's
-        """Open a connection."""
-        ...
-
-    async def probe(self) -> None:
-        """Find out whether the target accepts connections; raise OSError where it does not."""
-        ...
 
 
 class Target:

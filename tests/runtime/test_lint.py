@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from portico.runtime.loading import load
+
+KEYS = """
+from portico.plugin import Policy, PolicyConfig, Stage
+
+class Keys(PolicyConfig):
+    realm: str = ""
+
+class KeysPolicy(Policy[Keys], name="keys", stages=(Stage.AUTHENTICATE,)):
+    pass
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_module_stays() -> Iterator[None]:
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith("portico_plugin_"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def warnings(tmp_path: Path) -> Warnings:
+    return Warnings(tmp_path)
+
+
+class Warnings:
+    """Loads texts and returns what is said of each: `line message`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, text: str) -> list[str]:
+        (self.folder / "keys.py").write_text(KEYS)
+        file = self.folder / "portico.yaml"
+        file.write_text(text)
+        loaded = load(file)
+        assert loaded.config is not None, loaded.findings
+        assert {finding.severity for finding in loaded.findings} <= {"warning"}
+        assert all(finding.hint for finding in loaded.findings)
+        return [f"{finding.line} {finding.message}" for finding in loaded.findings]
+
+
+def test_nothing_is_said_of_what_is_well(warnings: Warnings) -> None:
+    assert (
+        warnings("services: {a: 'http://a:80'}\nroutes:\n  - {path: /a/**, service: a}\n  - {path: /b, respond: hi}\n")
+        == []
+    )
+
+
+def test_a_route_that_never_matches(warnings: Warnings) -> None:
+    text = """\
+routes:
+  - {name: all, path: /a/**, respond: x}
+  - {name: never, path: '/a/{id}', priority: -1, respond: y}
+  - {name: other, path: '/b/{id}', respond: z}
+  - {name: same, path: '/b/{key}', respond: z}
+"""
+    said = warnings(text)
+    assert [line.partition("(")[0] for line in said] == [
+        "3 route never can never match /a/{id}: all ",
+        "5 route same can never match /b/{key}: other ",
+    ]
+    assert said[1].endswith("portico.yaml:4:5) goes first")
+
+
+def test_a_route_may_stand_in_the_way_of_a_built_in_one(warnings: Warnings) -> None:
+    assert warnings("routes:\n  - {path: /**, priority: 5, respond: x}\n") == []
+
+
+def test_a_service_that_nobody_uses(warnings: Warnings) -> None:
+    text = """\
+services:
+  used: http://a:80
+  unused: http://b:80
+routes:
+  - {path: /a, service: used}
+"""
+    assert warnings(text) == ["3 no route uses service unused"]
+
+
+@pytest.mark.parametrize("which", ["connect", "first_byte", "idle"])
+def test_a_service_that_may_be_waited_for_for_ever(warnings: Warnings, which: str) -> None:
+    text = f"""\
+services:
+  endless: {{url: 'http://a:80', timeout: {{{which}: off}}}}
+  ends: {{url: 'http://b:80', timeout: {{{which}: off, total: 60s}}}}
+routes:
+  - {{path: /a, service: endless}}
+  - {{path: /b, service: ends}}
+"""
+    assert warnings(text) == ["2 service endless may keep a request waiting for ever"]
+
+
+OPEN = """\
+plugins: [./keys.py]
+services: {a: 'http://a:80'}
+routes:
+  - {name: closed, path: /closed, service: a, policies: [keys]}
+"""
+
+
+def test_an_open_route_among_closed_ones(warnings: Warnings) -> None:
+    assert warnings(OPEN + "  - {name: open, path: /open, service: a}\n") == [
+        "5 route open is open to everyone, while closed asks who is calling"
+    ]
+
+
+def test_an_open_route_that_says_so(warnings: Warnings) -> None:
+    text = OPEN.replace("routes:", "policies: [keys]\nroutes:")
+    assert warnings(text + "  - {name: open, path: /open, service: a, policies: [{keys: off}]}\n") == []
+
+
+def test_what_asks_no_service_may_be_open(warnings: Warnings) -> None:
+    assert warnings(OPEN + "  - {name: hello, path: /hello, respond: hi}\n") == []
+
+
+def test_where_nobody_asks_all_may_be_open(warnings: Warnings) -> None:
+    text = OPEN.replace(", policies: [keys]", "")
+    assert warnings(text + "  - {name: open, path: /open, service: a}\n") == []

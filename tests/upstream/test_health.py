@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import asyncio
+
+from portico.net.client import ClientStream, Patience
+from portico.upstream.health import FRESH_FOR, PROBE_TIMEOUT, Reachability
+from portico.upstream.stack import Service, Target
+from tests.harness.loop import run, run_jumping, turns
+
+
+class Probed:
+    """A pool that counts probes, and accepts them when it is let to."""
+
+    def __init__(self, *, up: bool = True, hangs: bool = False) -> None:
+        self.up = up
+        self.probes = 0
+        self.gate = asyncio.Event()
+        if not hangs:
+            self.gate.set()
+
+    def take(self) -> ClientStream | None:
+        raise AssertionError
+
+    async def connect(self, timeout: float, deadline: float | None) -> ClientStream:
+        raise AssertionError
+
+    async def probe(self) -> None:
+        self.probes += 1
+        await self.gate.wait()
+        if not self.up:
+            raise ConnectionRefusedError
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def a_service(name: str, **pools: Probed) -> Service:
+    targets = [(Target("http", address, b"", "", pool), 1) for address, pool in pools.items()]
+    return Service(name, targets, 1.0, Patience(1.0, 1.0), 1.0, lambda: 0.0)
+
+
+def test_a_service_can_be_reached_while_one_of_its_targets_can() -> None:
+    async def main() -> None:
+        up, down = Probed(), Probed(up=False)
+        services = [a_service("all", a=up), a_service("some", a=up, b=down), a_service("none", b=down)]
+        async with asyncio.TaskGroup() as tasks:
+            reachability = Reachability(services, tasks, Clock())
+            assert await reachability.states() == {"all": True, "some": True, "none": False}
+        assert (up.probes, down.probes) == (1, 1)  # one for each address, not for each service
+
+    run(main)
+
+
+def test_nothing_is_probed_until_somebody_asks() -> None:
+    async def main() -> None:
+        pool = Probed()
+        async with asyncio.TaskGroup() as tasks:
+            Reachability([a_service("s", a=pool)], tasks, Clock())
+            await turns()
+        assert pool.probes == 0
+
+    run(main)
+
+
+def test_one_flight_serves_all_who_ask() -> None:
+    async def main() -> None:
+        pool = Probed(hangs=True)
+        async with asyncio.TaskGroup() as tasks:
+            reachability = Reachability([a_service("s", a=pool)], tasks, Clock())
+            asking = [tasks.create_task(reachability.states()) for _ in range(50)]
+            await turns()
+            asking[0].cancel()  # a waiter that leaves takes the flight with it for nobody
+            await turns()
+            assert not asking[1].done()
+            pool.gate.set()
+            assert [await waiter for waiter in asking[1:]] == [{"s": True}] * 49
+        assert pool.probes == 1
+
+    run(main)
+
+
+def test_an_answer_is_good_for_a_while() -> None:
+    async def main() -> None:
+        pool, clock = Probed(), Clock()
+        async with asyncio.TaskGroup() as tasks:
+            reachability = Reachability([a_service("s", a=pool)], tasks, clock)
+            assert await reachability.states() == {"s": True}
+            pool.up = False
+            clock.now += FRESH_FOR
+            assert await reachability.states() == {"s": True}
+            clock.now += 0.1
+            assert await reachability.states() == {"s": False}
+            assert pool.probes == 2
+
+    run(main)
+
+
+def test_a_target_that_does_not_answer_in_time_cannot_be_reached() -> None:
+    async def main() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            begin = asyncio.get_running_loop().time()
+            reachability = Reachability([a_service("s", a=Probed(hangs=True))], tasks, Clock())
+            assert await reachability.states() == {"s": False}
+            assert PROBE_TIMEOUT - 0.1 < asyncio.get_running_loop().time() - begin < PROBE_TIMEOUT + 1
+
+    run_jumping(main)

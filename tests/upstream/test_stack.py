@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from portico.errors import (
+    ConnectFailed,
+    MalformedResponse,
+    Overloaded,
+    RequestTimeout,
+    Source,
+    UpstreamClosed,
+    UpstreamError,
+    UpstreamTimeout,
+)
+from portico.http.body import Body
+from portico.http.message import Request, Response
+from portico.net.client import Patience
+from portico.net.pool import Pool, PoolOptions
+from portico.net.stream import NEVER
+from portico.observe.exchange import Exchange
+from portico.upstream.stack import Service, Target
+from tests.harness.loop import run, run_jumping
+from tests.harness.peer import service
+
+PATIENCE = Patience(3.0, 4.0)
+
+Step = Response | Exception
+
+
+class ScriptedPool:
+    """A pool whose connections answer as a test has them; what happens is written into `log`."""
+
+    def __init__(self, name: str, log: list[str], kept: Sequence[Step], connects: Sequence[Step]) -> None:
+        self.name = name
+        self.log = log
+        self.kept = list(kept)
+        self.connects = list(connects)
+        self.asked: list[tuple[float, float | None]] = []
+        self.sent: list[tuple[str, bytes, Patience]] = []
+
+    def take(self) -> ScriptedStream | None:
+        return ScriptedStream(self, self.kept.pop(0), reused=True) if self.kept else None
+
+    async def connect(self, timeout: float, deadline: float | None) -> ScriptedStream:
+        self.asked.append((timeout, deadline))
+        step = self.connects.pop(0)
+        if isinstance(step, UpstreamError) and step.source is Source.CONNECT:
+            self.log.append(f"{self.name} fails")
+            raise step
+        return ScriptedStream(self, step, reused=False)
+
+    async def probe(self) -> None:
+        raise AssertionError
+
+
+class ScriptedStream:
+    def __init__(self, pool: ScriptedPool, step: Step, *, reused: bool) -> None:
+        self.reused = reused
+        self._pool = pool
+        self._step = step
+
+    async def send(self, request: Request, target: str, authority: bytes, patience: Patience) -> Response:
+        self._pool.log.append(f"{self._pool.name} {'again' if self.reused else 'new'}")
+        self._pool.sent.append((target, authority, patience))
+        if isinstance(self._step, Exception):
+            raise self._step
+        return self._step
+
+
+class Scripted:
+    """A service with one target for each script."""
+
+    def __init__(self, *scripts: tuple[Sequence[Step], Sequence[Step]], total: float = NEVER) -> None:
+        self.log: list[str] = []
+        names = "abc"[: len(scripts)]
+        self.pools = [ScriptedPool(name, self.log, *script) for name, script in zip(names, scripts, strict=True)]
+        targets = [
+            (Target("http", f"{pool.name}:80", pool.name.encode(), f"/{pool.name}", pool), 1) for pool in self.pools
+        ]
+        self.service = Service("svc", targets, 2.0, PATIENCE, total, lambda: 100.0)
+
+    def ask(self, request: Request | None = None) -> Response:
+        return asyncio.run(self._ask(request or Request("GET", "/", exchange=Exchange(0.0))))
+
+    async def _ask(self, request: Request) -> Response:
+        return await self.service.handle(request)
+
+
+def refused() -> ConnectFailed:
+    return ConnectFailed("refused", source=Source.CONNECT, retryable=True)
+
+
+def stale() -> UpstreamClosed:
+    return UpstreamClosed("closed", source=Source.RESPONSE, retryable=True)
+
+
+def fine() -> Response:
+    return Response(200)
+
+
+def test_a_kept_connection_is_used_before_a_new_one() -> None:
+    scripted = Scripted(([fine()], []))
+    assert scripted.ask().status == 200
+    assert scripted.log == ["a again"]
+
+
+def test_targets_take_turns() -> None:
+    scripted = Scripted(([], [fine(), fine()]), ([], [fine(), fine()]))
+    for _ in range(4):
+        scripted.ask()
+    assert scripted.log == ["a new", "b new", "a new", "b new"]
+
+
+def test_another_target_answers_for_one_that_refuses(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "portico.upstream")
+    scripted = Scripted(([], [refused(), refused(), fine()]), ([], [fine(), fine(), fine(), fine()]))
+    exchange = Exchange(0.0)
+    assert scripted.ask(Request("POST", "/", exchange=exchange)).status == 200
+    assert scripted.log == ["a fails", "b new"]
+    assert (exchange.service, exchange.target, exchange.tries, exchange.error) == ("svc", "b:80", 1, "")
+    for _ in range(4):
+        scripted.ask()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]  # each change is told once
+    assert "a:80 is not reachable" in caplog.messages[0]
+    assert "a:80 is reachable again" in caplog.messages[1]
+
+
+def test_each_target_is_tried_once() -> None:
+    scripted = Scripted(([], [refused()]), ([], [refused()]), ([], [refused()]))
+    exchange = Exchange(0.0)
+    response = scripted.ask(Request("GET", "/", exchange=exchange))
+    assert sorted(scripted.log) == ["a fails", "b fails", "c fails"]
+    assert response.status == 502
+    assert response.problem_value is not None
+    assert response.problem_value.type == "service-unreachable"
+    assert "refused" in exchange.error
+    assert "refused" not in response.problem_value.detail + response.problem_value.title
+
+
+def test_after_a_stale_connection_comes_a_new_one_to_the_same_target() -> None:
+    scripted = Scripted(([stale(), fine()], [fine()]), ([fine()], [fine()]))
+    exchange = Exchange(0.0)
+    assert scripted.ask(Request("GET", "/", exchange=exchange)).status == 200
+    assert scripted.log == ["a again", "a new"]
+    assert exchange.tries == 2
+
+
+def test_a_target_that_died_is_left_for_another() -> None:
+    scripted = Scripted(([stale()], [refused()]), ([], [fine()]))
+    assert scripted.ask().status == 200
+    assert scripted.log == ["a again", "a fails", "b new"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (UpstreamClosed("x", source=Source.RESPONSE), 502, "service-closed-connection"),
+        (MalformedResponse("x", source=Source.RESPONSE), 502, "invalid-service-response"),
+        (UpstreamTimeout("x", source=Source.RESPONSE), 504, "service-timeout"),
+        (Overloaded("x", source=Source.CONNECT), 503, "service-overloaded"),
+    ],
+)
+def test_what_may_have_been_carried_out_is_not_tried_again(error: UpstreamError, status: int, kind: str) -> None:
+    scripted = Scripted(([], [error]), ([], [fine()]))
+    response = scripted.ask()
+    assert len(scripted.log) == 1
+    assert response.status == status
+    assert response.problem_value is not None
+    assert response.problem_value.type == kind
+    assert response.problem_value.detail == ""
+
+
+def test_a_slow_connect_is_tried_elsewhere_and_then_a_504() -> None:
+    def slow() -> UpstreamTimeout:
+        return UpstreamTimeout("slow", source=Source.CONNECT, retryable=True)
+
+    assert Scripted(([], [slow()]), ([], [fine()])).ask().status == 200
+    assert Scripted(([], [slow()]), ([], [slow()])).ask().status == 504
+
+
+def test_what_is_the_clients_fault_is_the_routes_to_answer() -> None:
+    scripted = Scripted(([], [RequestTimeout("slow client")]))
+    with pytest.raises(RequestTimeout):
+        scripted.ask()
+
+
+def test_the_target_has_its_own_prefix_authority_and_patience() -> None:
+    scripted = Scripted(([fine(), fine()], []))
+    scripted.ask(Request("GET", "/x", "y=z"))
+    kept = Request("GET", "/x")
+    kept.authority = b"public"
+    scripted.ask(kept)
+    assert scripted.pools[0].sent == [("/a/x?y=z", b"a", PATIENCE), ("/a/x", b"public", PATIENCE)]
+
+
+def test_the_total_counts_from_the_first_attempt() -> None:
+    scripted = Scripted(([], [fine()]), ([], [fine()]), total=7.0)
+    request = Request("GET", "/")
+    scripted.ask(request)
+    assert request.deadline == 107.0
+    assert scripted.pools[0].asked == [(2.0, 107.0)]
+    request = Request("GET", "/")
+    request.deadline = 101.0
+    scripted.ask(request)
+    assert request.deadline == 101.0
+
+
+def test_without_a_total_there_is_no_deadline() -> None:
+    scripted = Scripted(([], [fine()]))
+    request = Request("GET", "/")
+    scripted.ask(request)
+    assert request.deadline is None
+    assert scripted.pools[0].asked == [(2.0, None)]
+
+
+# The same over real connections.
+
+
+@asynccontextmanager
+async def over_loopback(ports: Sequence[int], patience: Patience, total: float = NEVER) -> AsyncIterator[Service]:
+    async with asyncio.TaskGroup() as tasks:
+        pools = [Pool("127.0.0.1", port, None, PoolOptions(10, 10, 60.0, 1000), tasks) for port in ports]
+        targets = [
+            (Target("http", f"127.0.0.1:{port}", b"svc", "", pool), 1) for port, pool in zip(ports, pools, strict=True)
+        ]
+        clock = asyncio.get_running_loop().time
+        try:
+            yield Service("svc", targets, 5.0, patience, total, clock)
+        finally:
+            for pool in pools:
+                pool.close()
+
+
+def asking(made: Service, request: Request) -> asyncio.Task[Response]:
+    async def ask() -> Response:
+        return await made.handle(request)
+
+    return asyncio.get_running_loop().create_task(ask())
+
+
+NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: Request("GET", "/"), 204),
+        (lambda: Request("DELETE", "/"), 204),
+        (lambda: Request("PUT", "/", body=Body(b"ab")), 204),
+        (lambda: Request("POST", "/"), 502),
+        (lambda: Request("PATCH", "/", body=Body(b"ab")), 502),
+    ],
+)
+def test_a_stale_connection_costs_an_idempotent_request_nothing(make: Callable[[], Request], expected: int) -> None:
+    async def main() -> None:
+        async with service() as target, over_loopback([target.port], PATIENCE) as made:
+            first = asking(made, Request("GET", "/"))
+            peer = await target.accept()
+            await peer.head()
+            peer.send(NO_CONTENT)
+            assert (await first).status == 204
+            second = asking(made, make())
+            await asyncio.sleep(0)  # it is under way over the kept connection
+            peer.reset()
+            if expected == 204:
+                other = await target.accept()
+                await other.head()
+                other.send(NO_CONTENT)
+            assert (await second).status == expected
+            assert target.accepted == (2 if expected == 204 else 1)
+
+    run(main)
+
+
+def test_a_target_that_refuses_is_passed_over() -> None:
+    async def main() -> None:
+        async with service() as gone:
+            pass
+        async with service() as target, over_loopback([gone.port, target.port], PATIENCE) as made:
+            asked = asking(made, Request("POST", "/", body=Body(b"ab")))
+            peer = await target.accept()
+            await peer.head()
+            peer.send(NO_CONTENT)
+            assert (await asked).status == 204
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("patience", "total", "expected"),
+    [(Patience(3.0, NEVER), NEVER, 3.0), (Patience(3.0, 9.0), 2.0, 2.0), (Patience(NEVER, NEVER), 4.0, 4.0)],
+)
+def test_a_service_that_does_not_answer_is_a_504_in_time(patience: Patience, total: float, expected: float) -> None:
+    async def main() -> None:
+        async with service() as target, over_loopback([target.port], patience, total) as made:
+            clock = asyncio.get_running_loop().time
+            begin = clock()
+            asked = asking(made, Request("GET", "/"))
+            peer = await target.accept()
+            assert (await asked).status == 504
+            assert expected - 0.1 < clock() - begin < expected + 1
+            await peer.head()
+            with suppress(ConnectionResetError):
+                assert await peer.rest() == b""
+
+    run_jumping(main)
+
+
+@pytest.mark.parametrize(("total", "expected"), [(NEVER, 5.0), (2.0, 2.0)])
+def test_an_answer_that_stalls_breaks_off_in_time(total: float, expected: float) -> None:
+    async def main() -> None:
+        async with service() as target, over_loopback([target.port], Patience(3.0, 5.0), total) as made:
+            clock = asyncio.get_running_loop().time
+            begin = clock()
+            asked = asking(made, Request("GET", "/"))
+            peer = await target.accept()
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab")
+            response = await asked
+            with pytest.raises(UpstreamTimeout):
+                await response.body.read(100)
+            assert expected - 0.1 < clock() - begin < expected + 1
+
+    run_jumping(main)
