@@ -237,9 +237,13 @@ def test_every_line_of_the_tour_shows_what_it_says(tmp_path: Path) -> None:
         demo.read_until("Ctrl-C ends it all.")
         tour = re.findall(r"^# (.+)\n(.+)$", demo.printed, re.MULTILINE)
         assert [shows for shows, _ in tour] == list(TOUR_SHOWS)
-        with ThreadPoolExecutor(len(tour)) as pool:
-            results = list(pool.map(in_shell, (line.replace("seconds=5", "seconds=1") for _, line in tour)))
-        for (shows, line), result in zip(tour, results, strict=True):
+        # Whose turn it is can be told only while nobody else asks the same service.
+        apart = [(shows, line) for shows, line in tour if shows == "two instances take turns"]
+        together = [(shows, line) for shows, line in tour if (shows, line) not in apart]
+        with ThreadPoolExecutor(len(together)) as pool:
+            results = list(pool.map(in_shell, (line.replace("seconds=5", "seconds=1") for _, line in together)))
+        results += [in_shell(line) for _, line in apart]
+        for (shows, line), result in zip(together + apart, results, strict=True):
             assert re.match(f"(.*\n)*?.*{TOUR_SHOWS[shows]}", result), f"{line} printed {result}"
         demo.popen.send_signal(signal.SIGINT)
         assert demo.finish()[0] == 0

@@ -44,8 +44,10 @@ class Headers:
     """The header fields of one message, in order, with the case that their names came with.
 
     `pairs` is the truth, for reading only; `index` maps each lower-case name to its first value, so that a lookup is
-    one step. Where no name stands twice, both have the same order, and can be walked side by side. Names given to the methods must be in lower case, which every caller knows at writing time;
-    names and values given to `set` and `add` are checked, so no policy can forge a header line by accident.
+    one step. Where no name stands twice, both have the same order, and can be walked side by side.
+
+    The methods that look up or remove take names in lower case, which every caller knows at writing time. Names and
+    values given to `set` and `add` are checked, so no policy can forge a header line by accident.
     """
 
     __slots__ = ("index", "pairs")

@@ -156,7 +156,7 @@ class Response:
     def problem(
         cls,
         status: int,
-        type: str,
+        type: str,  # noqa: A002 - RFC 9457's word
         title: str = "",
         detail: str = "",
         **extensions: str | int | list[str],

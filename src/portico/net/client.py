@@ -181,6 +181,8 @@ class H1Connection(ClientStream):
         """Read on to the head of the final answer, and pass interim ones on (RFC 9110 section 15.2)."""
         reader = self._reader
         if not data:
+            if self._stream.failure is not None:
+                raise self._stream.failure
             retryable = self.reused and request.method in _IDEMPOTENT and request.body.whole is not None
             raise UpstreamClosed("closed before an answer", source=Source.RESPONSE, retryable=retryable)
         interims = 0

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from portico.errors import ConnectFailed, Overloaded, Source, UpstreamTimeout
 from portico.net.client import ClientStream, Connections, H1Connection
-from portico.net.stream import Stream
+from portico.net.stream import Outbox, Stream
 
 _CONNECT_SOURCE: Final = Source.CONNECT
 
@@ -29,16 +29,23 @@ class Pool(Connections):
     The most recently used one is taken first, so that those not needed grow old and are closed.
     """
 
-    __slots__ = ("_closed", "_connections", "_host", "_idle", "_loop", "_options", "_port", "_ssl", "_tasks")
+    __slots__ = ("_closed", "_connections", "_host", "_idle", "_loop", "_options", "_outbox", "_port", "_ssl", "_tasks")
 
     def __init__(
-        self, host: str, port: int, tls: ssl.SSLContext | None, options: PoolOptions, tasks: asyncio.TaskGroup
+        self,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None,
+        options: PoolOptions,
+        tasks: asyncio.TaskGroup,
+        outbox: Outbox | None = None,
     ) -> None:
         self._host = host
         self._port = port
         self._ssl = tls
         self._options = options
         self._tasks = tasks
+        self._outbox = outbox
         self._loop = asyncio.get_running_loop()
         self._idle: list[H1Connection] = []
         self._connections = 0
@@ -69,7 +76,7 @@ class Pool(Connections):
         try:
             async with asyncio.timeout_at(when if deadline is None else min(when, deadline)):
                 _, stream = await self._loop.create_connection(
-                    lambda: Stream(self._loop), self._host, self._port, ssl=self._ssl
+                    lambda: Stream(self._loop, self._outbox), self._host, self._port, ssl=self._ssl
                 )
         except TimeoutError:
             self._connections -= 1

@@ -15,13 +15,14 @@ from portico.http.headers import Headers
 from portico.http.message import Client, Handler, Request, Response
 from portico.http.problem import PROBLEM_JSON, Problem
 from portico.http.target import EncodedSlashes, parse_host, parse_target
-from portico.net.stream import DeadlineExceeded, Stream
+from portico.net.stream import DeadlineExceeded, Outbox, Stream
 from portico.observe.exchange import Exchange, Outcome
 from portico.wire import h1
 from portico.wire.events import Data, End, RequestHead
 
 logger = logging.getLogger("portico.server")
 
+_ALLOW: Final = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _COMPLETE: Final = Outcome.COMPLETE  # a name of this module costs less than the attribute of an enum
 
 DISCARD_BYTES: Final = 256 * 1024
@@ -54,6 +55,7 @@ class Server:
         limits: ServerLimits,
         slashes: EncodedSlashes,
         tasks: asyncio.TaskGroup,
+        outbox: Outbox | None = None,
     ) -> None:
         self.handler = handler
         self.limits = limits
@@ -61,6 +63,7 @@ class Server:
         self.draining = False
         self.loop = asyncio.get_running_loop()
         self._tasks = tasks
+        self._outbox = Outbox(self.loop) if outbox is None else outbox
         self._connections: set[H1ServerConnection] = set()
         self._empty = asyncio.Event()
         self._date = b""
@@ -68,7 +71,7 @@ class Server:
 
     def protocol(self) -> Stream:
         """Return what the event loop talks to for one accepted connection."""
-        stream = Stream(self.loop)
+        stream = Stream(self.loop, self._outbox)
         stream.on_connected = self._connected
         return stream
 
@@ -193,7 +196,8 @@ class H1ServerConnection:
                     if not reader.done:
                         await self._discard_input()
                     break
-                stream.set_deadline(now + server.limits.keepalive_timeout)
+                limits = server.limits
+                stream.set_deadline(now + (limits.keepalive_timeout if reader.idle else limits.head_timeout))
         except RequestError as error:
             self._reject(error)
             await self._discard_input()
@@ -307,6 +311,7 @@ class H1ServerConnection:
             # The head is gone: a cut connection is the only way left to say that the content is not whole.
             exchange.error = f"{type(error).__name__}: {error}"
             self._end(Outcome.TRUNCATED if isinstance(error, PorticoError) else Outcome.CLIENT_LEFT)
+            stream.flush()
             stream.abort()
             raise ConnectionAbortedError("the answer was cut") from error
         finally:
@@ -362,7 +367,8 @@ class H1ServerConnection:
         self._exchange.status = error.status
         self._exchange.error = f"{error.type}: {error.detail}"
         self._end(Outcome.REJECTED)
-        self.refuse(Problem(error.status, error.type, detail=error.detail))
+        allow = _ALLOW if error.status == 405 else b""
+        self.refuse(Problem(error.status, error.type, detail=error.detail), allow)
 
     def refuse(self, problem: Problem, extra: bytes = b"") -> None:
         """Send `problem` as the last answer on this connection."""

@@ -15,6 +15,7 @@ from portico.config.schema import Route as RouteConfig
 from portico.config.values import Condition as ConditionConfig
 from portico.errors import ConfigError, PorticoError
 from portico.http.target import EncodedSlashes
+from portico.net.stream import Outbox
 from portico.policy.base import Component, Policy, RouteInfo, Stage
 from portico.policy.chain import Scoped, assemble, merge
 from portico.policy.registry import Registry
@@ -46,6 +47,7 @@ class Surroundings:
     registry: Registry
     leases: Leases
     tasks: asyncio.TaskGroup
+    outbox: Outbox
     clock: Callable[[], float]
 
 
@@ -63,7 +65,7 @@ def compile_config(config: Config, surroundings: Surroundings, revision: str = "
     """Compile `config`; raise CompileError, with all that is wrong, where it cannot be run."""
     lease = surroundings.leases.lease()
     try:
-        builder = ServiceBuilder(config, lease, surroundings.tasks, surroundings.clock)
+        builder = ServiceBuilder(config, lease, surroundings.tasks, surroundings.outbox, surroundings.clock)
         services = {name: builder.build(name, service) for name, service in config.services.items()}
         reachability = Reachability(tuple(services.values()), surroundings.tasks, surroundings.clock)
         findings = Findings()

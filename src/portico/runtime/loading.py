@@ -13,6 +13,7 @@ from portico.config.findings import Finding, Findings
 from portico.config.load import validate
 from portico.config.schema import Config
 from portico.errors import ConfigError
+from portico.net.stream import Outbox
 from portico.policy.registry import Registry
 from portico.runtime.compile import Compiled, CompileError, Surroundings, compile_config
 from portico.runtime.lint import lint
@@ -63,8 +64,8 @@ async def _try_out(config: Config, registry: Registry) -> tuple[Finding, ...]:
 @contextmanager
 def compiled(config: Config, registry: Registry, tasks: asyncio.TaskGroup) -> Iterator[Compiled]:
     """Compile `config` for a look at it, without a worker around it."""
-    clock = asyncio.get_running_loop().time
-    result = compile_config(config, Surroundings(registry, Leases(), tasks, clock))
+    loop = asyncio.get_running_loop()
+    result = compile_config(config, Surroundings(registry, Leases(), tasks, Outbox(loop), loop.time))
     try:
         yield result
     finally:

@@ -12,7 +12,7 @@ from portico.config.schema import Service as ServiceConfig
 from portico.config.schema import Target as TargetConfig
 from portico.net.client import Patience
 from portico.net.pool import Pool, PoolOptions
-from portico.net.stream import NEVER
+from portico.net.stream import NEVER, Outbox
 from portico.runtime.shared import Lease
 from portico.upstream.stack import Service, Target
 
@@ -26,6 +26,7 @@ class ServiceBuilder:
     config: Config
     lease: Lease
     tasks: asyncio.TaskGroup
+    outbox: Outbox
     clock: Callable[[], float]
 
     def build(self, name: str, service: ServiceConfig) -> Service:
@@ -48,7 +49,7 @@ class ServiceBuilder:
         )
         pool = self.lease.share(
             ("pool", target.scheme, target.host, target.port, options),
-            lambda: Pool(target.host, target.port, _tls(target.scheme), options, self.tasks),
+            lambda: Pool(target.host, target.port, _tls(target.scheme), options, self.tasks, self.outbox),
         )
         return Target(
             target.scheme,

@@ -25,6 +25,7 @@ import uvloop
 from portico.config.schema import Config
 from portico.http.target import EncodedSlashes
 from portico.net.server import Server, ServerLimits
+from portico.net.stream import Outbox
 from portico.runtime.compile import Surroundings, compile_config
 from portico.runtime.plugins import PluginSource, import_plugin, load_registry
 from portico.runtime.shared import Leases
@@ -62,10 +63,11 @@ async def serve(config: Config, plugins: Sequence[PluginSource], inherited: Inhe
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_reader(inherited.lifeline, stopping.set)
     async with asyncio.TaskGroup() as tasks:
-        surroundings = Surroundings(load_registry(plugins), Leases(), tasks, loop.time)
+        outbox = Outbox(loop)
+        surroundings = Surroundings(load_registry(plugins), Leases(), tasks, outbox, loop.time)
         runtime = compile_config(config, surroundings).runtime
         rules = EncodedSlashes(config.path.encoded_slashes)
-        server = Server(runtime.handle, _limits(config), rules, tasks)
+        server = Server(runtime.handle, _limits(config), rules, tasks, outbox)
         listeners = [await loop.create_server(server.protocol, sock=sock, backlog=4096) for sock in inherited.sockets]
         gc.collect()
         gc.freeze()  # what a load has built lives as long as its runtime: no collection need walk it

@@ -27,7 +27,7 @@ from portico.errors import (
     VersionNotSupported,
 )
 from portico.http.body import Trailers
-from portico.http.headers import Headers, Pair
+from portico.http.headers import Headers
 from portico.http.problem import reason
 from portico.wire.events import Data, End, RequestHead, ResponseHead
 
