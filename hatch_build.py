@@ -68,7 +68,10 @@ def _compile(root: Path) -> dict[str, str]:
     os.chdir(root / "src")
     try:
         paths = [f"portico/{name}.py" for name in COMPILED]
-        modules = mypycify(["--config-file", str(root / "pyproject.toml"), *paths], target_dir=str(work / "c"))
+        modules = mypycify(
+            ["--config-file", str(root / "pyproject.toml"), "--cache-dir", str(work / "cache"), *paths],
+            target_dir=str(work / "c"),
+        )
         command = build_ext(Distribution({"name": "portico", "ext_modules": modules}))
         command.build_lib = str(work / "lib")
         command.build_temp = str(work / "temp")

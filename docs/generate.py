@@ -22,8 +22,6 @@ from portico.policy.base import Component, Policy
 from portico.runtime.plugins import load_registry
 
 REFERENCE: Final = ROOT / "docs" / "reference"
-INTERNAL: Final = frozenset(("no-route", "wrong-method"))
-"""Endpoints that routes made at load end in, and none of a file."""
 
 _NOTICE = "<!-- Made from the code by `make docs`. Do not edit. -->"
 _TYPES = "The types are explained under [Values](configuration.md#values)."
@@ -32,7 +30,7 @@ _TYPES = "The types are explained under [Values](configuration.md#values)."
 def pages() -> dict[str, str]:
     """Return the text of each page of the reference, by file name."""
     registry = load_registry(())
-    endpoints = {name: kind for name, kind in registry.endpoints.items() if name not in INTERNAL}
+    endpoints = {name: kind for name, kind in registry.endpoints.items() if kind.in_file}
     made = {
         "configuration.md": _configuration(),
         "policies.md": _policies(registry.policies),

@@ -3,6 +3,7 @@
 Everything that the built-in policies use is here, and nothing else of Portico is theirs to import either.
 """
 
+from portico.config.addresses import LOCAL_NETWORKS, Cidr
 from portico.config.values import Duration, HeaderName, Secret, ServiceName, Size, StatusCode
 from portico.errors import BodyTooLarge, BodyTruncated, ConfigError, PorticoError, RequestError, UpstreamError
 from portico.http.body import Body
@@ -13,12 +14,16 @@ from portico.http.template import Template
 from portico.observe.exchange import Exchange, Outcome
 from portico.policy.base import Endpoint, Env, Policy, PolicyConfig, RouteInfo, Stage
 from portico.routing.matcher import ALLOWED_METHODS
+from portico.wire.h1 import HOP_BY_HOP
 
 __all__ = [
     "ALLOWED_METHODS",
+    "HOP_BY_HOP",
+    "LOCAL_NETWORKS",
     "Body",
     "BodyTooLarge",
     "BodyTruncated",
+    "Cidr",
     "Client",
     "ConfigError",
     "Duration",

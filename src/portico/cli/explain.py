@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
+from portico.config.schema import Config
 from portico.errors import PorticoError, RequestError
 from portico.http.headers import Headers
 from portico.http.message import Client, Request, Response
@@ -66,8 +67,7 @@ class _Recorder(Connections):
 def explain_request(loaded: Loaded, method: str, url: str, headers: Sequence[str], address: str) -> dict[str, Any]:
     """Return what becomes of a request, as plain data; raise BadRequest where it is none."""
     assert loaded.config is not None
-    slashes = EncodedSlashes(loaded.config.path.encoded_slashes)
-    request = _request(method, url, headers, address, slashes)
+    request = _request(method, url, headers, address, loaded.config)
     return asyncio.run(_explain(loaded, request))
 
 
@@ -85,7 +85,7 @@ async def _outcome(result: Compiled, request: Request) -> dict[str, Any]:
     response = await route.handle(request)
     return {
         "request": {"method": request.method, "host": request.host, "path": request.path, "query": request.query},
-        "candidates": [_candidate(verdict) for verdict in explanation.verdicts],
+        "candidates": [_candidate(each) for each in sorted(explanation.verdicts, key=lambda each: not each.near)],
         "route": {"name": route.name, "origin": route.origin, "captures": request.captures},
         "chain": [
             {
@@ -131,7 +131,7 @@ def _answer(response: Response) -> dict[str, Any]:
     }
 
 
-def _request(method: str, url: str, headers: Sequence[str], address: str, slashes: EncodedSlashes) -> Request:
+def _request(method: str, url: str, headers: Sequence[str], address: str, config: Config) -> Request:
     """Return the request that a client would have sent; raise BadRequest where the gateway would not take it."""
     if re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Z]+", method) is None:
         raise BadRequest(f"{method!r} is not a method")
@@ -157,13 +157,14 @@ def _request(method: str, url: str, headers: Sequence[str], address: str, slashe
                 fields.remove(b"host")
             fields.add(name.strip().encode(), value.strip().encode())
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        path, query, _ = parse_target(target.encode(), method, slashes)
+        path, query, _ = parse_target(target.encode(), method, EncodedSlashes(config.path.encoded_slashes))
         host, _ = parse_host(fields.get(b"host") or b"")
     except RequestError as error:
         raise BadRequest(f"the gateway would answer {error.status}: {error.detail}") from None
     except ValueError as error:
         raise BadRequest(str(error)) from None
-    client = Client(address, 0, parts.port or DEFAULT_PORTS[parts.scheme], parts.scheme)
+    port = parts.port or (url.startswith("/") and config.listen[0].address.port) or DEFAULT_PORTS[parts.scheme]
+    client = Client(address, 0, port, parts.scheme)
     return Request(method, path, query, fields, host=host, client=client, exchange=Exchange(0.0))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from contextlib import suppress
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
@@ -162,6 +162,12 @@ HttpUrl = Annotated[
     _as_text({"pattern": "^https?://"}, ["http://orders:8080/api"]),
 ]
 """Where a service is."""
+
+LOCAL_NETWORKS: Final[tuple[Network, ...]] = tuple(
+    ipaddress.ip_network(network)
+    for network in ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7", "fe80::/10")
+)
+"""Loopback, private (RFC 1918, RFC 4193) and link-local (RFC 4291) addresses."""
 
 Cidr = Annotated[Network, PlainValidator(parse_network), PlainSerializer(str), _as_text({}, ["10.0.0.0/8", "fd00::/8"])]
 """A range of addresses."""

@@ -6,12 +6,11 @@ what a route ends in) are given by the loader; they are marked NotInFile.
 
 from __future__ import annotations
 
-from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator
 
-from portico.config.addresses import Address, Cidr, HttpUrl, ListenAddress, Network, TargetAddress
+from portico.config.addresses import LOCAL_NETWORKS, Address, Cidr, HttpUrl, ListenAddress, TargetAddress
 from portico.config.forms import NotInFile, Off, OneOrMany, Shorthand, is_off
 from portico.config.values import (
     BadValue,
@@ -31,8 +30,6 @@ StageName = Literal["observe", "guard", "authenticate", "authorize", "limit", "c
 
 Positive = Annotated[Duration, Field(gt=0)]
 PositiveOrOff = Annotated[Positive | None, Off()]
-
-_PRIVATE = ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7")
 
 
 class Part(BaseModel):
@@ -237,10 +234,11 @@ class Limits(Part):
 
 
 class Health(Part):
-    """Who may ask how the gateway is."""
+    """Who is told by `/health` how each service is."""
 
-    allow: tuple[Cidr, ...] = tuple[Network, ...](map(ip_network, _PRIVATE))
-    """The networks that `/health` answers to; loopback and private ones unless given."""
+    allow: tuple[Cidr, ...] = LOCAL_NETWORKS
+    """The networks that are told of the services; everyone else is told the summary alone. Loopback, private and
+    link-local ones unless given."""
 
 
 class PathRules(Part):
@@ -248,15 +246,11 @@ class PathRules(Part):
 
     encoded_slashes: Literal["keep", "decode", "reject"] = "keep"
     """What `%2F` is: kept as it is, decoded to a slash, or refused with 400."""
-    merge_slashes: bool = True
-    """Whether `//` is read as `/`."""
 
 
 class Config(Part):
     """A whole configuration."""
 
-    name: Name = "portico"
-    """What this gateway is called."""
     listen: Annotated[tuple[Annotated[Listener, Shorthand("address")], ...], Field(min_length=1), OneOrMany()] = (
         Listener(address=Address("127.0.0.1", 8000)),
     )
@@ -274,8 +268,19 @@ class Config(Part):
     limits: Limits = Limits()
     """What a client may send."""
     health: Health = Health()
-    """Who may ask how the gateway is."""
+    """Who is told how each service is."""
     path: PathRules = PathRules()
     """How the path of a request is read."""
     shutdown_timeout: Duration = 30.0
     """How long requests under way may take to end when the gateway stops."""
+
+    @field_validator("listen")
+    @classmethod
+    def _each_address_once(cls, listen: tuple[Listener, ...]) -> tuple[Listener, ...]:
+        seen: set[Address] = set()
+        for address in (listener.address for listener in listen):
+            if address in seen:
+                raise BadValue(f"the address {address} is there twice", "keep one of them")
+            if address.port:  # port 0 is another one each time
+                seen.add(address)
+        return listen

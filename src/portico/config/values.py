@@ -192,10 +192,11 @@ HostPattern = Annotated[str, AfterValidator(_check_host_pattern), Field(examples
 """The name of a host, in lower case, or `*.` and the name of a domain."""
 
 PathText = Annotated[str, AfterValidator(_check_path), Field(examples=["/orders/**", "/orders/{id}"])]
-"""A pattern for paths, or `~` and a regular expression; what it means is for routing to say."""
+"""A pattern for paths, or `~` and a regular expression: see [path patterns](#path-patterns)."""
 
+# In code, only `get_secret_value()` returns the text.
 Secret = Annotated[SecretStr, Field(min_length=1)]
-"""A text that no repr, log, dump or message shows; `get_secret_value()` returns it."""
+"""A text that no log, dump or message shows."""
 
 
 # Conditions and references

@@ -14,18 +14,12 @@ routes:
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address
 
 import orjson
 
 from portico import __version__
-from portico.plugin import Endpoint, Env, Headers, PolicyConfig, Request, Response
-
-LOCAL = tuple(
-    ip_network(network)
-    for network in ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7", "fe80::/10")
-)
-"""Loopback and the private ranges (RFC 1918, RFC 4193)."""
+from portico.plugin import LOCAL_NETWORKS, Cidr, Endpoint, Env, Headers, PolicyConfig, Request, Response
 
 
 def _json(content: object) -> Response:
@@ -36,8 +30,8 @@ def _json(content: object) -> Response:
 class Health(PolicyConfig):
     """Who is told the state of the services."""
 
-    allow: tuple[IPv4Network | IPv6Network, ...] = LOCAL
-    """Addresses that are told of the services; everyone else is told the summary alone."""
+    allow: tuple[Cidr, ...] = LOCAL_NETWORKS
+    """The networks that are told of the services; everyone else is told the summary alone."""
 
 
 class HealthEndpoint(Endpoint[Health], name="health"):

@@ -9,6 +9,8 @@ from portico.plugin import ALLOWED_METHODS, Endpoint, PolicyConfig, Request, Res
 class NoRouteEndpoint(Endpoint[PolicyConfig], name="no-route"):
     """Nothing stands at this path (404, RFC 9110 section 15.5.5)."""
 
+    in_file = False
+
     async def handle(self, request: Request) -> Response:
         """Return the problem."""
         return Response.problem(404, "no-route", "Not found", "No route matches this request.")
@@ -16,6 +18,8 @@ class NoRouteEndpoint(Endpoint[PolicyConfig], name="no-route"):
 
 class WrongMethodEndpoint(Endpoint[PolicyConfig], name="wrong-method"):
     """The path exists under other methods, which `Allow` names (405, RFC 9110 section 15.5.6)."""
+
+    in_file = False
 
     async def handle(self, request: Request) -> Response:
         """Return the problem."""

@@ -10,16 +10,24 @@ routes:
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import quote
 
+from pydantic import AfterValidator
+
 from portico.plugin import ConfigError, Endpoint, Env, Headers, PolicyConfig, Request, Response, Template
+
+
+def _not_empty(to: str) -> str:
+    if not to.strip():
+        raise ValueError("this says nowhere to go; write a path or a URL")
+    return to
 
 
 class Redirect(PolicyConfig):
     """Where to, and how firmly."""
 
-    to: str
+    to: Annotated[str, AfterValidator(_not_empty)]
     """The new location: a path or a URL; `{{ captures.NAME }}` and the like are filled in."""
     status: Literal[301, 302, 303, 307, 308] = 302
     """302 and 307 for now, 301 and 308 for good; 307 and 308 keep the method, 303 makes it GET (RFC 9110 section
@@ -37,6 +45,7 @@ class RedirectEndpoint(Endpoint[Redirect], name="redirect"):
             self._to = Template(self.config.to, lambda value: quote(value, safe="!$&'()*+,;=:@/"))
         except ValueError as error:
             raise ConfigError(f"redirect: {error}") from None
+        env.route.check_captures(self._to.captures)
 
     async def handle(self, request: Request) -> Response:
         """Return the redirection."""

@@ -18,9 +18,10 @@ import html
 from typing import Any
 
 import orjson
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from portico.plugin import (
+    HOP_BY_HOP,
     ConfigError,
     Endpoint,
     Env,
@@ -31,6 +32,10 @@ from portico.plugin import (
     StatusCode,
     Template,
 )
+
+
+_WITHOUT_CONTENT = frozenset((204, 205, 304))
+_FRAMING = HOP_BY_HOP | {b"content-length"}
 
 
 class Respond(PolicyConfig):
@@ -46,13 +51,23 @@ class Respond(PolicyConfig):
     content_type: str | None = None
     """Its media type; `application/json` with `json`, otherwise `text/plain; charset=utf-8`."""
     headers: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
-    """Further headers."""
+    """Further headers; none of those that frame the answer, such as `Content-Length`."""
 
     @model_validator(mode="after")
     def _one_content(self) -> Respond:
         if self.body is not None and self.json_ is not None:
             raise ValueError("body and json exclude each other")
+        if self.status in _WITHOUT_CONTENT and (self.body or self.json_ is not None):
+            raise ValueError(f"an answer with status {self.status} has no body; leave it out, or take another status")
         return self
+
+    @field_validator("headers")
+    @classmethod
+    def _no_framing(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name in headers:
+            if name.lower().encode() in _FRAMING:
+                raise ValueError(f"{name} is for the gateway to say; leave it out")
+        return headers
 
 
 class RespondEndpoint(Endpoint[Respond], name="respond"):
@@ -74,6 +89,7 @@ class RespondEndpoint(Endpoint[Respond], name="respond"):
             raise ConfigError(f"respond: {error.object!r} has characters that no header can have") from None
         except ValueError as error:
             raise ConfigError(f"respond: {error}") from None
+        env.route.check_captures(self._template.captures)
         constant = self._template.constant
         self._content = None if constant is None else constant.encode()
 

@@ -18,7 +18,9 @@ to one connection (RFC 9110 section 7.6.1); `Host` is the target's own, and `X-F
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from urllib.parse import quote
+from itertools import takewhile
+from operator import eq
+from urllib.parse import quote, unquote
 
 from portico.plugin import (
     ConfigError,
@@ -29,6 +31,7 @@ from portico.plugin import (
     PolicyConfig,
     Request,
     Response,
+    RouteInfo,
     ServiceName,
     Template,
 )
@@ -59,7 +62,7 @@ class ServiceEndpoint(Endpoint[Service], name="service"):
         config = self.config
         self._service = env.service(config.service)
         self._clock = env.clock
-        self._path = _path_rewriter(config, env.route.paths)
+        self._path = _path_rewriter(config, env.route)
 
     def handler(self) -> Handler:
         """Return the service's own Handler where nothing changes on the way."""
@@ -85,12 +88,12 @@ class ServiceEndpoint(Endpoint[Service], name="service"):
         return f"service {self.config.service}"
 
 
-def _path_rewriter(config: Service, paths: tuple[str, ...]) -> Callable[[Request], str] | None:
+def _path_rewriter(config: Service, route: RouteInfo) -> Callable[[Request], str] | None:
     """Compile `strip_prefix` or `rewrite` into a function from the request to the path that the service sees."""
     if config.rewrite is not None:
         if config.strip_prefix is not None:
             raise ConfigError("strip_prefix and rewrite exclude each other; write the whole change as rewrite")
-        return _rewriter(config.rewrite, paths)
+        return _rewriter(config.rewrite, route)
     if config.strip_prefix is None:
         return None
     if not config.strip_prefix.startswith("/"):
@@ -98,6 +101,10 @@ def _path_rewriter(config: Service, paths: tuple[str, ...]) -> Callable[[Request
     prefix = config.strip_prefix.rstrip("/")
     if not prefix:
         raise ConfigError("strip_prefix of a slash alone takes nothing away; leave it out")
+    beginnings = [_beginning(path) for path in route.paths]
+    if not any(_lie_on_one_line(_segments(prefix), beginning) for beginning in beginnings):
+        begin = " or ".join(dict.fromkeys(f"/{'/'.join(beginning)}" for beginning in beginnings))
+        raise ConfigError(f"no path of the route begins with strip_prefix {prefix}; they begin with {begin}")
     return lambda request: strip(request.path, prefix)
 
 
@@ -110,7 +117,21 @@ def strip(path: str, prefix: str) -> str:
     return path
 
 
-def _rewriter(rewrite: str, paths: tuple[str, ...]) -> Callable[[Request], str]:
+def _segments(path: str) -> list[str]:
+    return [unquote(segment) for segment in path.split("/")[1:]]
+
+
+def _beginning(path: str) -> list[str]:
+    """Return the segments of a path pattern up to the first that is not literal; a regular expression has none."""
+    return list(takewhile(lambda segment: not set(segment) & set("*{"), _segments(path)))
+
+
+def _lie_on_one_line(one: list[str], other: list[str]) -> bool:
+    """Return whether one of two paths begins with the other."""
+    return all(map(eq, one, other))
+
+
+def _rewriter(rewrite: str, route: RouteInfo) -> Callable[[Request], str]:
     if not rewrite.startswith("/"):
         raise ConfigError(f"rewrite must begin with a slash: {rewrite!r}")
     with_rest = rewrite.endswith("/**")
@@ -118,9 +139,10 @@ def _rewriter(rewrite: str, paths: tuple[str, ...]) -> Callable[[Request], str]:
         template = Template(rewrite[:-3] if with_rest else rewrite, lambda value: quote(value, safe="!$&'()*+,;=:@"))
     except ValueError as error:
         raise ConfigError(f"rewrite: {error}") from None
+    route.check_captures(template.captures)
     if not with_rest:
         return template.fill
-    depths = {_depth_of_rest(path) for path in paths}
+    depths = {_depth_of_rest(path) for path in route.paths}
     if len(depths) != 1 or None in depths:
         raise ConfigError("rewrite ends with /** but not every path of the route ends with /** or /* at the same depth")
     depth = depths.pop()

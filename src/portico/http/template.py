@@ -15,16 +15,20 @@ Part = Callable[[Request], str]
 
 
 class Template:
-    """A text that is compiled once and filled in for each request.
+    """A text with places that are filled in for each request.
 
-    Places are `{{ method }}`, `path`, `query`, `host`, `client.address`, `captures.NAME`, `headers.NAME`; what a
-    request does not have is empty. Each value goes through `escape`, which must make it safe where the text will
-    stand. Raises ValueError for a place that is not known.
+    Places are `{{ method }}`, `{{ path }}`, `{{ query }}`, `{{ host }}`, `{{ client.address }}`, `{{ captures.NAME }}`
+    and `{{ headers.NAME }}`; what a request does not have is empty. Each value is made safe for where the text stands:
+    in a path, a URL, JSON or HTML.
     """
 
     __slots__ = ("_escape", "_parts", "constant")
 
     def __init__(self, text: str, escape: Callable[[str], str]) -> None:
+        """Compile `text`; raise ValueError for a place that is not known.
+
+        Each value goes through `escape`, which must make it safe where the text will stand.
+        """
         self._escape = escape
         self._parts: list[str | Part] = []
         at = 0

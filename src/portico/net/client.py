@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final, NamedTuple
+from typing import Final
 
 from mypy_extensions import mypyc_attr
 
@@ -27,11 +27,14 @@ _DROP_FROM_CLIENT: Final = h1.REQUEST_DROP | _CLIENT_FIELDS
 _IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
 
 
-class Patience(NamedTuple):
+class Patience:
     """How long to wait for a target, in seconds: for its first byte, then between bytes."""
 
-    first_byte: float
-    idle: float
+    __slots__ = ("first_byte", "idle")
+
+    def __init__(self, first_byte: float, idle: float) -> None:
+        self.first_byte = first_byte
+        self.idle = idle
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

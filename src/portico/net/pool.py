@@ -29,7 +29,21 @@ class Pool(Connections):
     The most recently used one is taken first, so that those not needed grow old and are closed.
     """
 
-    __slots__ = ("_closed", "_connections", "_host", "_idle", "_loop", "_options", "_outbox", "_port", "_ssl", "_tasks")
+    __slots__ = (
+        "_closed",
+        "_connections",
+        "_host",
+        "_idle",
+        "_loop",
+        "_idle_timeout",
+        "_max_connections",
+        "_max_head",
+        "_max_idle",
+        "_outbox",
+        "_port",
+        "_ssl",
+        "_tasks",
+    )
 
     def __init__(
         self,
@@ -43,7 +57,10 @@ class Pool(Connections):
         self._host = host
         self._port = port
         self._ssl = tls
-        self._options = options
+        self._max_connections = options.max_connections
+        self._max_idle = options.max_idle
+        self._idle_timeout = options.idle_timeout
+        self._max_head = options.max_head
         self._tasks = tasks
         self._outbox = outbox
         self._loop = asyncio.get_running_loop()
@@ -69,7 +86,7 @@ class Pool(Connections):
 
     async def connect(self, timeout: float, deadline: float | None) -> ClientStream:  # noqa: ASYNC109 - it is the seam
         """Open a connection within `timeout` seconds and before `deadline`; raise an UpstreamError."""
-        if self._connections >= self._options.max_connections:
+        if self._connections >= self._max_connections:
             raise Overloaded("all connections to the target are in use", source=_CONNECT_SOURCE)
         when = self._loop.time() + timeout
         self._connections += 1
@@ -87,7 +104,7 @@ class Pool(Connections):
         except BaseException:
             self._connections -= 1
             raise
-        connection = H1Connection(stream, self._loop, self._tasks, self._options.max_head, self)
+        connection = H1Connection(stream, self._loop, self._tasks, self._max_head, self)
         stream.on_lost = stream.on_expired = functools.partial(self._forget, connection)
         return connection
 
@@ -101,10 +118,10 @@ class Pool(Connections):
         assert isinstance(connection, H1Connection)
         if not reusable:
             self._connections -= 1
-        elif self._closed or len(self._idle) >= self._options.max_idle:
+        elif self._closed or len(self._idle) >= self._max_idle:
             self._drop(connection)
         else:
-            connection.stream.set_deadline(self._loop.time() + self._options.idle_timeout)
+            connection.stream.set_deadline(self._loop.time() + self._idle_timeout)
             self._idle.append(connection)
 
     def close(self) -> None:

@@ -172,9 +172,11 @@ class H1ServerConnection:
         try:
             stream.set_deadline(clock() + server.limits.head_timeout)
             while True:
-                head = None if reader.idle else reader.next_head()
+                if reader.idle and not server.draining:
+                    reader.receive(stream.take() or (b"" if stream.eof else await stream.arrival()))
+                head = reader.next_head()
                 if head is None:
-                    head = await self._next_head()
+                    head = await self._rest_of_head()
                     if head is None:
                         break
                 exchange = self._exchange = Exchange(clock())
@@ -203,7 +205,8 @@ class H1ServerConnection:
             await self._discard_input()
         except (ConnectionError, DeadlineExceeded):
             self._end(Outcome.CLIENT_LEFT)
-            stream.abort()  # a client that takes nothing would keep a closing connection, and its answer, for ever
+            if self._busy:
+                stream.abort()  # a client that takes nothing would keep a closing connection, and its answer, for ever
         except asyncio.CancelledError:
             self._end(Outcome.CLIENT_LEFT if stream.eof else Outcome.CANCELLED)
             stream.abort()
@@ -216,25 +219,20 @@ class H1ServerConnection:
             stream.close()
             server.forget(self)
 
-    async def _next_head(self) -> RequestHead | None:
-        """Wait for the next request's head; None where the client has no more, or idled for too long."""
+    async def _rest_of_head(self) -> RequestHead | None:
+        """Wait until a head is whole; None where the client has no more."""
         reader, stream, server = self._reader, self._stream, self._server
-        while True:
-            was_idle = reader.idle
-            if was_idle and server.draining:
-                return None
+        if not reader.ended:
+            stream.set_deadline(server.loop.time() + server.limits.head_timeout)
+        while not (reader.ended or (reader.idle and server.draining)):
             try:
-                data = stream.take() or (b"" if stream.eof else await stream.arrival())
+                reader.receive(stream.take() or (b"" if stream.eof else await stream.arrival()))
             except DeadlineExceeded:
-                if was_idle:
-                    return None
                 raise RequestTimeout("the request head did not come in time") from None
-            reader.receive(data)
             head = reader.next_head()
-            if head is not None or not data:
+            if head is not None:
                 return head
-            if was_idle:
-                stream.set_deadline(server.loop.time() + server.limits.head_timeout)
+        return None
 
     def _keep_alive(self, head: RequestHead, body: Body, left: int) -> bool:
         """Tell whether the connection goes on after this answer."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict
 
+from portico.config.nearest import one_of
+from portico.errors import ConfigError
 from portico.http.message import Handler, Request, Response
 
 
@@ -52,10 +55,19 @@ ConfigT = TypeVar("ConfigT", bound=PolicyConfig)
 
 
 class RouteInfo(NamedTuple):
-    """What a route's parts may know of it: its name, and its path patterns as written."""
+    """What a route's parts may know of it: its name, its path patterns as written, and what each of them captures."""
 
     name: str
     paths: tuple[str, ...]
+    captures: Mapping[str, frozenset[str]] = MappingProxyType({})
+
+    def check_captures(self, names: Iterable[str]) -> None:
+        """Raise ConfigError where one of the paths has no capture of such a name, which would leave its place empty."""
+        for name in sorted(names):
+            for path, known in self.captures.items():
+                if name not in known:
+                    has = f"only {one_of(sorted(known), 'and')}" if known else "none"
+                    raise ConfigError(f"{{{{ captures.{name} }}}} is no capture of the path {path}, which has {has}")
 
 
 class Env(Protocol):
@@ -152,6 +164,9 @@ class Policy(Component[ConfigT]):
 
 class Endpoint(Component[ConfigT]):
     """What a route ends in."""
+
+    in_file: ClassVar[bool] = True
+    """Whether a file may name it; otherwise only routes that are made at load end in it."""
 
     def handle(self, request: Request) -> Awaitable[Response]:
         """Answer `request`; an `async def` in subclasses."""

@@ -13,7 +13,7 @@ C = TypeVar("C", bound=Component[Any])
 
 
 class Registry:
-    """The policies and endpoints that a file may name."""
+    """The policies and endpoints that there are."""
 
     __slots__ = ("endpoints", "policies")
 
@@ -43,8 +43,8 @@ class Registry:
 
     @property
     def endpoint_kinds(self) -> dict[str, type[PolicyConfig]]:
-        """The config class of each endpoint."""
-        return {name: endpoint.config_class for name, endpoint in self.endpoints.items()}
+        """The config class of each endpoint that a file may name."""
+        return {name: endpoint.config_class for name, endpoint in self.endpoints.items() if endpoint.in_file}
 
 
 def _put(known: dict[str, type[C]], item: type[C]) -> None:

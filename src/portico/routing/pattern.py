@@ -11,7 +11,7 @@
 `*.example.com`               any host below example.com, however deep, but not example.com itself; `*` is any host
 ============================  =====================================================================================
 
-Patterns are brought to the normal form of `portico.http.target`, as paths are; characters beyond ASCII may stand in
+Patterns are brought to the same normal form as the paths of requests; characters beyond ASCII may stand in
 them and are percent-encoded. Regular expressions are taken as they are: they see normal paths, and one that backtracks
 without bound will do so on a hostile one. The asterisk of `OPTIONS *` is no path: only they can take it.
 """
@@ -90,6 +90,11 @@ class PathPattern:
         if self.tail or self.regex is not None or any("*" in segment for segment in self.shape):
             return None
         return "/" + "/".join(self.shape)
+
+    @property
+    def capture_names(self) -> frozenset[str]:
+        """The names of what is captured."""
+        return frozenset(dict(self.names) if self.regex is None else self.regex.groupindex)
 
     @property
     def specificity(self) -> Specificity:

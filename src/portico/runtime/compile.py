@@ -21,7 +21,7 @@ from portico.policy.chain import Scoped, assemble, merge
 from portico.policy.registry import Registry
 from portico.routing.entry import Absent, Condition, Entry, Equals, Matches, Part, Present
 from portico.routing.matcher import Matcher
-from portico.routing.pattern import parse_host_pattern, parse_path
+from portico.routing.pattern import ANY_PATH, PathPattern, PatternError, parse_host_pattern, parse_path
 from portico.runtime.env import RouteEnv
 from portico.runtime.runtime import Route, Runtime
 from portico.runtime.services import ServiceBuilder
@@ -30,6 +30,9 @@ from portico.upstream.health import Reachability
 
 BUILT_IN: Final = "built in"
 """The origin of what no file has written."""
+
+_BUILT_IN_NAME: Final = "portico:{}"
+"""The name of a built-in route; no file can give it, as a name has no colon."""
 
 
 class CompileError(PorticoError):
@@ -82,7 +85,7 @@ def compile_config(config: Config, surroundings: Surroundings, revision: str = "
             if (entry := routes.entry(route, order)) is not None
         ]
         no_route, wrong_method = (
-            routes.route(_built_in(kind, ("/**",), kind, {}, surroundings.registry))
+            routes.route(_built_in(kind, (ANY_PATH.text,), kind, {}, surroundings.registry), {})
             for kind in ("no-route", "wrong-method")
         )
     except BaseException:
@@ -108,9 +111,9 @@ def _built_in_routes(config: Config, registry: Registry) -> list[RouteConfig]:
 
 def _built_in(name: str, path: tuple[str, ...], kind: str, body: Mapping[str, Any], registry: Registry) -> RouteConfig:
     config = registry.endpoints[kind].config_class(**body)
-    return RouteConfig(
-        name=name, path=path, endpoint=EndpointUse(kind=kind, config=config, origin=BUILT_IN), origin=BUILT_IN
-    )
+    end = EndpointUse(kind=kind, config=config, origin=BUILT_IN)
+    route = RouteConfig(path=path, endpoint=end, origin=BUILT_IN)
+    return route.model_copy(update={"name": _BUILT_IN_NAME.format(name)})
 
 
 class _Routes:
@@ -128,12 +131,15 @@ class _Routes:
 
     def entry(self, config: RouteConfig, order: int) -> Entry[Route] | None:
         """Compile one route and what it asks of a request; None where that cannot be understood."""
-        route = self.route(config)
+        patterns = self._patterns(config)
+        route = self.route(config, patterns)
+        if len(patterns) < len(set(config.path)):
+            return None
         try:
             return Entry(
                 payload=route,
                 order=order,
-                paths=tuple(parse_path(path, self._slashes) for path in config.path),
+                paths=tuple(patterns[path] for path in config.path),
                 hosts=tuple(parse_host_pattern(host) for host in config.hosts),
                 methods=frozenset(config.methods) or None,
                 conditions=(
@@ -147,9 +153,20 @@ class _Routes:
             self._error(config.origin, f"route {config.name}: {error}")
             return None
 
-    def route(self, config: RouteConfig) -> Route:
+    def _patterns(self, config: RouteConfig) -> dict[str, PathPattern]:
+        """Return the pattern of each path, without those that cannot be understood."""
+        patterns = {}
+        for path in config.path:
+            try:
+                patterns[path] = parse_path(path, self._slashes)
+            except PatternError as error:
+                self._error(config.origin, f"route {config.name}: {error}")
+        return patterns
+
+    def route(self, config: RouteConfig, patterns: Mapping[str, PathPattern]) -> Route:
         """Compile one route: its chain of policies and its endpoint."""
-        env = self._env(RouteInfo(config.name, config.path))
+        captures = {path: pattern.capture_names for path, pattern in patterns.items()}
+        env = self._env(RouteInfo(config.name, config.path, captures))
         scoped = self._chain(config)
         endpoint = self._registry.endpoints[config.endpoint.kind](config.endpoint.config)
         ready = self._set_up(endpoint, env, config.endpoint.origin)

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from portico.config.findings import Findings
+from portico.config.nearest import did_you_mean
 from portico.config.schema import Config
+from portico.net.server import REFUSED_METHODS
 from portico.policy.base import Stage
 from portico.routing.entry import Entry
 from portico.routing.shadow import find_shadows
 from portico.runtime.compile import BUILT_IN, Compiled, place_of
 from portico.runtime.runtime import Route
+
+
+METHODS: Final = frozenset(
+    (
+        *("ACL", "BIND", "CHECKOUT", "COPY", "DELETE", "GET", "HEAD", "LINK", "LOCK", "M-SEARCH", "MERGE", "MKACTIVITY"),
+        *("MKCALENDAR", "MKCOL", "MOVE", "NOTIFY", "OPTIONS", "PATCH", "POST", "PROPFIND", "PROPPATCH", "PURGE", "PUT"),
+        *("QUERY", "REBIND", "REPORT", "SEARCH", "SOURCE", "SUBSCRIBE", "UNBIND", "UNLINK", "UNLOCK", "UNSUBSCRIBE"),
+    )
+)
+"""The methods that reach a route: those of the HTTP parser, without those that the server refuses."""
 
 
 def lint(config: Config, compiled: Compiled, findings: Findings) -> None:
@@ -19,6 +32,7 @@ def lint(config: Config, compiled: Compiled, findings: Findings) -> None:
     _unused_services(config, compiled.used_services, findings)
     _no_timeouts(config, findings)
     _open_routes(config, compiled.entries, findings)
+    _strange_methods(config, findings)
 
 
 def _shadowed_routes(entries: Sequence[Entry[Route]], findings: Findings) -> None:
@@ -68,3 +82,12 @@ def _open_routes(config: Config, entries: Sequence[Entry[Route]], findings: Find
 def _authentication(route: Route) -> str:
     """Return the name of the policy that asks who is calling; empty where there is none."""
     return next((scoped.use.name for scoped in route.policies if scoped.stage is Stage.AUTHENTICATE), "")
+
+
+def _strange_methods(config: Config, findings: Findings) -> None:
+    for route in config.routes:
+        for method in route.methods:
+            if method not in METHODS:
+                status = 405 if method in REFUSED_METHODS else 501
+                message = f"route {route.name} never sees the method {method}, which the gateway answers {status}"
+                findings.warning(place_of(route.origin), message, did_you_mean(method, METHODS) or "leave it out")

@@ -1,17 +1,17 @@
 """HTTP/1.1 and 1.0 (RFC 9112): heads, framing, and what may be said next on a connection. Both roles.
 
 llhttp (through httptools) is used as a tokenizer of heads and nothing else. It is given one complete head at a time,
-in a parser of its own, and this file decides where the head ends, how long the body is, and what the next byte means.
+in a parser that holds nothing of another message, and this file decides where the head ends, how long the body is, and
+what the next byte means.
 
 Reading goes `receive(bytes)`, then `next_head()` once and `next_content()` until the content's end; each returns None
-where it needs more bytes. Writing is a function from a message to bytes. After both sides are done, `next_message()`
-starts over.
+where it needs more bytes. Writing is a function from a message to bytes.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 import httptools
 
@@ -76,22 +76,21 @@ CHUNKED: Final = 2
 UNTIL_CLOSE: Final = 3
 
 
-class _Fields(Headers):
-    """The fields of one head, which llhttp calls back; they are handed on as the message's Headers."""
+class _HeadReceiver:
+    """What llhttp calls back for one head after the other."""
 
-    __slots__ = ("url",)
+    __slots__ = ("headers", "url")
 
     def __init__(self) -> None:
-        super().__init__()
         self.url = b""
+        self.headers = Headers()
 
     def on_url(self, url: bytes) -> None:
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         value = value.rstrip()  # llhttp leaves the optional white space behind a value (RFC 9110 section 5.5)
-        self.pairs.append((name, value))
-        self.index.setdefault(name.lower(), value)
+        self.headers.put_parsed(name, value)
 
 
 class Reader:
@@ -120,6 +119,11 @@ class Reader:
             self._buffer += data
         else:
             self._buffer = data
+
+    @property
+    def ended(self) -> bool:
+        """True where the other side has sent all that it will."""
+        return self._eof
 
     @property
     def pending(self) -> bytes:
@@ -293,11 +297,13 @@ class Reader:
 class RequestReader(Reader):
     """The incoming half of a server's connection."""
 
-    __slots__ = ("_empty", "target_limit")
+    __slots__ = ("_empty", "_parser", "_receiver", "target_limit")
 
     def __init__(self, limit: int, max_fields: int, target_limit: int) -> None:
         super().__init__(limit, max_fields)
         self.target_limit = target_limit
+        self._receiver = _HeadReceiver()
+        self._parser: Any = None
         self._empty = 0
 
     def _too_large(self) -> PorticoError:
@@ -321,8 +327,12 @@ class RequestReader(Reader):
                 raise MalformedRequest("the request head is cut off")
             return None
         self._empty = 0
-        headers = _Fields()
-        parser = httptools.HttpRequestParser(headers)
+        headers = self._receiver.headers = Headers()
+        self._receiver.url = b""
+        parser = self._parser
+        if parser is None:
+            parser = httptools.HttpRequestParser(self._receiver)
+        self._parser = None
         try:
             parser.feed_data(head)
         except httptools.HttpParserUpgrade:
@@ -334,7 +344,7 @@ class RequestReader(Reader):
         except httptools.HttpParserError as error:
             raise self._refusal(head) from error
         method: bytes = parser.get_method()
-        target = headers.url
+        target = self._receiver.url
         # The request line is exactly "method SP target SP HTTP/1.x": no other version, no doubled space.
         version_at = len(method) + len(target) + 1
         version = head[version_at : version_at + 11]
@@ -354,6 +364,8 @@ class RequestReader(Reader):
             length = 0
             self._framing = NONE
             self.done = True
+            if b"upgrade" not in index and b"connection" not in index:
+                self._parser = parser  # nothing is left open in it: it is as good as new
         return RequestHead(
             _METHODS.get(method) or method.decode("ascii"),
             target,
@@ -421,8 +433,9 @@ class ResponseReader(Reader):
         head = self._take_head()
         if head is None:
             return None
-        headers = _Fields()
-        parser = httptools.HttpResponseParser(headers)
+        receiver = _HeadReceiver()
+        headers = receiver.headers
+        parser = httptools.HttpResponseParser(receiver)
         try:
             parser.feed_data(head)
         except httptools.HttpParserUpgrade:
