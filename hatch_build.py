@@ -21,6 +21,7 @@ COMPILED = (
     "http/message",
     "http/target",
     "wire/events",
+    "wire/framing",
     "wire/h1",
     "routing/trie",
     "routing/matcher",

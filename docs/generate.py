@@ -14,7 +14,7 @@ import typer
 from docs.problems import problem_types
 from docs.source import ROOT, class_doc, markdown, module_doc, value_docs
 from docs.tables import Models, table, value_kinds
-from portico.cli.main import app
+from portico.cli.commands import app
 from portico.config.json_schema import json_schema
 from portico.config.schema import Config, PolicyUse
 from portico.http.problem import Problem
@@ -126,7 +126,7 @@ def _errors() -> Iterator[str]:
 
 
 def _command_line() -> Iterator[str]:
-    yield from ("# The command line", _NOTICE, module_doc("cli/main.py"))
+    yield from ("# The command line", _NOTICE, module_doc("cli/commands.py"))
     group: Any = typer.main.get_command(app)
     yield f"`portico --help` lists the commands. `python -m {group.name}` does the same as `{group.name}`."
     for name, command in group.commands.items():

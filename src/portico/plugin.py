@@ -7,14 +7,13 @@ from portico.config.addresses import LOCAL_NETWORKS, Cidr
 from portico.config.values import Duration, HeaderName, Secret, ServiceName, Size, StatusCode
 from portico.errors import BodyTooLarge, BodyTruncated, ConfigError, PorticoError, RequestError, UpstreamError
 from portico.http.body import Body
-from portico.http.headers import HeaderBlock, Headers
+from portico.http.headers import HOP_BY_HOP, HeaderBlock, Headers
 from portico.http.message import Client, Handler, Key, Request, Response
 from portico.http.problem import Problem
 from portico.http.template import Template
 from portico.observe.exchange import Exchange, Outcome
 from portico.policy.base import Endpoint, Env, Policy, PolicyConfig, RouteInfo, Stage
 from portico.routing.matcher import ALLOWED_METHODS
-from portico.wire.h1 import HOP_BY_HOP
 
 __all__ = [
     "ALLOWED_METHODS",

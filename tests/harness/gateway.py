@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 from typer.testing import CliRunner
 
-from portico.cli.main import app
+from portico.cli.commands import app
 
 T = TypeVar("T")
 

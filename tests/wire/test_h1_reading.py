@@ -21,7 +21,8 @@ from portico.errors import (
     VersionNotSupported,
 )
 from portico.wire.events import Data, RequestHead, ResponseHead
-from portico.wire.h1 import MAX_CHUNK_LINE, MAX_TRAILERS, RequestReader, ResponseReader
+from portico.wire.framing import MAX_CHUNK_LINE, MAX_TRAILERS
+from portico.wire.h1 import RequestReader, ResponseReader
 
 HEAD_LIMIT = 512
 MAX_FIELDS = 8

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portico.http.headers import Headers
+from portico.http.headers import HOP_BY_HOP, Headers
 from portico.wire import h1
 from portico.wire.events import Data
 
@@ -58,7 +58,7 @@ def test_a_response_is_written_for_the_client() -> None:
     assert sorted(lines[4:]) == [b"Content-Length: 7", b"Date: c"]
 
 
-@pytest.mark.parametrize("name", sorted(h1.HOP_BY_HOP))
+@pytest.mark.parametrize("name", sorted(HOP_BY_HOP))
 def test_fields_of_one_connection_never_pass(name: bytes) -> None:
     for spelling in (name, name.title(), name.upper()):
         assert request((spelling, b"x"), (b"A", b"b")) == [b"GET /p HTTP/1.1", b"Host: svc:80", b"A: b"]
@@ -170,7 +170,7 @@ def test_the_reason_is_the_standard_one() -> None:
 
 @given(CONTENT, st.lists(st.tuples(TOKEN, VALUE), max_size=4), st.sampled_from([1, 7, 1000]))
 def test_chunks_come_back_as_they_were(pieces: list[bytes], trailers: list[tuple[bytes, bytes]], size: int) -> None:
-    trailers = [(name, value) for name, value in trailers if name.lower() not in h1.HOP_BY_HOP | FRAMING]
+    trailers = [(name, value) for name, value in trailers if name.lower() not in HOP_BY_HOP | FRAMING]
     wire = b"".join(map(h1.chunk, pieces)) + h1.last_chunk(trailers)
     reader = h1.ResponseReader(1000, 10)
     reader.receive(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -207,7 +207,7 @@ def _wire_content(pieces: list[bytes], *, chunked: bool) -> bytes:
 
 
 def _plain(fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    return [(name, value) for name, value in fields if name.lower() not in h1.HOP_BY_HOP | FRAMING]
+    return [(name, value) for name, value in fields if name.lower() not in HOP_BY_HOP | FRAMING]
 
 
 @settings(max_examples=200)

@@ -1,189 +1,24 @@
-"""The command line: what each command takes, and its exit code. 0 is well, 1 is a finding, 2 is a wrong call."""
+"""The entry of `portico`. It imports little, so that Ctrl-C is in its hands before the rest is imported."""
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import platform
+import signal
 import sys
-from collections.abc import Sized
-from importlib import metadata, resources
-from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from portico import __version__
-from portico.cli import explain as explaining
-from portico.cli import platform_demo
-from portico.config.findings import Severity, report
-from portico.config.json_schema import json_schema
-from portico.errors import PorticoError
-from portico.runtime.loading import Loaded, load
-from portico.runtime.plugins import load_registry
-from portico.runtime.worker import pack
-from portico.supervisor import CannotStart, Plan, Supervisor
-
-app = typer.Typer(
-    name="portico",
-    help="An API gateway: one YAML file, one command, policies as small typed Python classes.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-File = Annotated[Path, typer.Argument(metavar="FILE", help="The configuration, a YAML file.")]
-
-
-def _load(file: Path) -> Loaded:
-    """Load `file`, tell what was found on stderr, and exit with 1 where it cannot be run."""
-    loaded = load(file)
-    sys.stderr.write(report(loaded.findings))
-    if loaded.config is None:
-        errors = sum(finding.severity is Severity.ERROR for finding in loaded.findings)
-        if errors > 1:
-            sys.stderr.write(f"{file}: {errors} errors\n")
-        raise typer.Exit(1)
-    return loaded
-
-
-@app.command()
-def run(file: File) -> None:
-    """Run the gateway that FILE describes, until SIGTERM or Ctrl-C.
-
-    FILE is checked first, as `portico check` does; with an error in it nothing is started. SIGTERM and Ctrl-C let the
-    requests under way come to their end, for as long as `shutdown_timeout` allows; a second one ends at once.
-    """
-    loaded = _load(file)
-    assert loaded.config is not None
-    config = loaded.config
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    workers = len(os.sched_getaffinity(0)) if config.workers == "auto" else config.workers
-    plan = Plan(
-        addresses=[(listener.address.host, listener.address.port) for listener in config.listen],
-        workers=workers,
-        snapshot=pack(config, loaded.plugins),
-        drain_timeout=config.shutdown_timeout,
-    )
-    del loaded
-    try:
-        code = Supervisor(plan).run()
-    except CannotStart as error:
-        sys.stderr.write(f"{file}: {error}\n")
-        code = 1
-    raise typer.Exit(code)
-
-
-@app.command()
-def check(file: File) -> None:
-    """Tell everything that is wrong with FILE, as `file:line:column: message`, and what is odd, as warnings.
-
-    Exits with 1 where the gateway would not run it. Nothing is started and no service is asked.
-    """
-    loaded = _load(file)
-    assert loaded.config is not None
-    content = [_counted(loaded.config.routes, "route"), _counted(loaded.config.services, "service")]
-    if loaded.findings:
-        content.append(_counted(loaded.findings, "warning"))
-    typer.echo(f"{file}: ok, {', '.join(content)}")
-
-
-def _counted(items: Sized, noun: str) -> str:
-    """Return how many there are: `1 route`, `2 routes`."""
-    return f"{len(items)} {noun}" + ("s" if len(items) != 1 else "")
-
-
-@app.command()
-def explain(
-    file: File,
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="GET, POST, ...")],
-    url: Annotated[str, typer.Argument(metavar="URL", help="A URL, or a path: /api/v1/orders/7?full=1")],
-    header: Annotated[
-        list[str] | None, typer.Option("-H", "--header", metavar="'NAME: VALUE'", help="A request header; repeatable.")
-    ] = None,
-    address: Annotated[str, typer.Option("--from", metavar="ADDRESS", help="The client's address.")] = "127.0.0.1",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Tell what becomes of one request: each route and why it lost, the winner, its policies in running order with
-    their origins, and what the service would be sent. Nothing is sent.
-    """
-    loaded = _load(file)
-    try:
-        outcome = explaining.explain_request(loaded, method.upper(), url, header or [], address)
-    except explaining.BadRequest as error:
-        sys.stderr.write(f"{error}\n")
-        raise typer.Exit(1) from None
-    typer.echo(json.dumps(outcome, indent=2) if as_json else explaining.as_text(outcome), nl=as_json)
-
-
-@app.command()
-def demo(
-    port: Annotated[int, typer.Option(help="Where the gateway listens.")] = platform_demo.PORT,
-    services_from: Annotated[
-        int, typer.Option(metavar="PORT", help="The services listen on ports above this one.")
-    ] = platform_demo.SERVICES_FROM,
-) -> None:
-    """Run the example platform: five services as real processes, and the gateway in front of them. Ctrl-C ends it all.
-
-    It prints curl lines to try.
-    """
-    try:
-        code = platform_demo.run_demo(port=port, services_from=services_from)
-    except platform_demo.DemoFailed as error:
-        sys.stderr.write(f"{error}\n")
-        code = 1
-    raise typer.Exit(code)
-
-
-@app.command()
-def init(
-    file: Annotated[Path, typer.Argument(metavar="[FILE]", help="The file to write.")] = Path("portico.yaml"),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
-) -> None:
-    """Write a commented configuration to start from."""
-    starter = resources.files("portico.cli").joinpath("starter.yaml").read_text("utf-8")
-    try:
-        with file.open("w" if force else "x", encoding="utf-8") as target:
-            target.write(starter)
-    except FileExistsError:
-        sys.stderr.write(f"{file} exists already; --force overwrites it\n")
-        raise typer.Exit(1) from None
-    except OSError as error:
-        sys.stderr.write(f"{file} cannot be written: {error.strerror}\n")
-        raise typer.Exit(1) from None
-    typer.echo(f"wrote {file}; next: portico check {file}, then portico run {file}")
-
-
-@app.command()
-def schema(
-    file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="A configuration whose plugins are to be in the schema.")
-    ] = None,
-) -> None:
-    """Print the JSON Schema of the file, for editors; the YAML language server takes it by a first line such as
-    `# yaml-language-server: $schema=portico.schema.json`.
-    """
-    if file is None:
-        registry = load_registry(())
-    else:
-        registry = _load(file).registry
-    document = json_schema(registry.policy_kinds, registry.endpoint_kinds)
-    typer.echo(json.dumps(document, indent=2))
-
-
-@app.command()
-def version() -> None:
-    """Print the versions of Portico and of what it runs on."""
-    python = f"{platform.python_implementation()} {platform.python_version()}"
-    libraries = ", ".join(f"{name} {metadata.version(name)}" for name in ("uvloop", "httptools", "pydantic"))
-    typer.echo(f"portico {__version__} ({python}, {libraries})")
+INTERRUPTED = 130
+"""The exit code that shells know an interrupted command by."""
 
 
 def main() -> int:
     """Run the command line and return its exit code."""
+    # A KeyboardInterrupt would show a trace, or be lost in a callback of the import system. Until a command has started
+    # something, and takes over the signal, there is nothing to put in order.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    from portico.cli.commands import app
+    from portico.errors import PorticoError
+
     try:
         app(prog_name="portico")
     except PorticoError as error:

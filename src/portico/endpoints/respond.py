@@ -33,7 +33,6 @@ from portico.plugin import (
     Template,
 )
 
-
 _WITHOUT_CONTENT = frozenset((204, 205, 304))
 _FRAMING = HOP_BY_HOP | {b"content-length"}
 

@@ -98,7 +98,7 @@ def _path_rewriter(config: Service, route: RouteInfo) -> Callable[[Request], str
         return None
     if not config.strip_prefix.startswith("/"):
         raise ConfigError(f"strip_prefix must begin with a slash: {config.strip_prefix!r}")
-    prefix = config.strip_prefix.rstrip("/")
+    prefix = quote(config.strip_prefix.rstrip("/"), safe="/%!$&'()*+,;=:@")  # as a request's path has it
     if not prefix:
         raise ConfigError("strip_prefix of a slash alone takes nothing away; leave it out")
     beginnings = [_beginning(path) for path in route.paths]

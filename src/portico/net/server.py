@@ -165,41 +165,11 @@ class H1ServerConnection:
             self.cancel()
 
     async def _serve(self) -> None:
-        """Serve one request after the other, until one side has no more or something is wrong."""
-        server, stream, reader = self._server, self._stream, self._reader
-        clock = server.loop.time
-        left = server.limits.requests_per_connection
+        """Serve the connection to its end; what ends it early is dealt with here."""
+        server, stream = self._server, self._stream
         try:
-            stream.set_deadline(clock() + server.limits.head_timeout)
-            while True:
-                if reader.idle and not server.draining:
-                    reader.receive(stream.take() or (b"" if stream.eof else await stream.arrival()))
-                head = reader.next_head()
-                if head is None:
-                    head = await self._rest_of_head()
-                    if head is None:
-                        break
-                exchange = self._exchange = Exchange(clock())
-                request = self._request(head, exchange)
-                left -= 1
-                self._busy = True
-                response = await server.handler(request)
-                keep_alive = self._keep_alive(head, response.body, left)
-                if response.body.whole is not None:
-                    self._send_whole(head, response, exchange, keep_alive)
-                else:
-                    await self._send_stream(head, response, exchange, keep_alive=keep_alive)
-                if stream.congested:
-                    await self._drain()
-                now = clock()
-                exchange.end(_COMPLETE, now)
-                self._busy = False
-                if not keep_alive:
-                    if not reader.done:
-                        await self._discard_input()
-                    break
-                limits = server.limits
-                stream.set_deadline(now + (limits.keepalive_timeout if reader.idle else limits.head_timeout))
+            stream.set_deadline(server.loop.time() + server.limits.head_timeout)
+            await self._exchanges()
         except RequestError as error:
             self._reject(error)
             await self._discard_input()
@@ -218,6 +188,40 @@ class H1ServerConnection:
         finally:
             stream.close()
             server.forget(self)
+
+    async def _exchanges(self) -> None:
+        """Answer one request after the other, until one side has no more."""
+        server, stream, reader = self._server, self._stream, self._reader
+        clock, limits = server.loop.time, server.limits
+        left = limits.requests_per_connection
+        while True:
+            if reader.idle and not server.draining:
+                reader.receive(stream.take() or (b"" if stream.eof else await stream.arrival()))
+            head = reader.next_head()
+            if head is None:
+                head = await self._rest_of_head()
+                if head is None:
+                    break
+            exchange = self._exchange = Exchange(clock())
+            request = self._request(head, exchange)
+            left -= 1
+            self._busy = True
+            response = await server.handler(request)
+            keep_alive = self._keep_alive(head, response.body, left)
+            if response.body.whole is not None:
+                self._send_whole(head, response, exchange, keep_alive)
+            else:
+                await self._send_stream(head, response, exchange, keep_alive=keep_alive)
+            if stream.congested:
+                await self._drain()
+            now = clock()
+            exchange.end(_COMPLETE, now)
+            self._busy = False
+            if not keep_alive:
+                if not reader.done:
+                    await self._discard_input()
+                break
+            stream.set_deadline(now + (limits.keepalive_timeout if reader.idle else limits.head_timeout))
 
     async def _rest_of_head(self) -> RequestHead | None:
         """Wait until a head is whole; None where the client has no more."""
