@@ -27,12 +27,12 @@ test: $(STAMP) ## Run the whole test suite.
 check: lint types layers docs-check test ## Everything that has to be green.
 
 format: $(STAMP) ## Format the code.
-	$(BIN)/ruff check --fix --quiet src tests bench examples hatch_build.py || true
-	$(BIN)/ruff format src tests bench examples hatch_build.py
+	$(BIN)/ruff check --fix --quiet src tests bench docs examples hatch_build.py || true
+	$(BIN)/ruff format src tests bench docs examples hatch_build.py
 
 lint: $(STAMP) ## Style and formatting.
-	$(BIN)/ruff check src tests bench examples hatch_build.py
-	$(BIN)/ruff format --check src tests bench examples hatch_build.py
+	$(BIN)/ruff check src tests bench docs examples hatch_build.py
+	$(BIN)/ruff format --check src tests bench docs examples hatch_build.py
 
 types: $(STAMP) ## mypy, strict, over src.
 	$(BIN)/mypy

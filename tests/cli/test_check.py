@@ -10,7 +10,7 @@ from tests.harness.gateway import portico, portico_here
 from tests.harness.golden import check_golden
 
 GOLDEN = Path(__file__).parent / "golden"
-OK = {"warnings": "warnings.yaml: ok, 10 routes, 4 services, 5 warnings\n"}
+OK = {"warnings": "warnings.yaml: ok, 12 routes, 4 services, 7 warnings\n"}
 
 
 @pytest.mark.parametrize("name", ["mistakes", "impossible", "plugins", "tab", "empty", "warnings"])

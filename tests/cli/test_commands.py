@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import yaml
 
 from portico import __version__
-from tests.harness.gateway import DEADLINE, Done, portico
+from tests.harness.gateway import DEADLINE, PORTICO, Done, portico, wait_for
 
 COMMANDS = ["run", "check", "explain", "demo", "init", "schema", "version"]
 PLATFORM = Path(__file__).parents[2] / "examples" / "platform" / "portico.yaml"
@@ -113,6 +114,31 @@ def test_an_address_that_is_not_ours(tmp_path: Path, address: str, said: str) ->
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
     assert done.err.startswith(f"a.yaml: {said}")
     assert "Unknown error" not in done.err
+
+
+WAITS = "import pathlib, threading\npathlib.Path('here').touch()\nthreading.Event().wait(60)\n"
+
+
+@pytest.mark.parametrize("where", ["typer.py", "plugin.py"])  # while it is imported, and while the file is loaded
+@pytest.mark.parametrize("command", [["check"], ["run"], ["explain"]])
+def test_an_interrupted_command_is_130(command: list[str], where: str, tmp_path: Path) -> None:
+    (tmp_path / where).write_text(WAITS)
+    (tmp_path / "a.yaml").write_text("plugins: [plugin.py]\n")
+    rest = ["GET", "/"] if command == ["explain"] else []
+    with subprocess.Popen(
+        [*PORTICO, *command, "a.yaml", *rest],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            wait_for((tmp_path / "here").exists, "the command to begin")
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=DEADLINE) == (b"", b"")
+        finally:
+            process.kill()
+    assert process.returncode == 130
 
 
 def test_output_to_a_pipe_that_nobody_reads(tmp_path: Path) -> None:

@@ -67,6 +67,29 @@ def test_the_same_as_json(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("listen", "url", "port"),
+    [
+        ("[127.0.0.1:8088, ':9']", "/a", "8088"),
+        ("[127.0.0.1:8088]", "http://shop.example/a", "80"),
+        ("[127.0.0.1:8088]", "https://shop.example:444/a", "444"),
+        ("[127.0.0.1:0]", "/a", "80"),
+    ],
+)
+def test_the_port_that_the_client_asked(
+    listen: str, url: str, port: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text(f"listen: {listen}\nroutes: [{{path: /a, service: 's:1'}}]\n")
+    assert f"X-Forwarded-Port: {port}\n" in portico_here("explain", "a.yaml", "GET", url).out
+
+
+def test_what_is_near_comes_first() -> None:
+    told = json.loads(portico_here("explain", "gateway.yaml", *REQUESTS["won"], "--json").out)
+    near = [candidate["near"] for candidate in told["candidates"]]
+    assert near == sorted(near, reverse=True)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["G T", "/"], "'G T' is not a method"),

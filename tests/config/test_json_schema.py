@@ -41,8 +41,8 @@ GOOD = [
     TABLE,
     "{}",
     "routes:\nservices:\npolicies:\nplugins:\n",
-    "listen: [':80', {address: ':81'}]\nworkers: auto\nname: edge\nplugins: [a.py]\n",
-    "limits: {body: 1GiB, head_timeout: 5, header_count: 5}\npath: {merge_slashes: false, encoded_slashes: decode}\n",
+    "listen: [':80', {address: ':81'}]\nworkers: auto\nplugins: [a.py]\n",
+    "limits: {body: 1GiB, head_timeout: 5, header_count: 5}\npath: {encoded_slashes: decode}\n",
     "services: {a: 'http://a', b: {targets: ['a:1'], timeout: 5s, keepalive: off, policies: [{cors: [a]}]}}",
     "services: {a: {url: 'http://a', timeout: {connect: 5s, total: off, idle: false}, keepalive: {idle: 5}}}",
     "policies: [{request-size: 1KiB}, {request-size: {max: 5}, name: b, stage: limit}, {correlation-id: }]",
@@ -52,12 +52,14 @@ GOOD = [
     "routes: [{aggregate: {parts: {a: b}}}, {aggregate: , parts: {a: b}, timeout: 1s}]",
 ]
 FILLED = [
-    "workers: ${N}\nlisten: ${L}\nname: ${NAME}\nlimits: {body: '${B}', header_count: '${C}', head_timeout: '${D}'}",
-    "services: {a: '${URL}', b: {url: '${URL}', timeout: '${T}'}}\npath: {merge_slashes: '${M}'}",
+    "workers: ${N}\nlisten: ${L}\nlimits: {body: '${B}', header_count: '${C}', head_timeout: '${D}'}",
+    "services: {a: '${URL}', b: {url: '${URL}', timeout: '${T}'}}\npath: {encoded_slashes: '${M}'}",
     "policies: [{request-size: '${S}', stage: '${STAGE}'}]\nroutes: [{respond: '${S}', priority: '${P}'}]",
 ]
 BAD = [
     "naem: x",
+    "name: edge",
+    "path: {merge_slashes: true}",
     "listen: []",
     "workers: 0",
     "workers: many",

@@ -8,6 +8,7 @@ import pytest
 from portico.config.addresses import Address, Url
 from portico.config.schema import Config, Keepalive, Listener, Service, Target, Timeout
 from portico.config.values import Condition
+from portico.endpoints.health import Health, HealthEndpoint
 from tests.config.kinds import (
     Aggregate,
     CorrelationId,
@@ -31,16 +32,17 @@ def test_an_empty_configuration_has_safe_defaults() -> None:
     assert config == Config()
     assert config.listen == (Listener(address=Address("127.0.0.1", 8000)),)
     assert config.workers == "auto"
-    assert config.name == "portico"
     assert config.limits.request_head == 32 * 1024
     assert config.limits.body == 100 * 2**20
     assert config.shutdown_timeout == 30.0
     assert config.path.encoded_slashes == "keep"
-    assert config.path.merge_slashes is True
-    allowed = [
-        any(ip_address(ip) in net for net in config.health.allow) for ip in ("127.0.0.1", "::1", "10.1.1.1", "8.8.8.8")
-    ]
-    assert allowed == [True, True, True, False]
+    addresses = [ip_address(text) for text in ("127.0.0.1", "::1", "10.1.1.1", "fe80::1", "8.8.8.8")]
+    allowed = [any(address in network for network in config.health.allow) for address in addresses]
+    assert allowed == [True, True, True, True, False]
+
+
+def test_who_is_told_of_the_services_is_the_same_for_the_endpoint() -> None:
+    assert HealthEndpoint(Health()).config.allow == Config().health.allow
 
 
 def test_keys_with_nothing_below_them_are_as_good_as_none() -> None:
@@ -59,23 +61,28 @@ def test_listen(text: str, addresses: list[tuple[str, int]]) -> None:
     assert [tuple(listener.address) for listener in config_of(f"listen: {text}").listen] == addresses
 
 
+def test_an_address_is_listened_on_once() -> None:
+    message = "1:9 listen: the address 127.0.0.1:80 is there twice"
+    assert messages_of("listen: [127.0.0.1:80, ':81', {address: 127.0.0.1:80}]") == [message]
+    assert len(config_of("listen: [127.0.0.1:0, 127.0.0.1:0, 127.0.0.1:80, '[::1]:80']").listen) == 4
+
+
 def test_everything_else_at_the_top() -> None:
     config = config_of(
         """
-        name: edge
         workers: 4
         shutdown_timeout: 1m
         plugins: [./geo.py, my.module]
         limits: {body: 1GiB, head_timeout: 5s, connections: 5}
         health: {allow: [10.0.0.0/8]}
-        path: {encoded_slashes: reject, merge_slashes: off}
+        path: {encoded_slashes: reject}
         """
     )
-    assert (config.name, config.workers, config.shutdown_timeout) == ("edge", 4, 60.0)
+    assert (config.workers, config.shutdown_timeout) == (4, 60.0)
     assert config.plugins == ("geo.py", "my.module")
     assert (config.limits.body, config.limits.head_timeout, config.limits.connections) == (2**30, 5.0, 5)
     assert [str(network) for network in config.health.allow] == ["10.0.0.0/8"]
-    assert (config.path.encoded_slashes, config.path.merge_slashes) == ("reject", False)
+    assert config.path.encoded_slashes == "reject"
 
 
 def test_services() -> None:
@@ -294,8 +301,8 @@ routes: [{path: "${A}", service: "${A}"}, "${A}", {path: ["${A}"], respond: {sta
 
 
 def test_texts_may_look_like_numbers() -> None:
-    config = config_of("name: 1e5\nroutes: [{respond: {body: 007}}, {respond: {body: x}}]")
-    assert config.name == "1e5"
+    config = config_of("routes: [{name: 1e5, respond: {body: 007}}, {respond: {body: x}}]")
+    assert config.routes[0].name == "1e5"
     assert config.routes[0].endpoint.config == Respond(body="007")
 
 

@@ -26,12 +26,11 @@ policies: [{correlation-id: K}, {cors: {origins: [], max_age: K}}]
 policies: [K, {name: K}, {cors: {origins: K}, stage: K}]
 listen: K
 workers: K
-name: K
 plugins: K
 include: K
 limits: {body: K, header_count: K}
 health: {allow: [K]}
-path: {encoded_slashes: K, merge_slashes: K}
+path: {encoded_slashes: K}
 services: {a: K, b: {targets: [K], timeout: K}}
 services: K
 routes: [{path: K, methods: K, host: K, service: K}]

@@ -25,6 +25,7 @@ routes:
   - {{path: /payments/**, service: echo, rewrite: /v1/pay/**}}
   - {{path: "/t/{{tenant}}/files/**", service: echo, rewrite: "/files/{{{{ captures.tenant }}}}/**"}}
   - {{path: /base/**, service: based, strip_prefix: /base}}
+  - {{path: /café/**, service: echo, strip_prefix: /café}}
   - {{path: /named/**, service: echo, preserve_host: true}}
   - {{path: /hop, service: echo}}
   - {{path: /cached, service: echo}}
@@ -219,6 +220,7 @@ def test_hop_by_hop_headers_do_not_reach_the_client(gateway: Gateway) -> None:
         ("/shop/api/orders/7?x=%2F", "/orders/7?x=%2F"),
         ("/u/a%20b/cart?full", "/carts/a%20b?full"),
         ("/u/%C3%A9/cart", "/carts/%C3%A9"),
+        ("/caf%c3%A9/7", "/7"),
         ("/payments", "/v1/pay"),
         ("/payments/", "/v1/pay/"),
         ("/payments/1/refund?y=2", "/v1/pay/1/refund?y=2"),

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from http.client import HTTPConnection
+from pathlib import Path
 
 import pytest
 
 from portico import __version__
-from tests.harness.gateway import DEADLINE, Gateway, Service, curl, problem_of, refusing_port, wait_for
+from tests.harness.gateway import DEADLINE, Gateway, Service, curl, portico, problem_of, refusing_port, wait_for
 
 CONFIG = """
 services:
@@ -212,6 +213,15 @@ routes:
         own = curl(f"{gateway.url}/readyz")  # a route of the file takes the place of a built-in one
         assert (own.status, own.body) == (503, b"not today")
         assert curl(f"{gateway.url}/livez").status == 200
+
+
+def test_a_built_in_route_has_a_name_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("routes: [{path: /health, respond: mine}, {name: livez, path: /b, respond: b}]\n")
+    names = {}
+    for path in ("/health", "/livez", "/b", "/nothing"):
+        told = portico("explain", "a.yaml", "GET", path, "--json", cwd=tmp_path)
+        names[path] = json.loads(told.out)["route"]["name"]
+    assert names == {"/health": "health", "/livez": "portico:livez", "/b": "livez", "/nothing": "portico:no-route"}
 
 
 def test_health_sees_a_service_come_back(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 from pydantic import ValidationError
 
+from portico.errors import ConfigError
 from portico.http.message import Handler, Request, Response
-from portico.policy.base import Endpoint, Policy, PolicyConfig, Stage
+from portico.policy.base import Endpoint, Policy, PolicyConfig, RouteInfo, Stage
 
 
 class Limit(PolicyConfig):
@@ -114,6 +115,18 @@ def test_an_endpoint_has_to_answer() -> None:
     assert endpoint.describe() == "nothing"
     with pytest.raises(NotImplementedError):
         endpoint.handle(Request("GET", "/"))
+
+
+def test_a_capture_must_be_there_on_every_path() -> None:
+    captures = {"/a/{id}/{x}": frozenset(("id", "x")), "/b/{id}": frozenset(("id",)), "/c": frozenset[str]()}
+    both = RouteInfo("r", ("/a/{id}/{x}", "/b/{id}"), {path: captures[path] for path in ("/a/{id}/{x}", "/b/{id}")})
+    both.check_captures(("id",))
+    with pytest.raises(
+        ConfigError, match=r"\{\{ captures\.x \}\} is no capture of the path /b/\{id\}, which has only id"
+    ):
+        both.check_captures(("id", "x"))
+    with pytest.raises(ConfigError, match="is no capture of the path /c, which has none"):
+        RouteInfo("r", tuple(captures), captures).check_captures(("id",))
 
 
 def test_stages_stand_in_the_order_of_the_design() -> None:

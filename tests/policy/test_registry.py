@@ -38,6 +38,12 @@ def test_a_registry_knows_what_its_modules_define() -> None:
     assert {name: list(kind.model_fields) for name, kind in registry.endpoint_kinds.items()} == {"teapot": ["y"]}
 
 
+def test_an_endpoint_of_the_gateway_s_own_is_not_for_files() -> None:
+    registry = Registry.of([module("one", TEAPOT.replace("    pass\n", "    in_file = False\n").replace("pass", ""))])
+    assert list(registry.endpoints) == ["teapot"]
+    assert registry.endpoint_kinds == {}
+
+
 def test_two_registries_share_nothing() -> None:
     assert Registry.of([module("one", FENCE)]).policies
     assert Registry.of([]).policies == {}

@@ -4,8 +4,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httptools
 import pytest
 
+from portico.config.findings import Finding
+from portico.net.server import REFUSED_METHODS
+from portico.runtime.lint import METHODS
 from portico.runtime.loading import load
 
 KEYS = """
@@ -40,6 +44,9 @@ class Warnings:
         self.folder = folder
 
     def __call__(self, text: str) -> list[str]:
+        return [f"{finding.line} {finding.message}" for finding in self.found(text)]
+
+    def found(self, text: str) -> tuple[Finding, ...]:
         (self.folder / "keys.py").write_text(KEYS)
         file = self.folder / "portico.yaml"
         file.write_text(text)
@@ -47,7 +54,7 @@ class Warnings:
         assert loaded.config is not None, loaded.findings
         assert {finding.severity for finding in loaded.findings} <= {"warning"}
         assert all(finding.hint for finding in loaded.findings)
-        return [f"{finding.line} {finding.message}" for finding in loaded.findings]
+        return loaded.findings
 
 
 def test_nothing_is_said_of_what_is_well(warnings: Warnings) -> None:
@@ -99,6 +106,42 @@ routes:
   - {{path: /b, service: ends}}
 """
     assert warnings(text) == ["2 service endless may keep a request waiting for ever"]
+
+
+def parses(method: str) -> bool:
+    try:
+        httptools.HttpRequestParser(object()).feed_data(f"{method} / HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        return False
+    return True
+
+
+REGISTERED = [
+    *("ACL", "BASELINE-CONTROL", "BIND", "CHECKIN", "CHECKOUT", "CONNECT", "COPY", "DELETE", "GET", "HEAD", "LABEL"),
+    *("LINK", "LOCK", "MERGE", "MKACTIVITY", "MKCALENDAR", "MKCOL", "MKREDIRECTREF", "MKWORKSPACE", "MOVE", "OPTIONS"),
+    *("ORDERPATCH", "PATCH", "POST", "PRI", "PROPFIND", "PROPPATCH", "PUT", "REBIND", "REPORT", "SEARCH", "TRACE"),
+    *("UNBIND", "UNCHECKOUT", "UNLINK", "UNLOCK", "UPDATE", "UPDATEREDIRECTREF", "VERSION-CONTROL"),
+]
+"""IANA's registry of methods, which the parser knows in part."""
+
+
+def test_the_methods_are_those_of_the_parser() -> None:
+    every = {*REGISTERED, *METHODS, "DESCRIBE", "ANNOUNCE", "SETUP", "PLAY", "BREW", "GTE"}
+    assert {method for method in every if parses(method)} - REFUSED_METHODS == METHODS
+
+
+def test_a_method_that_never_comes(warnings: Warnings) -> None:
+    text = """\
+routes:
+  - {name: typo, path: /a, methods: [GTE, POST], respond: x}
+  - {name: refused, path: /b, methods: trace, respond: x}
+  - {name: rare, path: /c, methods: [purge, M-SEARCH], respond: x}
+"""
+    assert "did you mean 'GET'?" in {finding.hint for finding in warnings.found(text)}
+    assert warnings(text) == [
+        "2 route typo never sees the method GTE, which the gateway answers 501",
+        "3 route refused never sees the method TRACE, which the gateway answers 405",
+    ]
 
 
 OPEN = """\

@@ -94,6 +94,7 @@ def test_the_registry_has_built_in_parts_and_those_of_plugins() -> None:
     registry = load_registry([plugin(), plugin(), PluginSource("portico.policies.request_size", None)])
     assert {"correlation-id", "request-size", "security-headers", "fence"} <= registry.policies.keys()
     assert {"service", "respond", "redirect", "no-route", "wrong-method"} <= registry.endpoints.keys()
+    assert not {"no-route", "wrong-method"} & registry.endpoint_kinds.keys()
     assert "fence" not in load_registry([]).policies
 
 

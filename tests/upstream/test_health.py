@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import asyncio
 
-from portico.net.client import ClientStream, Patience
+from portico.net.client import ClientStream, Connections, Patience
 from portico.upstream.health import FRESH_FOR, PROBE_TIMEOUT, Reachability
 from portico.upstream.stack import Service, Target
 from tests.harness.loop import run, run_jumping, turns
 
 
-class Probed:
+class Probed(Connections):
     """A pool that counts probes, and accepts them when it is let to."""
 
     def __init__(self, *, up: bool = True, hangs: bool = False) -> None:

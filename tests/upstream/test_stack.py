@@ -19,7 +19,7 @@ from portico.errors import (
 )
 from portico.http.body import Body
 from portico.http.message import Request, Response
-from portico.net.client import Patience
+from portico.net.client import ClientStream, Connections, Patience
 from portico.net.pool import Pool, PoolOptions
 from portico.net.stream import NEVER
 from portico.observe.exchange import Exchange
@@ -32,7 +32,7 @@ PATIENCE = Patience(3.0, 4.0)
 Step = Response | Exception
 
 
-class ScriptedPool:
+class ScriptedPool(Connections):
     """A pool whose connections answer as a test has them; what happens is written into `log`."""
 
     def __init__(self, name: str, log: list[str], kept: Sequence[Step], connects: Sequence[Step]) -> None:
@@ -58,7 +58,7 @@ class ScriptedPool:
         raise AssertionError
 
 
-class ScriptedStream:
+class ScriptedStream(ClientStream):
     def __init__(self, pool: ScriptedPool, step: Step, *, reused: bool) -> None:
         self.reused = reused
         self._pool = pool

@@ -9,7 +9,10 @@ from difflib import get_close_matches
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that is most like `name`, or None where none is like it."""
     by_form = {_form(candidate): candidate for candidate in known}
-    found = get_close_matches(_form(name), by_form, n=1, cutoff=0.7)
+    form = _form(name)
+    found = get_close_matches(form, by_form, n=1, cutoff=0.7)
+    # A short name differs too much once two of its letters have changed places.
+    found += [candidate for candidate in by_form if sorted(candidate) == sorted(form)]
     return by_form[found[0]] if found else None
 
 
