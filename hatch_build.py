@@ -21,6 +21,7 @@ COMPILED = (
     "http/message",
     "http/target",
     "wire/events",
+    "wire/fields",
     "wire/framing",
     "wire/h1",
     "routing/trie",

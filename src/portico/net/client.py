@@ -14,6 +14,10 @@ from portico.net.stream import NEVER, DeadlineExceeded, Stream
 from portico.observe.exchange import Exchange
 from portico.wire import h1
 from portico.wire.events import Data, End, ResponseHead
+from portico.wire.fields import FieldTable
+
+MAX_FIELDS: Final = 1000
+"""Header fields that an answer may have."""
 
 MAX_INTERIM: Final = 16
 """Interim answers that a service may give to one request."""
@@ -96,11 +100,12 @@ class H1Connection(ClientStream):
         tasks: asyncio.TaskGroup,
         max_head: int,
         owner: Connections,
+        fields: FieldTable | None = None,
     ) -> None:
         self._stream = stream
         self._loop = loop
         self._tasks = tasks
-        self._reader = h1.ResponseReader(max_head, 1000)
+        self._reader = h1.ResponseReader(max_head, MAX_FIELDS, fields)
         self._owner = owner
         self._upload: asyncio.Task[None] | None = None
         self.reused = False

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from portico.errors import ConnectFailed, Overloaded, Source, UpstreamTimeout
 from portico.net.client import ClientStream, Connections, H1Connection
 from portico.net.stream import Outbox, Stream
+from portico.wire.fields import response_fields
 
 _CONNECT_SOURCE: Final = Source.CONNECT
 
@@ -32,6 +33,7 @@ class Pool(Connections):
     __slots__ = (
         "_closed",
         "_connections",
+        "_fields",
         "_host",
         "_idle",
         "_idle_timeout",
@@ -63,6 +65,7 @@ class Pool(Connections):
         self._max_head = options.max_head
         self._tasks = tasks
         self._outbox = outbox
+        self._fields = response_fields()
         self._loop = asyncio.get_running_loop()
         self._idle: list[H1Connection] = []
         self._connections = 0
@@ -104,7 +107,7 @@ class Pool(Connections):
         except BaseException:
             self._connections -= 1
             raise
-        connection = H1Connection(stream, self._loop, self._tasks, self._max_head, self)
+        connection = H1Connection(stream, self._loop, self._tasks, self._max_head, self, self._fields)
         stream.on_lost = stream.on_expired = functools.partial(self._forget, connection)
         return connection
 

@@ -19,6 +19,7 @@ from portico.net.stream import DeadlineExceeded, Outbox, Stream
 from portico.observe.exchange import Exchange, Outcome
 from portico.wire import h1
 from portico.wire.events import Data, End, RequestHead
+from portico.wire.fields import request_fields
 
 logger = logging.getLogger("portico.server")
 
@@ -64,6 +65,7 @@ class Server:
         self.loop = asyncio.get_running_loop()
         self._tasks = tasks
         self._outbox = Outbox(self.loop) if outbox is None else outbox
+        self.fields = request_fields()
         self._connections: set[H1ServerConnection] = set()
         self._empty = asyncio.Event()
         self._date = b""
@@ -135,7 +137,7 @@ class H1ServerConnection:
         limits = server.limits
         self._server = server
         self._stream = stream
-        self._reader = h1.RequestReader(limits.request_head, limits.header_count, limits.request_target)
+        self._reader = h1.RequestReader(limits.request_head, limits.header_count, limits.request_target, server.fields)
         self._client = _client_of(stream)
         self._busy = False
         self._exchange: Exchange | None = None

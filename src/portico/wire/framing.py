@@ -9,6 +9,7 @@ from portico.errors import BodyTruncated, PorticoError
 from portico.http.body import Trailers
 from portico.http.headers import HOP_BY_HOP, Headers
 from portico.wire.events import Data, End
+from portico.wire.fields import FieldTable, MalformedFields
 
 MAX_CHUNK_LINE: Final = 256
 """Bytes of a chunk-size line, extensions included."""
@@ -34,9 +35,21 @@ UNTIL_CLOSE: Final = 3
 class Reader:
     """The incoming half of a connection, in either role: finds heads, takes content out of its framing."""
 
-    __slots__ = ("_buffer", "_eof", "_framing", "_in_chunk", "_remaining", "_scanned", "done", "limit", "max_fields")
+    __slots__ = (
+        "_buffer",
+        "_eof",
+        "_framing",
+        "_in_chunk",
+        "_remaining",
+        "_scanned",
+        "_table",
+        "done",
+        "limit",
+        "max_fields",
+    )
 
-    def __init__(self, limit: int, max_fields: int) -> None:
+    def __init__(self, limit: int, max_fields: int, table: FieldTable) -> None:
+        self._table = table
         self.limit = limit
         """Bytes that a head may have."""
         self.max_fields = max_fields
@@ -212,21 +225,20 @@ class Reader:
     def _malformed(self, detail: str) -> PorticoError:
         raise NotImplementedError
 
-    def _check(self, head: bytes, fields: Headers) -> None:
-        """Hold llhttp's reading against the head's own lines: each one between the first and the last is one field.
-
-        llhttp is strict about bare CR and LF, folding and the like; this check stands in case it ever takes a head for
-        more, or for less, than one message.
-        """
-        count = head.count(b"\n") - 2
-        if len(fields.pairs) != count:
-            raise self._malformed("a header line is malformed")
-        if count > self.max_fields:
+    def _fields(self, lines: list[bytes]) -> Headers:
+        """Return the fields of a head that was split into lines."""
+        if len(lines) - 3 > self.max_fields:
             raise self._too_large()
+        try:
+            return self._table.read(lines)
+        except MalformedFields as error:
+            raise self._malformed("a header line is malformed") from error
 
     def _content_length(self, headers: Headers) -> int:
-        """Return the value of the one Content-Length field (RFC 9110 section 8.6); llhttp refuses a second one."""
+        """Return the value of the one Content-Length field (RFC 9110 section 8.6)."""
         value = headers.index[b"content-length"]
         if not value.isdigit() or len(value) > MAX_LENGTH_DIGITS:
             raise self._malformed("Content-Length is malformed")
+        if len(headers.index) != len(headers.pairs) and len(headers.get_all(b"content-length")) > 1:
+            raise self._malformed("Content-Length is repeated")
         return int(value)

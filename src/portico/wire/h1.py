@@ -1,8 +1,8 @@
 """HTTP/1.1 and 1.0 (RFC 9112): heads, framing, and what may be said next on a connection. Both roles.
 
-llhttp (through httptools) is used as a tokenizer of heads and nothing else. It is given one complete head at a time,
-in a parser that holds nothing of another message, and this file decides where the head ends, how long the body is, and
-what the next byte means.
+llhttp (through httptools) is used as a tokenizer of heads and nothing else. It is given start lines and header lines
+of complete heads, in parsers that hold nothing of another message (`fields.py`); where the head ends, how long the body
+is, and what the next byte means is decided here and in `framing.py`.
 
 Reading goes `receive(bytes)`, then `next_head()` once and `next_content()` until the content's end; each returns None
 where it needs more bytes. Writing is a function from a message to bytes.
@@ -29,33 +29,18 @@ from portico.http.body import Trailers
 from portico.http.headers import HOP_BY_HOP, Headers
 from portico.http.problem import reason
 from portico.wire.events import RequestHead, ResponseHead
+from portico.wire.fields import FieldTable, Receiver, request_fields, response_fields
 from portico.wire.framing import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, Reader
 
 MAX_EMPTY_LINES: Final = 4
 """Bytes of empty lines ahead of a request, which RFC 9112 section 2.2 wants ignored."""
 
-_REQUEST_LINE: Final = re.compile(rb"(?P<method>[!#$%&'*+\-.^_`|~0-9A-Za-z]+) [!-~]+ HTTP/(?P<version>\d\.\d)\r\n")
+_REQUEST_LINE: Final = re.compile(rb"(?P<method>[!#$%&'*+\-.^_`|~0-9A-Za-z]+) [!-~]+ HTTP/(?P<version>\d\.\d)")
 _METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 _STATUS_LINES: Final = {status: f"HTTP/1.1 {status} {reason(status)}".encode() for status in range(100, 600)}
+_STATUSES: Final = {line: (status, 1) for status, line in _STATUS_LINES.items()}
 _KEEP_ALIVE: Final = {b"keep-alive": True, b"Keep-Alive": True, b"close": False, b"Close": False}
 _NO_FIELDS: Final[frozenset[bytes]] = frozenset()
-
-
-class _HeadReceiver:
-    """What llhttp calls back for one head after the other."""
-
-    __slots__ = ("headers", "url")
-
-    def __init__(self) -> None:
-        self.url = b""
-        self.headers = Headers()
-
-    def on_url(self, url: bytes) -> None:
-        self.url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        value = value.rstrip()  # llhttp leaves the optional white space behind a value (RFC 9110 section 5.5)
-        self.headers.put_parsed(name, value)
 
 
 class RequestReader(Reader):
@@ -63,10 +48,10 @@ class RequestReader(Reader):
 
     __slots__ = ("_empty", "_parser", "_receiver", "target_limit")
 
-    def __init__(self, limit: int, max_fields: int, target_limit: int) -> None:
-        super().__init__(limit, max_fields)
+    def __init__(self, limit: int, max_fields: int, target_limit: int, table: FieldTable | None = None) -> None:
+        super().__init__(limit, max_fields, request_fields() if table is None else table)
         self.target_limit = target_limit
-        self._receiver = _HeadReceiver()
+        self._receiver = Receiver()
         self._parser: Any = None
         self._empty = 0
 
@@ -91,22 +76,19 @@ class RequestReader(Reader):
                 raise MalformedRequest("the request head is cut off")
             return None
         self._empty = 0
-        parser = self._tokenize(head)
-        headers = self._receiver.headers
-        method: bytes = parser.get_method()
-        target = self._receiver.url
+        lines = head.split(b"\r\n")
+        method, target = self._request_line(lines[0])
         # The request line is exactly "method SP target SP HTTP/1.x": no other version, no doubled space.
-        version_at = len(method) + len(target) + 1
-        version = head[version_at : version_at + 11]
-        if version == b" HTTP/1.1\r\n":
+        version = lines[0][len(method) + len(target) + 1 :]
+        if version == b" HTTP/1.1":
             minor = 1
-        elif version == b" HTTP/1.0\r\n":
+        elif version == b" HTTP/1.0":
             minor = 0
         else:
-            raise self._refusal(head)
+            raise self._refusal(lines[0])
         if len(target) > self.target_limit:
             raise TargetTooLong("the request target is too long")
-        self._check(head, headers)
+        headers = self._fields(lines)
         index = headers.index
         if b"content-length" in index or b"transfer-encoding" in index:
             length = self._frame(headers, minor)
@@ -114,8 +96,6 @@ class RequestReader(Reader):
             length = 0
             self._framing = NONE
             self.done = True
-            if b"upgrade" not in index and b"connection" not in index:
-                self._parser = parser  # nothing is left open in it: it is as good as new
         return RequestHead(
             _METHODS.get(method) or method.decode("ascii"),
             target,
@@ -126,25 +106,26 @@ class RequestReader(Reader):
             b"expect" in index and minor == 1 and index[b"expect"].lower() == b"100-continue",
         )
 
-    def _tokenize(self, head: bytes) -> Any:
-        """Have llhttp read one head, and return its parser; the receiver has the fields."""
-        self._receiver.headers = Headers()
-        self._receiver.url = b""
-        parser = self._parser
+    def _request_line(self, line: bytes) -> tuple[bytes, bytes]:
+        """Have llhttp read the request line; return its method and target."""
+        receiver = self._receiver
+        receiver.url = b""
+        parser, self._parser = self._parser, None
         if parser is None:
-            parser = httptools.HttpRequestParser(self._receiver)
-        self._parser = None
+            parser = httptools.HttpRequestParser(receiver)
         try:
-            parser.feed_data(head)
+            parser.feed_data(line + b"\r\n\r\n")
         except httptools.HttpParserUpgrade:
-            pass
+            pass  # CONNECT
         except httptools.HttpParserInvalidMethodError as error:
-            if _REQUEST_LINE.match(head) is None:
-                raise MalformedRequest("the request head is malformed") from error
+            if _REQUEST_LINE.fullmatch(line) is None:
+                raise MalformedRequest("the request line is malformed") from error
             raise NotImplementedByUs("the request method is not known here") from error
         except httptools.HttpParserError as error:
-            raise self._refusal(head) from error
-        return parser
+            raise self._refusal(line) from error
+        else:
+            self._parser = parser  # a line without fields leaves nothing open in it: it is as good as new
+        return parser.get_method(), receiver.url
 
     def _skip_empty_lines(self) -> None:
         """Pass over empty lines ahead of a request; they count together, in however many pieces they come."""
@@ -154,9 +135,9 @@ class RequestReader(Reader):
             if self._empty > MAX_EMPTY_LINES:
                 raise MalformedRequest("too many empty lines ahead of the request")
 
-    def _refusal(self, head: bytes) -> PorticoError:
-        """Say why llhttp refused a head."""
-        line = _REQUEST_LINE.match(head)
+    def _refusal(self, request_line: bytes) -> PorticoError:
+        """Say why a request line is refused."""
+        line = _REQUEST_LINE.fullmatch(request_line)
         if line is not None and line["version"] not in (b"1.0", b"1.1"):
             return VersionNotSupported("only HTTP/1.1 and HTTP/1.0 are spoken here")
         return MalformedRequest("the request head is malformed")
@@ -186,8 +167,8 @@ class ResponseReader(Reader):
 
     __slots__ = ("keep_alive",)
 
-    def __init__(self, limit: int, max_fields: int) -> None:
-        super().__init__(limit, max_fields)
+    def __init__(self, limit: int, max_fields: int, table: FieldTable | None = None) -> None:
+        super().__init__(limit, max_fields, response_fields() if table is None else table)
         self.keep_alive = True
         """Whether the connection may be used again after this message."""
 
@@ -203,28 +184,29 @@ class ResponseReader(Reader):
         head = self._take_head()
         if head is None:
             return None
-        receiver = _HeadReceiver()
-        headers = receiver.headers
-        parser = httptools.HttpResponseParser(receiver)
+        lines = head.split(b"\r\n")
+        known = _STATUSES.get(lines[0])
+        status, minor = self._status_line(lines[0]) if known is None else known
+        headers = self._fields(lines)
+        self.keep_alive = _keep_alive(headers, minor)
+        return ResponseHead(status, headers, self._frame(headers, minor, status, method))
+
+    def _status_line(self, line: bytes) -> tuple[int, int]:
+        """Have llhttp read a status line that is not one of the usual; return the status and the minor version."""
+        parser = httptools.HttpResponseParser(Receiver())
         try:
-            parser.feed_data(head)
+            parser.feed_data(line + b"\r\n\r\n")
         except httptools.HttpParserUpgrade:
             pass
         except httptools.HttpParserError as error:
-            raise self._malformed("the response head is malformed") from error
-        version = head[:9]
-        if version == b"HTTP/1.1 ":
-            minor = 1
-        elif version == b"HTTP/1.0 ":
-            minor = 0
-        else:
+            raise self._malformed("the status line is malformed") from error
+        version = line[:9]
+        if version not in (b"HTTP/1.1 ", b"HTTP/1.0 "):
             raise self._malformed("the response speaks another version of HTTP")
-        self._check(head, headers)
         status: int = parser.get_status_code()
         if not 100 <= status < 600:
             raise self._malformed("the response has no status that HTTP knows")  # RFC 9110 section 15
-        self.keep_alive = _keep_alive(headers, minor)
-        return ResponseHead(status, headers, self._frame(headers, minor, status, method))
+        return status, 1 if version == b"HTTP/1.1 " else 0
 
     def _frame(self, headers: Headers, minor: int, status: int, method: str) -> int | None:
         """Decide where the content ends (RFC 9112 section 6.3); return its length, or None where its end will tell."""

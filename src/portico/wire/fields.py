@@ -1,0 +1,136 @@
+"""Header lines, each read once: most of them repeat from one message to the next, which HPACK (RFC 7541) lives on too.
+
+llhttp reads a line when it is first seen; a table then remembers what it says, for all connections that share the
+table. A header line means the same wherever it stands: what depends on several of them, such as framing, is decided
+elsewhere, on the fields.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import httptools
+
+from portico.http.headers import Headers, Pair
+
+MAX_LINES: Final = 1024
+"""Lines that a table remembers; one more, and it starts over."""
+
+MAX_LINE: Final = 128
+"""Bytes of a line that is worth remembering."""
+
+_SECRET: Final = frozenset(
+    (b"authorization", b"proxy-authorization", b"cookie", b"set-cookie", b"x-api-key", b"x-auth-token", b"x-csrf-token")
+)
+"""Fields whose values are not kept beyond their message."""
+
+
+class MalformedFields(Exception):
+    """A line is none that a header may have (RFC 9112 section 5)."""
+
+
+class Receiver:
+    """What llhttp calls back for one head."""
+
+    __slots__ = ("pairs", "url")
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.pairs: list[Pair] = []
+
+    def on_url(self, url: bytes) -> None:
+        """Take the target, or a piece of it."""
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field; llhttp leaves the optional white space behind its value (RFC 9110 section 5.5)."""
+        self.pairs.append((name, value.rstrip()))
+
+
+class _Field:
+    """What one line says."""
+
+    __slots__ = ("key", "pair", "value")
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+        self.key = pair[0].lower()
+        self.value = pair[1]
+
+
+class FieldTable:
+    """Remembers header lines and reads new ones, in heads that begin as `start_line` does."""
+
+    __slots__ = ("_known", "_parser", "_start_line")
+
+    def __init__(self, parser: Any, start_line: bytes) -> None:
+        self._parser = parser
+        self._start_line = start_line
+        self._known: dict[bytes, _Field] = {}
+
+    def read(self, lines: list[bytes]) -> Headers:
+        """Return the fields of a head that was split into lines: its start line, its fields, and two empty ones.
+
+        Raises MalformedFields.
+        """
+        headers = Headers()
+        pairs = headers.pairs
+        index = headers.index
+        known = self._known
+        end = len(lines) - 2
+        at = 1
+        while at < end:
+            field = known.get(lines[at])
+            if field is None:
+                return self._read_new(lines[1:end])
+            pairs.append(field.pair)
+            index.setdefault(field.key, field.value)
+            at += 1
+        return headers
+
+    def _read_new(self, lines: list[bytes]) -> Headers:
+        """Read what is not known of `lines`, and remember what may come again."""
+        known = self._known
+        fields = [known.get(line) for line in lines]
+        unknown = [line for line, field in zip(lines, fields, strict=True) if field is None]
+        fresh = iter(self._tokenize(unknown))
+        headers = Headers()
+        for field in fields:
+            pair = next(fresh) if field is None else field.pair
+            headers.put_parsed(pair[0], pair[1])
+        return headers
+
+    def _tokenize(self, lines: list[bytes]) -> list[Pair]:
+        """Have llhttp read `lines`; each must come out as one field, which catches folding and the like for certain."""
+        receiver = Receiver()
+        try:
+            self._parser(receiver).feed_data(b"\r\n".join((self._start_line, *lines, b"", b"")))
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError as error:
+            raise MalformedFields(str(error)) from error
+        pairs = receiver.pairs
+        if len(pairs) != len(lines):
+            raise MalformedFields("not every line is one field")
+        for line, pair in zip(lines, pairs, strict=True):
+            if not line.startswith(pair[0] + b":"):
+                raise MalformedFields("a field is not its line's")
+            self._remember(line, pair)
+        return pairs
+
+    def _remember(self, line: bytes, pair: Pair) -> None:
+        field = _Field(pair)
+        if len(line) <= MAX_LINE and field.key not in _SECRET:
+            if len(self._known) >= MAX_LINES:
+                self._known.clear()
+            self._known[line] = field
+
+
+def request_fields() -> FieldTable:
+    """Return a table for the lines of requests."""
+    return FieldTable(httptools.HttpRequestParser, b"GET / HTTP/1.1")
+
+
+def response_fields() -> FieldTable:
+    """Return a table for the lines of responses."""
+    return FieldTable(httptools.HttpResponseParser, b"HTTP/1.1 200 OK")
