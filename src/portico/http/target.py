@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from ipaddress import AddressValueError, IPv6Address
+from typing import Final
 
 from portico.errors import MalformedRequest
 
@@ -37,7 +38,7 @@ class EncodedSlashes(StrEnum):
 _UNRESERVED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 _RAW = '"<>[]^`{|}'
 
-_PLAIN = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,;=:@/]*+(?:\?[!-\"$-~]*+)?+").fullmatch
+_PLAIN: Final = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,;=:@/]*+(?:\?[!-\"$-~]*+)?+").fullmatch
 """Takes a target in origin form without an escape in its path: nearly all are."""
 
 _ODD = re.compile(r"%.{0,2}|[^A-Za-z0-9\-._~!$&'()*+,;=:@/]", re.DOTALL)

@@ -11,7 +11,7 @@ where it needs more bytes. Writing is a function from a message to bytes.
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Final
 
 import httptools
 
@@ -36,6 +36,8 @@ MAX_EMPTY_LINES: Final = 4
 """Bytes of empty lines ahead of a request, which RFC 9112 section 2.2 wants ignored."""
 
 _REQUEST_LINE: Final = re.compile(rb"(?P<method>[!#$%&'*+\-.^_`|~0-9A-Za-z]+) [!-~]+ HTTP/(?P<version>\d\.\d)")
+_VISIBLE: Final = re.compile(rb"[!-~]+")
+_VERSIONS: Final = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
 _METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 _STATUS_LINES: Final = {status: f"HTTP/1.1 {status} {reason(status)}".encode() for status in range(100, 600)}
 _STATUSES: Final = {line: (status, 1) for status, line in _STATUS_LINES.items()}
@@ -46,13 +48,11 @@ _NO_FIELDS: Final[frozenset[bytes]] = frozenset()
 class RequestReader(Reader):
     """The incoming half of a server's connection."""
 
-    __slots__ = ("_empty", "_parser", "_receiver", "target_limit")
+    __slots__ = ("_empty", "target_limit")
 
     def __init__(self, limit: int, max_fields: int, target_limit: int, table: FieldTable | None = None) -> None:
         super().__init__(limit, max_fields, request_fields() if table is None else table)
         self.target_limit = target_limit
-        self._receiver = Receiver()
-        self._parser: Any = None
         self._empty = 0
 
     def _too_large(self) -> PorticoError:
@@ -77,15 +77,7 @@ class RequestReader(Reader):
             return None
         self._empty = 0
         lines = head.split(b"\r\n")
-        method, target = self._request_line(lines[0])
-        # The request line is exactly "method SP target SP HTTP/1.x": no other version, no doubled space.
-        version = lines[0][len(method) + len(target) + 1 :]
-        if version == b" HTTP/1.1":
-            minor = 1
-        elif version == b" HTTP/1.0":
-            minor = 0
-        else:
-            raise self._refusal(lines[0])
+        method, target, minor = self._request_line(lines[0])
         if len(target) > self.target_limit:
             raise TargetTooLong("the request target is too long")
         headers = self._fields(lines)
@@ -97,7 +89,7 @@ class RequestReader(Reader):
             self._framing = NONE
             self.done = True
         return RequestHead(
-            _METHODS.get(method) or method.decode("ascii"),
+            method,
             target,
             minor,
             headers,
@@ -106,13 +98,19 @@ class RequestReader(Reader):
             b"expect" in index and minor == 1 and index[b"expect"].lower() == b"100-continue",
         )
 
-    def _request_line(self, line: bytes) -> tuple[bytes, bytes]:
-        """Have llhttp read the request line; return its method and target."""
-        receiver = self._receiver
-        receiver.url = b""
-        parser, self._parser = self._parser, None
-        if parser is None:
-            parser = httptools.HttpRequestParser(receiver)
+    def _request_line(self, line: bytes) -> tuple[str, bytes, int]:
+        """Return the method, the target and the minor version of a request line (RFC 9112 section 3).
+
+        It is exactly "method SP target SP HTTP/1.x"; llhttp reads those whose method is not one of the usual.
+        """
+        parts = line.split(b" ")
+        if len(parts) == 3:
+            usual = _METHODS.get(parts[0])
+            minor = _VERSIONS.get(parts[2])
+            if usual is not None and minor is not None and _VISIBLE.fullmatch(parts[1]) is not None:
+                return usual, parts[1], minor
+        receiver = Receiver()
+        parser = httptools.HttpRequestParser(receiver)
         try:
             parser.feed_data(line + b"\r\n\r\n")
         except httptools.HttpParserUpgrade:
@@ -123,9 +121,11 @@ class RequestReader(Reader):
             raise NotImplementedByUs("the request method is not known here") from error
         except httptools.HttpParserError as error:
             raise self._refusal(line) from error
-        else:
-            self._parser = parser  # a line without fields leaves nothing open in it: it is as good as new
-        return parser.get_method(), receiver.url
+        method: bytes = parser.get_method()
+        minor = _VERSIONS.get(line[len(method) + len(receiver.url) + 2 :])
+        if minor is None or line != b" ".join((method, receiver.url, parts[-1])):
+            raise self._refusal(line)
+        return method.decode("ascii"), receiver.url, minor
 
     def _skip_empty_lines(self) -> None:
         """Pass over empty lines ahead of a request; they count together, in however many pieces they come."""
@@ -337,9 +337,10 @@ def response_head(
             lines.append(b"Content-Length: %d" % length)  # as the answer to GET would have it
     elif (
         declared is not None
-        and declared == b"%d" % (-1 if length is None else length)
-        and b"connection" not in headers.index  # which could name it
+        and length is not None
+        and declared == b"%d" % length
         and len(headers.index) == len(headers.pairs)
+        and headers.index.get(b"connection", b"close") in _KEEP_ALIVE  # and so does not name it
     ):
         _add_fields(lines, headers, HOP_BY_HOP)
     else:
