@@ -91,7 +91,7 @@ def outbound_head(request: Request, target: str, authority: bytes) -> bytes:
 class H1Connection(ClientStream):
     """A connection that carries one exchange at a time (RFC 9112); a `ClientStream` of its own."""
 
-    __slots__ = ("_loop", "_owner", "_reader", "_stream", "_tasks", "_upload", "reused")
+    __slots__ = ("_loop", "_owner", "_reader", "_stream", "_tasks", "_upload", "last_used", "reused")
 
     def __init__(
         self,
@@ -109,6 +109,8 @@ class H1Connection(ClientStream):
         self._owner = owner
         self._upload: asyncio.Task[None] | None = None
         self.reused = False
+        self.last_used = 0.0
+        """When the last answer came, on the loop's clock."""
 
     @property
     def stream(self) -> Stream:
@@ -129,7 +131,7 @@ class H1Connection(ClientStream):
             head = reader.next_head(request.method) if data else None
             if head is None or head.status < 200:
                 head = await self._later_head(request, head, data)
-            now = clock()
+            now = self.last_used = clock()
         except DeadlineExceeded:
             self.finish(reusable=False)
             raise UpstreamTimeout("no answer in time", source=Source.RESPONSE) from None
@@ -239,9 +241,10 @@ class H1Connection(ClientStream):
         self.reused = True
         self._owner.exchange_over(self, reusable)
 
-    def keep_alive(self) -> bool:
-        """Tell whether the last answer lets the connection be used again."""
-        return self._reader.keep_alive
+    def content_ended(self) -> None:
+        """End the exchange with its answer's last byte."""
+        self.last_used = self._loop.time()
+        self.finish(reusable=self._reader.keep_alive)
 
 
 class _Content:
@@ -286,4 +289,4 @@ class _Content:
 
     def _end(self, connection: H1Connection) -> None:
         self._connection = None
-        connection.finish(reusable=connection.keep_alive())
+        connection.content_ended()

@@ -124,7 +124,7 @@ class Pool(Connections):
         elif self._closed or len(self._idle) >= self._max_idle:
             self._drop(connection)
         else:
-            connection.stream.set_deadline(self._loop.time() + self._idle_timeout)
+            connection.stream.set_deadline(connection.last_used + self._idle_timeout)
             self._idle.append(connection)
 
     def close(self) -> None:

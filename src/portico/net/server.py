@@ -281,7 +281,7 @@ class H1ServerConnection:
             self._raw_host = raw_host
         if len(headers.index) != len(headers.pairs) and len(headers.get_all(b"host")) > 1:
             raise MalformedRequest("the Host header is repeated")
-        if head.length == 0:
+        if self._reader.done:
             body = Body()
         else:
             whole = None if head.expects_continue else self._reader.take_whole()

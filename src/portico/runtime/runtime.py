@@ -63,7 +63,7 @@ class Route:
             exchange.route = self.name
         body = request.body
         try:
-            if body.length != 0 and not body.restrict(self.max_body):
+            if (body.whole is None or body.whole) and not body.restrict(self.max_body):
                 response = Response.problem(413, "content-too-large", detail=f"The limit is {self.max_body} bytes.")
             else:
                 response = await self.chain(request)

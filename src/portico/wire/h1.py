@@ -32,6 +32,8 @@ from portico.wire.events import RequestHead, ResponseHead
 from portico.wire.fields import FieldTable, Receiver, request_fields, response_fields
 from portico.wire.framing import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, Reader
 
+CR: Final = 13
+
 MAX_EMPTY_LINES: Final = 4
 """Bytes of empty lines ahead of a request, which RFC 9112 section 2.2 wants ignored."""
 
@@ -68,7 +70,7 @@ class RequestReader(Reader):
 
     def next_head(self) -> RequestHead | None:
         """Return the head of the next request, or None where it has not all come."""
-        if self._buffer.startswith(b"\r\n"):
+        if self._buffer and self._buffer[0] == CR:
             self._skip_empty_lines()
         head = self._take_head()
         if head is None:
