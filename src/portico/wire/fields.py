@@ -68,6 +68,12 @@ class FieldTable:
         self._start_line = start_line
         self._known: dict[bytes, _Field] = {}
 
+    def __contains__(self, line: bytes) -> bool:
+        return line in self._known
+
+    def __len__(self) -> int:
+        return len(self._known)
+
     def read(self, lines: list[bytes]) -> Headers:
         """Return the fields of a head that was split into lines: its start line, its fields, and two empty ones.
 

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portico.wire import fields
+from portico.wire.fields import FieldTable, MalformedFields, request_fields, response_fields
+
+START = b"GET / HTTP/1.1"
+TABLES = pytest.mark.parametrize("make", [request_fields, response_fields])
+
+lines = st.one_of(
+    st.sampled_from(
+        [
+            b"Host: a",
+            b"host: b",
+            b"Accept: */*",
+            b"Connection: keep-alive",
+            b"Connection: upgrade",
+            b"Upgrade: websocket",
+            b"Content-Length: 3",
+            b"Content-Length: 4",
+            b"Transfer-Encoding: chunked",
+            b"X-Empty:",
+            b"X-Space:  a b \t ",
+            b" folded",
+            b"\tfolded",
+            b"No-Colon",
+            b": no name",
+            b"Space : a",
+            b"X: a\nY: b",
+            b"X: a\rY: b",
+            b"X: \x00",
+            b"X: \xff",
+            b"",
+            b"GET / HTTP/1.1",
+        ]
+    ),
+    st.binary(max_size=12),
+    st.from_regex(rb"[A-Za-z-]{1,6}: ?[ -~]{0,8}", fullmatch=True),
+)
+
+
+def read(table: FieldTable, some: list[bytes]) -> object:
+    try:
+        headers = table.read([START, *some, b"", b""])
+    except MalformedFields:
+        return MalformedFields
+    return headers.pairs, headers.index
+
+
+@TABLES
+@given(warm=st.lists(st.lists(lines, max_size=4), max_size=6), some=st.lists(lines, max_size=6))
+def test_what_was_read_before_changes_nothing(make: object, warm: list[list[bytes]], some: list[bytes]) -> None:
+    assert callable(make)
+    table, cold = make(), make()
+    for each in warm:
+        read(table, each)
+    # Only what looks at several lines at once may differ, and that is framing's to refuse.
+    framing = sum(line.lower().startswith((b"content-length", b"transfer-encoding")) for line in some)
+    first, second, apart = read(table, some), read(table, some), read(cold, some)
+    assert first == second
+    if framing < 2:
+        assert first == apart
+
+
+@TABLES
+@given(some=st.lists(lines, max_size=6))
+def test_each_field_is_one_line(make: object, some: list[bytes]) -> None:
+    assert callable(make)
+    table = make()
+    for _ in range(2):
+        outcome = read(table, some)
+        if outcome is MalformedFields:
+            continue
+        assert isinstance(outcome, tuple)
+        pairs, index = outcome
+        assert len(pairs) == len(some)
+        for line, (name, value) in zip(some, pairs, strict=True):
+            assert line.startswith(name + b":")
+            assert line[len(name) + 1 :].strip(b" \t") == value
+            assert b"\r" not in value
+            assert b"\n" not in value
+        assert set(index) == {name.lower() for name, _ in pairs}
+        if len(index) == len(pairs):
+            assert list(index) == [name.lower() for name, _ in pairs]
+
+
+def test_a_field_that_stands_twice_keeps_its_first_value_in_the_index() -> None:
+    table = request_fields()
+    for _ in range(2):
+        headers = table.read([START, b"X: 1", b"Y: 2", b"x: 3", b"", b""])
+        assert headers.pairs == [(b"X", b"1"), (b"Y", b"2"), (b"x", b"3")]
+        assert headers.index == {b"x": b"1", b"y": b"2"}
+
+
+def test_headers_of_two_messages_change_apart() -> None:
+    table = request_fields()
+    first, second = (table.read([START, b"X: 1", b"", b""]) for _ in range(2))
+    first.set(b"X", b"2")
+    first.add(b"Y", b"3")
+    assert second.pairs == [(b"X", b"1")]
+    assert table.read([START, b"X: 1", b"", b""]).pairs == [(b"X", b"1")]
+
+
+@pytest.mark.parametrize("name", ["Authorization", "COOKIE", "set-cookie", "X-Api-Key", "Proxy-Authorization"])
+def test_secrets_are_not_kept(name: str) -> None:
+    table = request_fields()
+    line = f"{name}: secret".encode()
+    assert table.read([START, line, b"", b""]).pairs == [(name.encode(), b"secret")]
+    assert line not in table
+
+
+def test_long_lines_are_not_kept() -> None:
+    table = request_fields()
+    line = b"X: " + b"a" * fields.MAX_LINE
+    table.read([START, line, b"", b""])
+    assert line not in table
+
+
+def test_a_table_does_not_grow_without_end() -> None:
+    table = request_fields()
+    for number in range(3 * fields.MAX_LINES):
+        table.read([START, b"X: %d" % number, b"", b""])
+        assert len(table) <= fields.MAX_LINES
+    assert b"X: %d" % (3 * fields.MAX_LINES - 1) in table
