@@ -12,14 +12,13 @@
     │   ├── NotImplementedByUs     501, an unknown transfer coding
     │   ├── VersionNotSupported    505, neither HTTP/1.0 nor HTTP/1.1
     │   └── BodyTooLarge           413, the body is over the limit of its reader
-    ├── ClientGone                 nobody's to mend: the client left, there is no one to answer
     ├── BodyTruncated              a body ended before its framing said so
     └── UpstreamError              the service's side; becomes a Response at `rescue`
-        ├── NoTarget               503, the service has no target to send to
-        ├── Overloaded             503, every connection that the service may have is in use
+        ├── Overloaded             503, the target has all the connections it may have   (retryable)
         ├── ConnectFailed          502, refused, unreachable, name unknown   (retryable)
-        ├── UpstreamClosed         502, closed before it answered            (retryable if nothing was answered)
+        ├── UpstreamClosed         502, closed before it answered            (retryable over a kept one)
         ├── MalformedResponse      502, the answer is not HTTP
+        ├── AnswerTooLarge         502, the answer is over the limit of its reader
         └── UpstreamTimeout        504, no connection, no answer, or no next byte in time
 
 `retryable` says that the same request may be sent again, to another target, without the risk of being
@@ -99,10 +98,6 @@ class BodyTooLarge(RequestError):
     type: ClassVar[str] = "content-too-large"
 
 
-class ClientGone(PorticoError):
-    """The client closed its connection: there is no one left to answer."""
-
-
 class BodyTruncated(PorticoError):
     """A body ended before its framing said that it was whole."""
 
@@ -110,9 +105,7 @@ class BodyTruncated(PorticoError):
 class Source(StrEnum):
     """Where on the way to a service something went wrong."""
 
-    BALANCER = "balancer"
     CONNECT = "connect"
-    SEND = "send"
     RESPONSE = "response"
 
 
@@ -128,14 +121,6 @@ class UpstreamError(PorticoError):
         self.detail = detail
         self.source = source
         self.retryable = retryable
-
-
-class NoTarget(UpstreamError):
-    """The service has no target that a request could be sent to."""
-
-    status: ClassVar[int] = 503
-    type: ClassVar[str] = "service-unavailable"
-    title: ClassVar[str] = "Service unavailable"
 
 
 class Overloaded(UpstreamError):
@@ -164,6 +149,13 @@ class MalformedResponse(UpstreamError):
 
     type: ClassVar[str] = "invalid-service-response"
     title: ClassVar[str] = "The service gave an invalid answer"
+
+
+class AnswerTooLarge(UpstreamError):
+    """The target's answer is over the limit of whoever reads it."""
+
+    type: ClassVar[str] = "service-answer-too-large"
+    title: ClassVar[str] = "The service's answer is too large"
 
 
 class UpstreamTimeout(UpstreamError):

@@ -82,6 +82,7 @@ class Supervisor:
         self._stopping = False
         self._kill_at = float("inf")
         self._ever_ready = False
+        self._announced = False
         self._failed = False
 
     def run(self) -> int:
@@ -134,7 +135,8 @@ class Supervisor:
         self._wakeup = (reader, writer)
         signal.set_wakeup_fd(writer.fileno())
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda caught, _: self._signals.append(caught))
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP, and means it
+                signal.signal(number, lambda caught, _: self._signals.append(caught))
         signal.signal(signal.SIGCHLD, lambda *_: None)  # it only has to wake the loop
         self._selector.register(reader, selectors.EVENT_READ)
 
@@ -148,7 +150,7 @@ class Supervisor:
         for slot in self._slots:
             self._reap(slot, now)
             if slot.process is None and not self._stopping and now >= slot.start_at:
-                self._start(slot, now)
+                self._try_to_start(slot, now)
         if self._stopping and all(slot.process is None for slot in self._slots):
             return False
         if now >= self._kill_at:
@@ -162,6 +164,18 @@ class Supervisor:
             else:
                 self._hear(key.data)
         return True
+
+    def _try_to_start(self, slot: Slot, now: float) -> None:
+        """Start a worker; where the system refuses for now, the others serve on, and it is tried again later."""
+        try:
+            self._start(slot, now)
+        except (OSError, CannotStart) as error:
+            if not self._ever_ready:
+                raise CannotStart(f"a worker cannot be started: {error}") from error
+            slot.crashes += 1
+            slot.start_at = now + _pause(slot.crashes + 1)
+            self._close_sockets(slot)
+            logger.error("worker %d cannot be started: %s", slot.number, error)  # noqa: TRY400 - a trace says no more
 
     def _start(self, slot: Slot, now: float) -> None:
         if not slot.sockets:
@@ -183,6 +197,9 @@ class Supervisor:
             slot.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 arguments, stdin=subprocess.DEVNULL, pass_fds=(*sockets, snapshot, writer, self._lifeline)
             )
+        except OSError:
+            os.close(reader)
+            raise
         finally:
             os.close(writer)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL_SIGNALS)
@@ -200,7 +217,8 @@ class Supervisor:
         if said:
             slot.ready = True
             self._ever_ready = True
-            if all(each.ready for each in self._slots):
+            if not self._announced and all(each.ready for each in self._slots):
+                self._announced = True
                 where = ", ".join(f"http://{_shown(host)}:{port}" for host, port in self._addresses)
                 logger.info("listening on %s with %d worker(s)", where, len(self._slots))
 
@@ -221,7 +239,7 @@ class Supervisor:
             self._stop(signal.SIGTERM, now)
             return
         slot.crashes = slot.crashes + 1 if now - slot.started < STABLE_AFTER else 0
-        pause = 0.0 if slot.crashes < 2 else min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (slot.crashes - 2))
+        pause = _pause(slot.crashes)
         slot.start_at = now + pause
         if pause:
             self._close_sockets(slot)
@@ -230,6 +248,8 @@ class Supervisor:
     def _stop(self, number: int, now: float) -> None:
         """Begin to drain; end at once where that was asked for before."""
         if self._stopping:
+            if number == signal.SIGHUP:
+                return  # it often comes along with another, and asks for no more than that
             logger.warning("second signal: ending at once")
             self._kill_all()
             return
@@ -248,6 +268,11 @@ class Supervisor:
             if slot.process is not None and slot.process.poll() is None:
                 slot.process.kill()
                 slot.process.wait()
+
+
+def _pause(crashes: int) -> float:
+    """Return the seconds to wait after so many crashes in a row."""
+    return 0.0 if crashes < 2 else min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (crashes - 2))
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -42,7 +42,7 @@ class RedirectEndpoint(Endpoint[Redirect], name="redirect"):
     def setup(self, env: Env) -> None:
         """Compile the location."""
         try:
-            self._to = Template(self.config.to, lambda value: quote(value, safe="!$&'()*+,;=:@/"))
+            self._to = Template(self.config.to, lambda value: quote(value, safe="!$&'()*+,;=:@/"), in_url=True)
         except ValueError as error:
             raise ConfigError(f"redirect: {error}") from None
         env.route.check_captures(self._to.captures)

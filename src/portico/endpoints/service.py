@@ -30,6 +30,7 @@ from portico.plugin import (
     Handler,
     PolicyConfig,
     Request,
+    RequestError,
     Response,
     RouteInfo,
     ServiceName,
@@ -136,12 +137,17 @@ def _rewriter(rewrite: str, route: RouteInfo) -> Callable[[Request], str]:
         raise ConfigError(f"rewrite must begin with a slash: {rewrite!r}")
     with_rest = rewrite.endswith("/**")
     try:
-        template = Template(rewrite[:-3] if with_rest else rewrite, lambda value: quote(value, safe="!$&'()*+,;=:@"))
+        template = Template(
+            rewrite[:-3] if with_rest else rewrite,
+            lambda value: quote(value, safe="!$&'()*+,;=:@"),
+            in_url=True,
+            literal=lambda text: quote(text, safe="/%!$&'()*+,;=:@"),
+        )
     except ValueError as error:
         raise ConfigError(f"rewrite: {error}") from None
     route.check_captures(template.captures)
     if not with_rest:
-        return template.fill
+        return lambda request: _without_dots(template.fill(request))
     depths = {_depth_of_rest(path) for path in route.paths}
     if len(depths) != 1 or None in depths:
         raise ConfigError("rewrite ends with /** but not every path of the route ends with /** or /* at the same depth")
@@ -150,9 +156,17 @@ def _rewriter(rewrite: str, route: RouteInfo) -> Callable[[Request], str]:
 
     def with_the_rest(request: Request) -> str:
         parts = request.path.split("/", depth + 1)
-        return template.fill(request) + ("/" + parts[depth + 1] if len(parts) > depth + 1 else "") or "/"
+        rest = "/" + parts[depth + 1] if len(parts) > depth + 1 else ""
+        return _without_dots(template.fill(request)) + rest or "/"
 
     return with_the_rest
+
+
+def _without_dots(path: str) -> str:
+    """Return `path`, unless what the client sent has made dot segments in it: they would lead elsewhere."""
+    if "/." in path and any(segment in (".", "..") for segment in path.split("/")):
+        raise RequestError("The path that this request would come to has dot segments.")
+    return path
 
 
 def _depth_of_rest(path: str) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from portico.errors import BodyTooLarge
+from portico.errors import AnswerTooLarge, BodyTooLarge, PorticoError, Source
 
 Trailers = list[tuple[bytes, bytes]]
 
@@ -32,7 +32,7 @@ class Body:
     memory (and then nothing is consumed by reading it), otherwise None.
     """
 
-    __slots__ = ("_peeked", "_source", "length", "limit", "whole")
+    __slots__ = ("_peeked", "_source", "length", "limit", "of_answer", "whole")
 
     def __init__(self, whole: bytes | None = b"", source: BodySource | None = None, length: int | None = None) -> None:
         """Hold `whole`; or, where that is None, stream `length` bytes from `source`."""
@@ -40,6 +40,8 @@ class Body:
         self.length = length if whole is None else len(whole)
         self.limit: int | None = None
         """Bytes that may pass in all; more is BodyTooLarge. For the request's body, the tightest of the route's."""
+        self.of_answer = False
+        """True for a response's body, whose size is the service's fault and not the client's."""
         self._source = source
         self._peeked = b""
 
@@ -69,26 +71,31 @@ class Body:
         if self.limit is not None:
             self.limit -= len(piece)
             if self.limit < 0:
-                raise BodyTooLarge("the body is larger than this route takes")
+                raise self._too_large("the body is larger than this route takes")
         return piece
+
+    def _too_large(self, detail: str) -> PorticoError:
+        if self.of_answer:
+            return AnswerTooLarge(detail, source=Source.RESPONSE)
+        return BodyTooLarge(detail)
 
     async def read(self, limit: int) -> bytes:
         """Return the whole content, buffered; later readers, and the service, get the same bytes.
 
-        Raises BodyTooLarge where it is over `limit` bytes, before that much is held.
+        Raises BodyTooLarge, or for an answer AnswerTooLarge, where it is over `limit` bytes, before that much is held.
         """
         if self.whole is not None:
             if len(self.whole) > limit:
-                raise BodyTooLarge(f"the body is over {limit} bytes")
+                raise self._too_large(f"the body is over {limit} bytes")
             return self.whole
         if self.length is not None and self.length > limit:
-            raise BodyTooLarge(f"the body is over {limit} bytes")
+            raise self._too_large(f"the body is over {limit} bytes")
         pieces: list[bytes] = []
         size = 0
         while piece := await self.chunk():
             size += len(piece)
             if size > limit:
-                raise BodyTooLarge(f"the body is over {limit} bytes")
+                raise self._too_large(f"the body is over {limit} bytes")
             pieces.append(piece)
         self.whole = b"".join(pieces)
         self.length = size

@@ -94,11 +94,6 @@ class Headers:
             return []
         return [value for key, value in self.pairs if key.lower() == name]
 
-    def joined(self, name: bytes) -> bytes | None:
-        """Return all values of `name` as one comma-separated list (RFC 9110 section 5.3), or None."""
-        values = self.get_all(name)
-        return b", ".join(values) if values else None
-
     def set(self, name: bytes, value: bytes) -> None:
         """Make `value` the only value of `name`, which is written with the case given here."""
         self._put(check_name(name), name.lower(), check_value(value))

@@ -48,7 +48,7 @@ class Interim(Protocol):
     """What sends an interim response to the client."""
 
     def __call__(self, status: int, headers: Headers) -> None:
-        """Send a 1xx answer now, ahead of the final one; later calls than the final answer's do nothing."""
+        """Send a 1xx answer now."""
 
 
 class Request:
@@ -62,6 +62,7 @@ class Request:
     """
 
     __slots__ = (
+        "_interim",
         "_slots",
         "authority",
         "body",
@@ -71,7 +72,6 @@ class Request:
         "exchange",
         "headers",
         "host",
-        "interim",
         "method",
         "path",
         "query",
@@ -97,7 +97,7 @@ class Request:
         self.host = host
         self.client = client
         self.exchange = exchange
-        self.interim = interim
+        self._interim = interim
         self.authority: bytes | None = None
         self.captures: dict[str, str] = {}
         self.deadline: float | None = None
@@ -111,13 +111,23 @@ class Request:
     def derive(self, path: str) -> Request:
         """Return the same request for another path; headers, body and slots are shared, not copied."""
         other = Request(
-            self.method, path, self.query, self.headers, self.body, self.host, self.client, self.exchange, self.interim
+            self.method, path, self.query, self.headers, self.body, self.host, self.client, self.exchange, self._interim
         )
         other.authority = self.authority
         other.captures = self.captures
         other.deadline = self.deadline
         other._slots = self._slots
         return other
+
+    def interim(self, status: int, headers: Headers) -> None:
+        """Send an interim (1xx) answer ahead of the final one (RFC 9110 section 15.2), where the client can take it.
+
+        Once the final answer has begun, or the exchange is over, this does nothing.
+        """
+        exchange = self.exchange
+        over = exchange is not None and (exchange.status != 0 or exchange.outcome is not None)
+        if self._interim is not None and not over:
+            self._interim(status, headers)
 
     def __getitem__(self, key: Key[T]) -> T:
         if self._slots is None:
@@ -150,6 +160,7 @@ class Response:
         self.status = status
         self.headers = Headers() if headers is None else headers
         self.body = Body(body) if isinstance(body, bytes) else body
+        self.body.of_answer = True
         self.problem_value: Problem | None = None
 
     @classmethod

@@ -22,34 +22,52 @@ class Template:
     in a path, a URL, JSON or HTML.
     """
 
-    __slots__ = ("_escape", "_parts", "constant")
+    __slots__ = ("_parts", "constant")
 
-    def __init__(self, text: str, escape: Callable[[str], str]) -> None:
+    def __init__(
+        self, text: str, escape: Callable[[str], str], *, in_url: bool = False, literal: Callable[[str], str] = str
+    ) -> None:
         """Compile `text`; raise ValueError for a place that is not known.
 
-        Each value goes through `escape`, which must make it safe where the text will stand.
+        Each value goes through `escape`, which must make it safe where the text will stand; with `in_url`, path and
+        query stand as they are, since they are percent-encoded already. The text between the places goes through
+        `literal`, once.
         """
-        self._escape = escape
         self._parts: list[str | Part] = []
         at = 0
         for match in _PLACE.finditer(text):
-            self._parts += [text[at : match.start()], _part(match[1])]
+            part = _part(match[1])
+            encoded = in_url and match[1] in ("path", "query")
+            self._parts += [literal(text[at : match.start()]), part if encoded else _Escaped(part, escape)]
             at = match.end()
-        self._parts.append(text[at:])
-        self.constant = text if at == 0 else None
+        self._parts.append(literal(text[at:]))
+        self.constant = literal(text) if at == 0 else None
         """The text itself where it has no places."""
 
     def fill(self, request: Request) -> str:
         """Return the text for `request`."""
         if self.constant is not None:
             return self.constant
-        escape = self._escape
-        return "".join([part if isinstance(part, str) else escape(part(request)) for part in self._parts])
+        return "".join([part if isinstance(part, str) else part(request) for part in self._parts])
 
     @property
     def captures(self) -> frozenset[str]:
         """The path captures that the text needs."""
-        return frozenset(part.name for part in self._parts if isinstance(part, _Capture))
+        parts = [part.part for part in self._parts if isinstance(part, _Escaped)]
+        return frozenset(part.name for part in parts if isinstance(part, _Capture))
+
+
+class _Escaped:
+    """A part made safe for where it stands."""
+
+    __slots__ = ("_escape", "part")
+
+    def __init__(self, part: Part, escape: Callable[[str], str]) -> None:
+        self.part = part
+        self._escape = escape
+
+    def __call__(self, request: Request) -> str:
+        return self._escape(self.part(request))
 
 
 class _Capture:

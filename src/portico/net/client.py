@@ -25,8 +25,10 @@ MAX_INTERIM: Final = 16
 _CLIENT_FIELDS: Final = frozenset(
     (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"forwarded", b"x-real-ip")
 )
-_DROP_FROM_CLIENT: Final = h1.REQUEST_DROP | _CLIENT_FIELDS
-"""What a client says of itself is not passed on as if the gateway had said it."""
+_DROP_FROM_CLIENT: Final[frozenset[bytes]] = (
+    h1.REQUEST_DROP | _CLIENT_FIELDS | {name.replace(b"-", b"_") for name in _CLIENT_FIELDS}
+)
+"""What a client says of itself is not passed on as if the gateway had said it; nor is what CGI and WSGI take for it."""
 
 _IDEMPOTENT: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
 
@@ -165,8 +167,10 @@ class H1Connection(ClientStream):
         """
         stream, body, deadline = self._stream, request.body, request.deadline
         chunked = body.length is None
+        sent = 0
         try:
             while data := await body.chunk():
+                sent += len(data)
                 stream.write(h1.chunk(data) if chunked else data)
                 if stream.congested:
                     self._wait_for_answer(self._loop.time() + patience, deadline)
@@ -174,6 +178,8 @@ class H1Connection(ClientStream):
                     self._wait_for_answer(NEVER, deadline)
             if chunked:
                 stream.write(h1.last_chunk(body.trailers()))
+            elif sent != body.length:
+                raise BodyTruncated(f"the request has {sent} bytes, not {body.length}")  # noqa: TRY301 - as a source's own
             self._wait_for_answer(self._loop.time() + patience, deadline)
         except (ConnectionResetError, DeadlineExceeded):
             return  # the reader of the answer finds the same, and may still find an answer before it
@@ -208,7 +214,7 @@ class H1Connection(ClientStream):
             interims += 1
             if head.status == 101 or interims > MAX_INTERIM:
                 raise MalformedResponse("an answer that was not asked for", source=Source.RESPONSE)
-            if head.status != 100 and request.interim is not None:
+            if head.status != 100:
                 request.interim(head.status, head.headers)
             head = reader.next_head(request.method)
 
@@ -222,7 +228,10 @@ class H1Connection(ClientStream):
                     return event
                 when = self._loop.time() + patience
                 self._stream.set_deadline(when if deadline is None else min(when, deadline))
-                reader.receive(await self._stream.receive())
+                data = await self._stream.receive()
+                if not data and self._stream.broken:
+                    raise UpstreamClosed("reset within its answer", source=Source.RESPONSE)
+                reader.receive(data)
             except DeadlineExceeded:
                 raise UpstreamTimeout("the answer stalled", source=Source.RESPONSE) from None
             except BodyTruncated as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import ssl
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from portico.errors import ConnectFailed, Overloaded, Source, UpstreamTimeout
@@ -90,17 +91,17 @@ class Pool(Connections):
     async def connect(self, timeout: float, deadline: float | None) -> ClientStream:  # noqa: ASYNC109 - it is the seam
         """Open a connection within `timeout` seconds and before `deadline`; raise an UpstreamError."""
         if self._connections >= self._max_connections:
-            raise Overloaded("all connections to the target are in use", source=_CONNECT_SOURCE)
-        when = self._loop.time() + timeout
+            raise Overloaded("all connections to the target are in use", source=_CONNECT_SOURCE, retryable=True)
+        own = self._loop.time() + timeout
+        when = own if deadline is None else min(own, deadline)
         self._connections += 1
         try:
-            async with asyncio.timeout_at(when if deadline is None else min(when, deadline)):
-                _, stream = await self._loop.create_connection(
-                    lambda: Stream(self._loop, self._outbox), self._host, self._port, ssl=self._ssl
-                )
+            async with asyncio.timeout_at(when):
+                stream = await self._open(lambda: Stream(self._loop, self._outbox), self._ssl)
         except TimeoutError:
             self._connections -= 1
-            raise UpstreamTimeout("no connection in time", source=_CONNECT_SOURCE, retryable=True) from None
+            # Another target is worth a try only where this one was slow, and not where the request has no time left.
+            raise UpstreamTimeout("no connection in time", source=_CONNECT_SOURCE, retryable=when == own) from None
         except OSError as error:
             self._connections -= 1
             raise ConnectFailed(str(error), source=_CONNECT_SOURCE, retryable=True) from error
@@ -113,8 +114,15 @@ class Pool(Connections):
 
     async def probe(self) -> None:
         """Open a connection and close it again; raise OSError where the target does not accept it."""
-        transport, _ = await self._loop.create_connection(asyncio.Protocol, self._host, self._port)
-        transport.close()
+        stream = await self._open(lambda: Stream(self._loop), None)
+        stream.close()
+
+    async def _open(self, protocol: Callable[[], Stream], tls: ssl.SSLContext | None) -> Stream:
+        try:
+            _, stream = await self._loop.create_connection(protocol, self._host, self._port, ssl=tls)
+        except UnicodeError as error:
+            raise OSError(f"{self._host!r} is no host name") from error
+        return stream
 
     def exchange_over(self, connection: ClientStream, reusable: bool) -> None:
         """Take back a connection; where it is not `reusable` it has been closed."""

@@ -26,6 +26,9 @@ logger = logging.getLogger("portico.server")
 _ALLOW: Final = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _COMPLETE: Final = Outcome.COMPLETE  # a name of this module costs less than the attribute of an enum
 
+PIPELINED: Final = 32
+"""Requests that one client's pipeline is answered in a row before other connections have their turn."""
+
 DISCARD_BYTES: Final = 256 * 1024
 DISCARD_SECONDS: Final = 1.0
 """What is still read of a request that was answered before its end; closing at once could destroy the answer."""
@@ -107,6 +110,9 @@ class Server:
                 connection.cancel()
 
     def _connected(self, stream: Stream) -> None:
+        if not _has_peer(stream):
+            stream.abort()  # reset before it was accepted; whose requests these are is not known
+            return
         connection = H1ServerConnection(self, stream)
         if len(self._connections) >= self.limits.connections:
             connection.refuse(Problem(503, "too-many-connections", detail="Try again later."), b"Retry-After: 1")
@@ -114,6 +120,12 @@ class Server:
             return
         self._connections.add(connection)
         connection.start(self._tasks)
+
+
+def _has_peer(stream: Stream) -> bool:
+    """Tell whether the address of the other side is known, as far as its kind of socket has one."""
+    peer = stream.transport.get_extra_info("peername")
+    return isinstance(peer, tuple) or isinstance(stream.transport.get_extra_info("sockname"), str)
 
 
 def _client_of(stream: Stream) -> Client:
@@ -130,8 +142,8 @@ def _client_of(stream: Stream) -> Client:
 class H1ServerConnection:
     """One client's HTTP/1 connection: next request, its answer, and again."""
 
-    __slots__ = ("_busy", "_client", "_exchange", "_host", "_interim", "_raw_host", "_reader", "_server", "_stream",
-                 "_task")  # fmt: skip
+    __slots__ = ("_busy", "_client", "_content", "_exchange", "_host", "_interim", "_raw_host", "_reader", "_server",
+                 "_stream", "_task")  # fmt: skip
 
     def __init__(self, server: Server, stream: Stream) -> None:
         limits = server.limits
@@ -144,6 +156,7 @@ class H1ServerConnection:
         self._raw_host = b""
         self._host = ""
         self._interim = self.send_interim
+        self._content: _RequestContent | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
@@ -197,13 +210,18 @@ class H1ServerConnection:
         clock, limits = server.loop.time, server.limits
         left = limits.requests_per_connection
         while True:
-            if reader.idle and not server.draining:
-                reader.receive(stream.take() or (b"" if stream.eof else await stream.arrival()))
+            if reader.idle:
+                if not server.draining:
+                    reader.receive(stream.take() or (b"" if stream.eof else await stream.arrival()))
+            elif left % PIPELINED == 0:
+                await asyncio.sleep(0)  # others have their turn too
             head = reader.next_head()
             if head is None:
                 head = await self._rest_of_head()
                 if head is None:
                     break
+            if stream.closed:
+                break  # the client was gone before its request was read
             exchange = self._exchange = Exchange(clock())
             request = self._request(head, exchange)
             left -= 1
@@ -217,13 +235,20 @@ class H1ServerConnection:
             if stream.congested:
                 await self._drain()
             now = clock()
-            exchange.end(_COMPLETE, now)
-            self._busy = False
+            self._complete(exchange, now)
             if not keep_alive:
                 if not reader.done:
                     await self._discard_input()
                 break
             stream.set_deadline(now + (limits.keepalive_timeout if reader.idle else limits.head_timeout))
+
+    def _complete(self, exchange: Exchange, now: float) -> None:
+        """Close the books of one request; whoever still holds its body gets nothing of the next one's."""
+        exchange.end(_COMPLETE, now)
+        self._busy = False
+        if self._content is not None:
+            self._content.close()
+            self._content = None
 
     async def _rest_of_head(self) -> RequestHead | None:
         """Wait until a head is whole; None where the client has no more."""
@@ -246,7 +271,8 @@ class H1ServerConnection:
             return False
         if body.length is None and head.minor == 0:
             return False  # HTTP/1.0 knows no chunks: the close is the content's end
-        return self._reader.done or self._skip_buffered()
+        # A streamed answer may have come before the upload's end, which is then not ours to pass over.
+        return self._reader.done or (body.whole is not None and self._skip_buffered())
 
     def _send_whole(self, head: RequestHead, response: Response, exchange: Exchange, keep_alive: bool) -> None:
         """Send an answer whose content is in memory, head and content in one write."""
@@ -271,16 +297,10 @@ class H1ServerConnection:
             raise _MethodRefused(f"{method} is not served here")
         headers = head.headers
         path, query, authority = parse_target(head.target, method, self._server.slashes)
-        raw_host = headers.index.get(b"host") if authority is None else authority.encode("ascii")
-        if raw_host is None:
-            if head.minor:
-                raise MalformedRequest("the Host header is missing")
-            raw_host = b""
-        if raw_host != self._raw_host:
-            self._host = parse_host(raw_host)[0] if raw_host else ""
-            self._raw_host = raw_host
-        if len(headers.index) != len(headers.pairs) and len(headers.get_all(b"host")) > 1:
-            raise MalformedRequest("the Host header is repeated")
+        self._take_host(headers, head.minor)
+        if authority is not None:  # it replaces the Host header for everyone after us (RFC 9112 section 3.2.2)
+            headers.set(b"Host", authority.encode("ascii"))
+            self._take_host(headers, head.minor)
         if self._reader.done:
             body = Body()
         else:
@@ -289,9 +309,23 @@ class H1ServerConnection:
                 exchange.bytes_in = len(whole)
                 body = Body(whole)
             else:
-                body = Body.stream(_RequestContent(self, head, exchange), head.length)
+                self._content = _RequestContent(self, head, exchange)
+                body = Body.stream(self._content, head.length)
         interim = self._interim if head.minor else None  # HTTP/1.0 does not know them (RFC 9110 section 15.2)
         return Request(method, path, query, headers, body, self._host, self._client, exchange, interim)
+
+    def _take_host(self, headers: Headers, minor: int) -> None:
+        """Read the Host header (RFC 9112 section 3.2); that of the request before is not read again."""
+        raw_host = headers.index.get(b"host")
+        if raw_host is None:
+            if minor:
+                raise MalformedRequest("the Host header is missing")
+            raw_host = b""
+        if raw_host != self._raw_host:
+            self._host = parse_host(raw_host)[0] if raw_host else ""
+            self._raw_host = raw_host
+        if len(headers.index) != len(headers.pairs) and len(headers.get_all(b"host")) > 1:
+            raise MalformedRequest("the Host header is repeated")
 
     async def _send_stream(
         self, head: RequestHead, response: Response, exchange: Exchange, *, keep_alive: bool
@@ -306,11 +340,15 @@ class H1ServerConnection:
             chunked = body.length is None and head.minor == 1
             while data := await body.chunk():
                 exchange.bytes_out += len(data)
+                if body.length is not None and exchange.bytes_out > body.length:
+                    raise BodyTruncated("the answer is longer than it says")
                 stream.write(h1.chunk(data) if chunked else data)
                 if stream.congested:
                     await self._drain()
             if chunked:
                 stream.write(h1.last_chunk(body.trailers()))
+            elif body.length is not None and exchange.bytes_out < body.length:
+                raise BodyTruncated("the answer is shorter than it says")
         except (PorticoError, ConnectionError, DeadlineExceeded) as error:
             # The head is gone: a cut connection is the only way left to say that the content is not whole.
             exchange.error = f"{type(error).__name__}: {error}"
@@ -328,8 +366,7 @@ class H1ServerConnection:
 
     def send_interim(self, status: int, headers: Headers) -> None:
         """Send a 1xx answer ahead of the final one (RFC 9110 section 15.2)."""
-        if self._exchange is not None and self._exchange.status == 0:
-            self._stream.write(h1.interim_head(status, headers))
+        self._stream.write(h1.interim_head(status, headers))
 
     async def read_content(self) -> Data | End:
         """Return the next piece of the request's content."""
@@ -400,7 +437,7 @@ class _MethodRefused(RequestError):
 class _RequestContent:
     """The content of one request while it is still on its way."""
 
-    __slots__ = ("_connection", "_exchange", "_head", "_over", "_started", "_trailers")
+    __slots__ = ("_closed", "_connection", "_exchange", "_head", "_over", "_started", "_trailers")
 
     def __init__(self, connection: H1ServerConnection, head: RequestHead, exchange: Exchange) -> None:
         self._connection = connection
@@ -408,14 +445,17 @@ class _RequestContent:
         self._exchange = exchange
         self._started = False
         self._over = False
+        self._closed = False
         self._trailers: Trailers = []
 
     async def read(self) -> bytes:
+        if self._closed:
+            raise BodyTruncated("the request is over")
         if self._over:
             return b""
         if not self._started:
             self._started = True
-            if self._head.expects_continue:
+            if self._head.expects_continue and self._exchange.status == 0:
                 self._connection.send_interim(100, Headers())
         event = await self._connection.read_content()
         if isinstance(event, Data):
@@ -430,4 +470,4 @@ class _RequestContent:
         return self._trailers
 
     def close(self) -> None:
-        self._over = True  # what is left on the connection is the connection's to discard
+        self._closed = True  # what is left on the connection is the connection's to discard

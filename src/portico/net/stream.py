@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 from collections.abc import Callable, Generator
 from typing import Final, cast
+
+logger = logging.getLogger("portico.stream")
 
 HIGH_WATER: Final = 64 * 1024
 """Bytes received and not yet taken, above which reading from the socket stops; also the limit of unsent bytes."""
@@ -39,6 +42,7 @@ class Arrival:
         self._value = b""
         self._error: BaseException | None = None
         self.waiting = False
+        """True while a task waits whose wake-up is not on its way yet."""
 
     def __await__(self) -> Generator[Arrival, None, bytes]:
         self._asyncio_future_blocking = True
@@ -84,10 +88,14 @@ class Arrival:
     def wake_soon(self, value: bytes, error: BaseException | None) -> None:
         """Have the task run on in the loop's next turn."""
         self.waiting = False
+        assert self._callback is not None
+        self._loop.call_soon(self._deliver, self._callback, value, error, context=self._context)
+
+    def _deliver(self, callback: Callable[[Arrival], object], value: bytes, error: BaseException | None) -> None:
+        """Run the task on that waited; only now, since another may have begun to wait meanwhile."""
         self._value = value
         self._error = error
-        assert self._callback is not None
-        self._loop.call_soon(self._callback, self, context=self._context)
+        callback(self)
 
 
 class Outbox:
@@ -111,7 +119,11 @@ class Outbox:
     def _flush(self) -> None:
         streams, self._streams = self._streams, []
         for stream in streams:
-            stream.flush()
+            try:
+                stream.flush()
+            except Exception:  # one stream's failure must not keep the others' answers back
+                logger.exception("a write failed")
+                stream.abort()
 
 
 class Stream(asyncio.Protocol):
@@ -134,6 +146,7 @@ class Stream(asyncio.Protocol):
         "_timer",
         "_timer_at",
         "_unsent",
+        "broken",
         "closed",
         "congested",
         "eof",
@@ -160,6 +173,8 @@ class Stream(asyncio.Protocol):
         self._timer_at = NEVER
         self.eof = False
         self.closed = False
+        self.broken = False
+        """True where the connection did not end in good order: what was read to its end may not be whole."""
         self.congested = False
         """True while more than the high-water mark waits to be sent: whoever writes on must `drain` first."""
         self.on_lost: Callable[[], None] | None = None
@@ -193,6 +208,7 @@ class Stream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102 - as above
         self.eof = self.closed = True
+        self.broken = exc is not None
         self._cancel_timer()
         self._wake()
         drained = self._drained

@@ -170,18 +170,20 @@ class _Routes:
         scoped = self._chain(config)
         endpoint = self._registry.endpoints[config.endpoint.kind](config.endpoint.config)
         ready = self._set_up(endpoint, env, config.endpoint.origin)
+        components: list[Component[Any]] = [endpoint] if ready else []
         policies: list[Policy[Any]] = []
         for item in scoped:
             policy = self._registry.policies[item.use.kind](item.use.config)
-            self._set_up(policy, env, item.use.origin)
             policies.append(policy)
+            if self._set_up(policy, env, item.use.origin):
+                components.append(policy)
         route = Route(
             config.name,
             assemble(policies, endpoint.handler() if ready else endpoint.handle),
             self._config.limits.body if config.max_body is None else config.max_body,
             policies=scoped,
             endpoint=endpoint,
-            components=(endpoint, *policies),
+            components=components,
             origin=config.origin,
         )
         self.all.append(route)

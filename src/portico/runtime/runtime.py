@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from portico.errors import RequestError
+from portico.errors import RequestError, UpstreamError
 from portico.http.body import Body
 from portico.http.message import Handler, Request, Response
 from portico.http.problem import PROBLEM_JSON, Problem
@@ -26,6 +26,12 @@ def write_problem(problem: Problem, request: Request, response: Response) -> Non
     """Write `problem` as RFC 9457 has it; the shape of every route until the file chooses others."""
     response.headers.set(b"Content-Type", PROBLEM_JSON)
     response.body = Body(problem.render(request.path))
+
+
+def _check(response: Response) -> None:
+    """Raise ValueError where what the chain has made is no final answer (RFC 9110 section 15)."""
+    if not 200 <= response.status < 600:
+        raise ValueError(f"a policy or an endpoint made an answer with status {response.status}")
 
 
 class Route:
@@ -67,8 +73,11 @@ class Route:
                 response = Response.problem(413, "content-too-large", detail=f"The limit is {self.max_body} bytes.")
             else:
                 response = await self.chain(request)
+            _check(response)
         except RequestError as error:
             response = Response.problem(error.status, error.type, detail=error.detail)
+        except UpstreamError as error:  # from an answer's content, which a policy has read
+            response = Response.problem(error.status, error.type, error.title)
         except Exception:
             logger.exception("route %s failed: %s %s", self.name, request.method, request.path)
             response = Response.problem(500, "internal-error", detail="The gateway could not answer this request.")
@@ -111,5 +120,8 @@ class Runtime:
         """End what the policies and endpoints began, and give back what was leased."""
         for route in self.routes:
             for component in route.components:
-                component.close()
+                try:
+                    component.close()
+                except Exception:  # a plugin's mistake must not keep the others from closing
+                    logger.exception("%s of route %s could not be closed", component.name, route.name)
         self._lease.close()

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import logging
 import os
 import pickle
+import resource
 import signal
 import socket
 import sys
@@ -82,6 +84,13 @@ async def serve(config: Config, plugins: Sequence[PluginSource], inherited: Inhe
         runtime.close()
 
 
+def _raise_descriptor_limit() -> None:
+    """Take as many descriptors as the system allows: its first offer is often 1024, less than one worker's clients."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def _limits(config: Config) -> ServerLimits:
     limits = config.limits
     return ServerLimits(
@@ -106,6 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options: Any = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to the whole group; the supervisor decides
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s worker[%(process)d] %(message)s")
+    _raise_descriptor_limit()
     sockets = [socket.socket(fileno=int(number)) for number in options.sockets.split(",")]
     try:
         size = os.fstat(options.snapshot).st_size

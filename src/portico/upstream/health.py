@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from portico.upstream.stack import Service, Target
+
+logger = logging.getLogger("portico.upstream")
 
 FRESH_FOR: Final = 2.0
 """Seconds for which an answer is given again: asking more often does not probe more often."""
@@ -42,18 +45,24 @@ class Reachability:
         return self._states
 
     async def _probe_all(self) -> None:
+        """Run one round; it belongs to the worker's group, so nothing may leave it as an error."""
         try:
-            gate = asyncio.Semaphore(PROBES_AT_ONCE)
-            targets = {target.address: target for service in self._services for target in service.targets}
-            async with asyncio.TaskGroup() as group:
-                probes = {address: group.create_task(_accepts(target, gate)) for address, target in targets.items()}
-            self._states = {
-                service.name: any(probes[target.address].result() for target in service.targets)
-                for service in self._services
-            }
-            self._asked_at = self._clock()
+            await self._probe_targets()
+        except Exception:  # a bug here must not end the worker
+            logger.exception("the services could not be probed")
         finally:
             self._flight = None
+
+    async def _probe_targets(self) -> None:
+        gate = asyncio.Semaphore(PROBES_AT_ONCE)
+        targets = {target.address: target for service in self._services for target in service.targets}
+        async with asyncio.TaskGroup() as group:
+            probes = {address: group.create_task(_accepts(target, gate)) for address, target in targets.items()}
+        self._states = {
+            service.name: any(probes[target.address].result() for target in service.targets)
+            for service in self._services
+        }
+        self._asked_at = self._clock()
 
 
 async def _accepts(target: Target, gate: asyncio.Semaphore) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from portico.errors import Source, UpstreamError
+from portico.errors import Overloaded, Source, UpstreamError
 from portico.http.message import Request, Response
 from portico.net.client import ClientStream, Connections, Patience
 from portico.net.stream import NEVER
@@ -78,7 +78,8 @@ class Service:
         tried: list[Target] = []
         while error.retryable:
             if error.source is Source.CONNECT:
-                self._connect_failed(target, error)
+                if not isinstance(error, Overloaded):
+                    self._connect_failed(target, error)
                 tried.append(target)
                 other = self._balancer.other(tried)
                 if other is None:

@@ -22,7 +22,28 @@ MAX_LENGTH_DIGITS: Final = 18
 
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _TRAILER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*")
-_FORBIDDEN_TRAILERS: Final = HOP_BY_HOP | {b"content-length", b"host", b"authorization", b"content-encoding"}
+_FORBIDDEN_TRAILERS: Final = HOP_BY_HOP | {
+    # Framing, routing, authentication, and what says how to read the content (RFC 9110 section 6.5.1).
+    b"content-length",
+    b"content-encoding",
+    b"content-type",
+    b"content-range",
+    b"host",
+    b"authorization",
+    b"cookie",
+    b"set-cookie",
+    b"cache-control",
+    b"expect",
+    b"location",
+    b"range",
+    # What the gateway says of the client.
+    b"forwarded",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-port",
+    b"x-forwarded-proto",
+    b"x-real-ip",
+}
 
 # How the end of the content that is being read is told (RFC 9112 section 6.3). Plain integers: an enum's members cost
 # a lookup through its metaclass at each use.
@@ -80,11 +101,6 @@ class Reader:
     def pending(self) -> bytes:
         """What was received and not yet read as part of a message."""
         return self._buffer
-
-    def take_pending(self) -> bytes:
-        """Hand over what was received behind the head of an upgrade: it is no longer HTTP."""
-        rest, self._buffer = self._buffer, b""
-        return rest
 
     def _take_head(self) -> bytes | None:
         """Cut one complete head off the buffer, or return None where it has not all come."""

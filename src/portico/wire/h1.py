@@ -44,7 +44,8 @@ _METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT"
 _STATUS_LINES: Final = {status: f"HTTP/1.1 {status} {reason(status)}".encode() for status in range(100, 600)}
 _STATUSES: Final = {line: (status, 1) for status, line in _STATUS_LINES.items()}
 _KEEP_ALIVE: Final = {b"keep-alive": True, b"Keep-Alive": True, b"close": False, b"Close": False}
-_NO_FIELDS: Final[frozenset[bytes]] = frozenset()
+_NEVER_NAMED: Final[frozenset[bytes]] = HOP_BY_HOP | {b"host", b"content-length"}
+"""Fields that Connection cannot take away: they have their own rules, or the message falls apart without them."""
 
 
 class RequestReader(Reader):
@@ -233,35 +234,27 @@ class ResponseReader(Reader):
 
 
 def _keep_alive(headers: Headers, minor: int) -> bool:
-    """Tell whether the connection goes on after this message (RFC 9112 section 9.3)."""
+    """Tell whether the connection goes on after this message (RFC 9112 section 9.3).
+
+    The fields that Connection names go no further (RFC 9110 section 7.6.1). They are removed here, when the message
+    comes: later the Connection of one side could name what the gateway itself has set.
+    """
     value = headers.index.get(b"connection")
     if value is None:
         return minor == 1
     known = _KEEP_ALIVE.get(value)
     if known is not None and len(headers.index) == len(headers.pairs):
         return known
-    options = connection_options(headers)
+    options = {option.strip(b" \t").lower() for option in b",".join(headers.get_all(b"connection")).split(b",")}
+    for option in options - _NEVER_NAMED:
+        headers.remove(option)
     return b"close" not in options and (minor == 1 or b"keep-alive" in options)
 
 
-def connection_options(headers: Headers) -> frozenset[bytes]:
-    """Return the options that the Connection field names, in lower case."""
-    values = headers.get_all(b"connection")
-    if not values:
-        return _NO_FIELDS
-    return frozenset(option.strip(b" \t").lower() for option in b",".join(values).split(b","))
-
-
 def _add_fields(lines: list[bytes], headers: Headers, drop: frozenset[bytes]) -> None:
-    """Append the header lines of a message without those in `drop` and without those that Connection names.
-
-    `drop` must hold HOP_BY_HOP.
-    """
+    """Append the header lines of a message without those in `drop`, which must hold HOP_BY_HOP."""
     index = headers.index
     pairs = headers.pairs
-    connection = index.get(b"connection")
-    if connection is not None and (connection not in _KEEP_ALIVE or len(index) != len(pairs)):
-        drop = drop | connection_options(headers)
     if len(index) == len(pairs):
         at = 0  # an index, where zip would read better: compiled, it costs half
         for key in index:
@@ -342,7 +335,6 @@ def response_head(
         and length is not None
         and declared == b"%d" % length
         and len(headers.index) == len(headers.pairs)
-        and headers.index.get(b"connection", b"close") in _KEEP_ALIVE  # and so does not name it
     ):
         _add_fields(lines, headers, HOP_BY_HOP)
     else:
