@@ -217,7 +217,9 @@ class Supervisor:
         if said:
             slot.ready = True
             self._ever_ready = True
-            if not self._announced and all(each.ready for each in self._slots):
+            if self._announced:
+                logger.info("worker %d serves again", slot.number)
+            elif all(each.ready for each in self._slots):
                 self._announced = True
                 where = ", ".join(f"http://{_shown(host)}:{port}" for host, port in self._addresses)
                 logger.info("listening on %s with %d worker(s)", where, len(self._slots))
