@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from portico.errors import ConnectFailed, Overloaded, Source, UpstreamTimeout
-from portico.net.client import ClientStream, Connections, H1Connection
+from portico.net.client import MAX_FIELDS, ClientStream, Connections, H1Connection
 from portico.net.stream import Outbox, Stream
 from portico.wire.fields import response_fields
 
@@ -66,7 +66,7 @@ class Pool(Connections):
         self._max_head = options.max_head
         self._tasks = tasks
         self._outbox = outbox
-        self._fields = response_fields()
+        self._fields = response_fields(MAX_FIELDS)
         self._loop = asyncio.get_running_loop()
         self._idle: list[H1Connection] = []
         self._connections = 0

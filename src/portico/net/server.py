@@ -68,7 +68,7 @@ class Server:
         self.loop = asyncio.get_running_loop()
         self._tasks = tasks
         self._outbox = Outbox(self.loop) if outbox is None else outbox
-        self.fields = request_fields()
+        self.fields = request_fields(limits.header_count)
         self._connections: set[H1ServerConnection] = set()
         self._empty = asyncio.Event()
         self._date = b""

@@ -1,8 +1,8 @@
 """Header lines, each read once: most of them repeat from one message to the next, which HPACK (RFC 7541) lives on too.
 
 llhttp reads a line when it is first seen; a table then remembers what it says, for all connections that share the
-table. A header line means the same wherever it stands: what depends on several of them, such as framing, is decided
-elsewhere, on the fields.
+table, and so it does with whole header blocks that are made of known lines. A header line means the same wherever it
+stands: what depends on several of them, such as framing, is decided elsewhere, on the fields.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ MAX_LINES: Final = 1024
 MAX_LINE: Final = 128
 """Bytes of a line that is worth remembering."""
 
+MAX_BLOCKS: Final = 128
+MAX_BLOCK: Final = 1024
+"""Whole header blocks that a table remembers, and bytes of one; made of remembered lines, none holds a secret."""
+
 _SECRET: Final = frozenset(
     (b"authorization", b"proxy-authorization", b"cookie", b"set-cookie", b"x-api-key", b"x-auth-token", b"x-csrf-token")
 )
@@ -27,6 +31,10 @@ _SECRET: Final = frozenset(
 
 class MalformedFields(Exception):
     """A line is none that a header may have (RFC 9112 section 5)."""
+
+
+class TooManyFields(Exception):
+    """A head has more fields than the table takes."""
 
 
 class Receiver:
@@ -61,12 +69,14 @@ class _Field:
 class FieldTable:
     """Remembers header lines and reads new ones, in heads that begin as `start_line` does."""
 
-    __slots__ = ("_known", "_parser", "_start_line")
+    __slots__ = ("_blocks", "_known", "_max_fields", "_parser", "_start_line")
 
-    def __init__(self, parser: Any, start_line: bytes) -> None:
+    def __init__(self, parser: Any, start_line: bytes, max_fields: int) -> None:
+        self._max_fields = max_fields
         self._parser = parser
         self._start_line = start_line
         self._known: dict[bytes, _Field] = {}
+        self._blocks: dict[bytes, Headers] = {}
 
     def __contains__(self, line: bytes) -> bool:
         return line in self._known
@@ -74,24 +84,36 @@ class FieldTable:
     def __len__(self) -> int:
         return len(self._known)
 
-    def read(self, lines: list[bytes]) -> Headers:
-        """Return the fields of a head that was split into lines: its start line, its fields, and two empty ones.
+    def read(self, block: bytes) -> Headers:
+        """Return the fields of a head's header block: all that follows its start line, the empty line included.
 
-        Raises MalformedFields.
+        Raises MalformedFields and TooManyFields.
         """
         headers = Headers()
+        seen = self._blocks.get(block)
+        if seen is not None:
+            headers.pairs = seen.pairs.copy()
+            headers.index = seen.index.copy()
+            return headers
         pairs = headers.pairs
         index = headers.index
         known = self._known
+        lines = block.split(b"\r\n")
         end = len(lines) - 2
-        at = 1
+        if end > self._max_fields:
+            raise TooManyFields
+        at = 0
         while at < end:
             field = known.get(lines[at])
             if field is None:
-                return self._read_new(lines[1:end])
+                return self._read_new(lines[:end])
             pairs.append(field.pair)
             index.setdefault(field.key, field.value)
             at += 1
+        if len(block) <= MAX_BLOCK:  # every line of it has come before: it is likely to come again as a whole
+            if len(self._blocks) >= MAX_BLOCKS:
+                self._blocks.clear()
+            self._blocks[block] = headers.copy()
         return headers
 
     def _read_new(self, lines: list[bytes]) -> Headers:
@@ -132,11 +154,11 @@ class FieldTable:
             self._known[line] = field
 
 
-def request_fields() -> FieldTable:
-    """Return a table for the lines of requests."""
-    return FieldTable(httptools.HttpRequestParser, b"GET / HTTP/1.1")
+def request_fields(max_fields: int) -> FieldTable:
+    """Return a table for the lines of requests, which may have `max_fields` each."""
+    return FieldTable(httptools.HttpRequestParser, b"GET / HTTP/1.1", max_fields)
 
 
-def response_fields() -> FieldTable:
-    """Return a table for the lines of responses."""
-    return FieldTable(httptools.HttpResponseParser, b"HTTP/1.1 200 OK")
+def response_fields(max_fields: int) -> FieldTable:
+    """Return a table for the lines of responses, which may have `max_fields` each."""
+    return FieldTable(httptools.HttpResponseParser, b"HTTP/1.1 200 OK", max_fields)

@@ -9,7 +9,7 @@ from portico.errors import BodyTruncated, PorticoError
 from portico.http.body import Trailers
 from portico.http.headers import HOP_BY_HOP, Headers
 from portico.wire.events import Data, End
-from portico.wire.fields import FieldTable, MalformedFields
+from portico.wire.fields import FieldTable, MalformedFields, TooManyFields
 
 MAX_CHUNK_LINE: Final = 256
 """Bytes of a chunk-size line, extensions included."""
@@ -66,14 +66,12 @@ class Reader:
         "_table",
         "done",
         "limit",
-        "max_fields",
     )
 
-    def __init__(self, limit: int, max_fields: int, table: FieldTable) -> None:
+    def __init__(self, limit: int, table: FieldTable) -> None:
         self._table = table
         self.limit = limit
         """Bytes that a head may have."""
-        self.max_fields = max_fields
         self.done = True
         """True when no content is left to be read of the current message."""
         self._buffer = b""
@@ -241,12 +239,12 @@ class Reader:
     def _malformed(self, detail: str) -> PorticoError:
         raise NotImplementedError
 
-    def _fields(self, lines: list[bytes]) -> Headers:
-        """Return the fields of a head that was split into lines."""
-        if len(lines) - 3 > self.max_fields:
-            raise self._too_large()
+    def _fields(self, head: bytes, start_line: bytes) -> Headers:
+        """Return the fields of a head."""
         try:
-            return self._table.read(lines)
+            return self._table.read(head[len(start_line) + 2 :])
+        except TooManyFields as error:
+            raise self._too_large() from error
         except MalformedFields as error:
             raise self._malformed("a header line is malformed") from error
 

@@ -54,7 +54,7 @@ class RequestReader(Reader):
     __slots__ = ("_empty", "target_limit")
 
     def __init__(self, limit: int, max_fields: int, target_limit: int, table: FieldTable | None = None) -> None:
-        super().__init__(limit, max_fields, request_fields() if table is None else table)
+        super().__init__(limit, request_fields(max_fields) if table is None else table)
         self.target_limit = target_limit
         self._empty = 0
 
@@ -79,11 +79,11 @@ class RequestReader(Reader):
                 raise MalformedRequest("the request head is cut off")
             return None
         self._empty = 0
-        lines = head.split(b"\r\n")
-        method, target, minor = self._request_line(lines[0])
+        start_line = head[: head.index(b"\r\n")]
+        method, target, minor = self._request_line(start_line)
         if len(target) > self.target_limit:
             raise TargetTooLong("the request target is too long")
-        headers = self._fields(lines)
+        headers = self._fields(head, start_line)
         index = headers.index
         if b"content-length" in index or b"transfer-encoding" in index:
             length = self._frame(headers, minor)
@@ -171,7 +171,7 @@ class ResponseReader(Reader):
     __slots__ = ("keep_alive",)
 
     def __init__(self, limit: int, max_fields: int, table: FieldTable | None = None) -> None:
-        super().__init__(limit, max_fields, response_fields() if table is None else table)
+        super().__init__(limit, response_fields(max_fields) if table is None else table)
         self.keep_alive = True
         """Whether the connection may be used again after this message."""
 
@@ -187,10 +187,10 @@ class ResponseReader(Reader):
         head = self._take_head()
         if head is None:
             return None
-        lines = head.split(b"\r\n")
-        known = _STATUSES.get(lines[0])
-        status, minor = self._status_line(lines[0]) if known is None else known
-        headers = self._fields(lines)
+        start_line = head[: head.index(b"\r\n")]
+        known = _STATUSES.get(start_line)
+        status, minor = self._status_line(start_line) if known is None else known
+        headers = self._fields(head, start_line)
         self.keep_alive = _keep_alive(headers, minor)
         return ResponseHead(status, headers, self._frame(headers, minor, status, method))
 
