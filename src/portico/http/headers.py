@@ -71,8 +71,9 @@ class Headers:
     def __init__(self, pairs: Iterable[Pair] = ()) -> None:
         self.pairs: list[Pair] = []
         self.index: dict[bytes, bytes] = {}
-        for name, value in pairs:
-            self.add(name, value)
+        if pairs:  # most begin empty, and even an empty loop costs
+            for name, value in pairs:
+                self.add(name, value)
 
     def put_parsed(self, name: bytes, value: bytes) -> None:
         """Add a value that a parser has checked."""

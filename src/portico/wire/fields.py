@@ -89,12 +89,10 @@ class FieldTable:
 
         Raises MalformedFields and TooManyFields.
         """
-        headers = Headers()
         seen = self._blocks.get(block)
         if seen is not None:
-            headers.pairs = seen.pairs.copy()
-            headers.index = seen.index.copy()
-            return headers
+            return seen.copy()
+        headers = Headers()
         pairs = headers.pairs
         index = headers.index
         known = self._known

@@ -38,7 +38,7 @@ MAX_EMPTY_LINES: Final = 4
 """Bytes of empty lines ahead of a request, which RFC 9112 section 2.2 wants ignored."""
 
 _REQUEST_LINE: Final = re.compile(rb"(?P<method>[!#$%&'*+\-.^_`|~0-9A-Za-z]+) [!-~]+ HTTP/(?P<version>\d\.\d)")
-_VISIBLE: Final = re.compile(rb"[!-~]+")
+_VISIBLE: Final = bytes(range(0x21, 0x7F))
 _VERSIONS: Final = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
 _METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 _STATUS_LINES: Final = {status: f"HTTP/1.1 {status} {reason(status)}".encode() for status in range(100, 600)}
@@ -110,7 +110,7 @@ class RequestReader(Reader):
         if len(parts) == 3:
             usual = _METHODS.get(parts[0])
             minor = _VERSIONS.get(parts[2])
-            if usual is not None and minor is not None and _VISIBLE.fullmatch(parts[1]) is not None:
+            if usual is not None and minor is not None and parts[1] and not parts[1].translate(None, _VISIBLE):
                 return usual, parts[1], minor
         receiver = Receiver()
         parser = httptools.HttpRequestParser(receiver)
