@@ -24,6 +24,7 @@ COMPILED = (
     "wire/fields",
     "wire/framing",
     "wire/h1",
+    "routing/candidate",
     "routing/trie",
     "routing/matcher",
     "net/stream",

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from portico.http.headers import Headers
 from portico.http.message import Request
-from portico.routing.entry import Absent, Candidate, Condition, Entry, Equals, Matches, Part, Present
+from portico.routing.candidate import Candidate
+from portico.routing.entry import Absent, Condition, Entry, Equals, Matches, Part, Present
 from portico.routing.explain import explain
 from portico.routing.matcher import ALLOWED_METHODS, Matcher
 from portico.routing.pattern import HostPattern, PathPattern, parse_host_pattern, parse_path

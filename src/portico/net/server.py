@@ -179,12 +179,45 @@ class H1ServerConnection:
         if self._busy:
             self.cancel()
 
-    async def _serve(self) -> None:
-        """Serve the connection to its end; what ends it early is dealt with here."""
-        server, stream = self._server, self._stream
+    async def _serve(self) -> None:  # noqa: C901 - one coroutine, since each more costs at every wake-up
+        """Answer one request after the other, until one side has no more; what ends that early is dealt with here."""
+        server, stream, reader = self._server, self._stream, self._reader
+        clock, limits = server.loop.time, server.limits
+        left = limits.requests_per_connection
         try:
-            stream.set_deadline(server.loop.time() + server.limits.head_timeout)
-            await self._exchanges()
+            stream.set_deadline(clock() + limits.head_timeout)
+            while True:
+                if reader.idle:
+                    if not server.draining:
+                        reader.receive(stream.take() or (b"" if stream.eof else await stream.arrival()))
+                elif left % PIPELINED == 0:
+                    await asyncio.sleep(0)  # others have their turn too
+                head = reader.next_head()
+                if head is None:
+                    head = await self._rest_of_head()
+                    if head is None:
+                        break
+                if stream.closed:
+                    break  # the client was gone before its request was read
+                exchange = self._exchange = Exchange(clock())
+                request = self._request(head, exchange)
+                left -= 1
+                self._busy = True
+                response = await server.handler(request)
+                keep_alive = self._keep_alive(head, response.body, left)
+                if response.body.whole is not None:
+                    self._send_whole(head, response, exchange, keep_alive)
+                else:
+                    await self._send_stream(head, response, exchange, keep_alive=keep_alive)
+                if stream.congested:
+                    await self._drain()
+                now = clock()
+                self._complete(exchange, now)
+                if not keep_alive:
+                    if not reader.done:
+                        await self._discard_input()
+                    break
+                stream.set_deadline(now + (limits.keepalive_timeout if reader.idle else limits.head_timeout))
         except RequestError as error:
             self._reject(error)
             await self._discard_input()
@@ -203,44 +236,6 @@ class H1ServerConnection:
         finally:
             stream.close()
             server.forget(self)
-
-    async def _exchanges(self) -> None:
-        """Answer one request after the other, until one side has no more."""
-        server, stream, reader = self._server, self._stream, self._reader
-        clock, limits = server.loop.time, server.limits
-        left = limits.requests_per_connection
-        while True:
-            if reader.idle:
-                if not server.draining:
-                    reader.receive(stream.take() or (b"" if stream.eof else await stream.arrival()))
-            elif left % PIPELINED == 0:
-                await asyncio.sleep(0)  # others have their turn too
-            head = reader.next_head()
-            if head is None:
-                head = await self._rest_of_head()
-                if head is None:
-                    break
-            if stream.closed:
-                break  # the client was gone before its request was read
-            exchange = self._exchange = Exchange(clock())
-            request = self._request(head, exchange)
-            left -= 1
-            self._busy = True
-            response = await server.handler(request)
-            keep_alive = self._keep_alive(head, response.body, left)
-            if response.body.whole is not None:
-                self._send_whole(head, response, exchange, keep_alive)
-            else:
-                await self._send_stream(head, response, exchange, keep_alive=keep_alive)
-            if stream.congested:
-                await self._drain()
-            now = clock()
-            self._complete(exchange, now)
-            if not keep_alive:
-                if not reader.done:
-                    await self._discard_input()
-                break
-            stream.set_deadline(now + (limits.keepalive_timeout if reader.idle else limits.head_timeout))
 
     def _complete(self, exchange: Exchange, now: float) -> None:
         """Close the books of one request; whoever still holds its body gets nothing of the next one's."""
@@ -269,7 +264,7 @@ class H1ServerConnection:
         """Tell whether the connection goes on after this answer."""
         if not head.keep_alive or left <= 0 or self._server.draining:
             return False
-        if body.length is None and head.minor == 0:
+        if head.minor == 0 and body.length is None:
             return False  # HTTP/1.0 knows no chunks: the close is the content's end
         # A streamed answer may have come before the upload's end, which is then not ours to pass over.
         return self._reader.done or (body.whole is not None and self._skip_buffered())

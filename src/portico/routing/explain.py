@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from portico.http.message import Request
-from portico.routing.entry import Candidate, Entry, Facts, Preference, by_preference, candidates_of
+from portico.routing.candidate import Candidate, Preference, by_preference, candidates_of
+from portico.routing.entry import Entry, Facts
 
 R = TypeVar("R")
 

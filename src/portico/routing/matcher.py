@@ -9,7 +9,8 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from portico.http.message import Key, Request
-from portico.routing.entry import Candidate, Entry, Facts, by_preference, in_order
+from portico.routing.candidate import Candidate, by_preference, in_order
+from portico.routing.entry import Entry, Facts
 from portico.routing.pattern import ANY_HOST, HostPattern
 from portico.routing.trie import Trie
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from portico.routing.entry import Candidate, Condition, Entry, in_order
+from portico.routing.candidate import Candidate, in_order
+from portico.routing.entry import Condition, Entry
 from portico.routing.pattern import HostPattern
 from portico.routing.trie import Trie
 

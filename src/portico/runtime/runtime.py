@@ -28,10 +28,9 @@ def write_problem(problem: Problem, request: Request, response: Response) -> Non
     response.body = Body(problem.render(request.path))
 
 
-def _check(response: Response) -> None:
-    """Raise ValueError where what the chain has made is no final answer (RFC 9110 section 15)."""
-    if not 200 <= response.status < 600:
-        raise ValueError(f"a policy or an endpoint made an answer with status {response.status}")
+def _bad_status(response: Response) -> ValueError:
+    """Return the error of a chain that has made no final answer (RFC 9110 section 15)."""
+    return ValueError(f"a policy or an endpoint made an answer with status {response.status}")
 
 
 class Route:
@@ -73,7 +72,8 @@ class Route:
                 response = Response.problem(413, "content-too-large", detail=f"The limit is {self.max_body} bytes.")
             else:
                 response = await self.chain(request)
-            _check(response)
+            if not 200 <= response.status < 600:
+                raise _bad_status(response)  # noqa: TRY301 - a bug like any other that the chain may raise
         except RequestError as error:
             response = Response.problem(error.status, error.type, detail=error.detail)
         except UpstreamError as error:  # from an answer's content, which a policy has read
