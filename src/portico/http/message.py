@@ -29,19 +29,28 @@ class Client:
     """Who sent a request, and through which door: one object for each connection.
 
     `address` is an IP address without brackets; for a Unix socket it is empty and `port` is 0. `scheme` is "http" or
-    "https". `forwarded` is the ready-made block of header lines that tells a service of this client.
+    "https".
     """
 
-    __slots__ = ("address", "forwarded", "local_port", "port", "scheme")
+    __slots__ = ("_for_host", "_forwarded", "_told", "address", "local_port", "port", "scheme")
 
     def __init__(self, address: str, port: int, local_port: int, scheme: str) -> None:
         self.address = address
         self.port = port
         self.local_port = local_port
         self.scheme = scheme
-        self.forwarded = (
+        self._forwarded = (
             f"X-Forwarded-For: {address}\r\nX-Forwarded-Proto: {scheme}\r\nX-Forwarded-Port: {local_port}"
         ).encode("ascii")
+        self._for_host: bytes | None = None
+        self._told = [self._forwarded]
+
+    def forwarded(self, host: bytes | None) -> list[bytes]:
+        """Return the header lines that tell a service of this client, and of the `host` that it asked for."""
+        if host != self._for_host:
+            self._for_host = host
+            self._told = [self._forwarded] if host is None else [self._forwarded, b"X-Forwarded-Host: " + host]
+        return self._told
 
 
 class Interim(Protocol):

@@ -41,6 +41,10 @@ _RAW = '"<>[]^`{|}'
 _PLAIN: Final = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,;=:@/]*+(?:\?[!-\"$-~]*+)?+").fullmatch
 """Takes a target in origin form without an escape in its path: nearly all are."""
 
+_PATH_BYTES: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@/"
+"""What stands in a path for itself; a target of nothing else, the usual one, is told apart faster than by a regular
+expression."""
+
 _ODD = re.compile(r"%.{0,2}|[^A-Za-z0-9\-._~!$&'()*+,;=:@/]", re.DOTALL)
 _ENCODED_SLASH = re.compile(r"%2F|%5C")
 _HIDDEN_DOTS = re.compile(r"(?:/|%2F|%5C)\.\.?(?:/|%2F|%5C|;|%3B|\Z)")
@@ -123,7 +127,11 @@ def parse_target(target: bytes, method: str, slashes: EncodedSlashes) -> tuple[s
 
     Raises MalformedRequest for everything else.
     """
-    if _PLAIN(target) is not None:
+    if not target.translate(None, _PATH_BYTES) and target.startswith(b"/"):
+        path = target.decode("ascii")
+        if "//" not in path and "/." not in path:
+            return path, None, None
+    elif _PLAIN(target) is not None:
         path, mark, query = target.decode("ascii").partition("?")
         if "//" not in path and "/." not in path:
             return path, query if mark else None, None

@@ -83,10 +83,7 @@ def outbound_head(request: Request, target: str, authority: bytes) -> bytes:
     content = b"" if body.whole is None else body.whole
     if client is None:
         return h1.request_head(request.method, target, authority, headers, [], body.length, h1.REQUEST_DROP, content)
-    extra = [client.forwarded]
-    host = headers.index.get(b"host")
-    if host is not None:
-        extra.append(b"X-Forwarded-Host: " + host)
+    extra = client.forwarded(headers.index.get(b"host"))
     return h1.request_head(request.method, target, authority, headers, extra, body.length, _DROP_FROM_CLIENT, content)
 
 
