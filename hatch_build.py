@@ -74,6 +74,7 @@ def _compile(root: Path) -> dict[str, str]:
         modules = mypycify(
             ["--config-file", str(root / "pyproject.toml"), "--cache-dir", str(work / "cache"), *paths],
             target_dir=str(work / "c"),
+            strip_asserts=True,
         )
         command = build_ext(Distribution({"name": "portico", "ext_modules": modules}))
         command.build_lib = str(work / "lib")
