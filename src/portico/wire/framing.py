@@ -243,8 +243,8 @@ class Reader:
         """Return the fields of a head."""
         try:
             return self._table.read(head[len(start_line) + 2 :])
-        except TooManyFields as error:
-            raise self._too_large() from error
+        except TooManyFields as too_many:  # two names: compiled, a name has one type
+            raise self._too_large() from too_many
         except MalformedFields as error:
             raise self._malformed("a header line is malformed") from error
 
