@@ -81,4 +81,9 @@ def test_a_problem_is_a_value_until_the_edge() -> None:
 def test_a_client_is_told_of_in_ready_lines() -> None:
     client = Client("::1", 5, 8443, "https")
     lines = b"\r\n".join(client.forwarded(None)).split(b"\r\n")
-    assert lines == [b"X-Forwarded-For: ::1", b"X-Forwarded-Proto: https", b"X-Forwarded-Port: 8443"]
+    assert lines == [
+        b"X-Forwarded-For: ::1",
+        b"X-Forwarded-Proto: https",
+        b"X-Forwarded-Port: 8443",
+        b"Via: 1.1 portico",
+    ]

@@ -11,14 +11,16 @@ from portico.http.body import Body, Trailers
 from portico.http.headers import Headers
 from portico.http.message import Client, Request, Response
 from portico.http.target import EncodedSlashes
-from portico.net.client import MAX_INTERIM, H1Connection, Patience, outbound_head
+from portico.net.client import MAX_INTERIM, AnswerLimits, Patience, outbound_head
+from portico.net.h1_client import H1Connection
+from portico.net.listener import Listener
 from portico.net.pool import Pool, PoolOptions
 from portico.net.server import Server, ServerLimits
 from portico.observe.exchange import Exchange, Outcome
 from tests.harness.loop import run, run_jumping, turns, until
 from tests.harness.peer import Peer, Service, service
 
-OPTIONS = PoolOptions(10, 10, 60.0, 1000)
+OPTIONS = PoolOptions(10, 10, 60.0, AnswerLimits(1000))
 
 
 class Upstream:
@@ -40,7 +42,7 @@ class Upstream:
         if stream is None:
             return False
         assert isinstance(stream, H1Connection)
-        self.pool.exchange_over(stream, reusable=True)
+        self.pool.stream_over(stream)
         return True
 
 
@@ -96,7 +98,7 @@ def test_a_service_is_told_who_asks() -> None:
     )
     assert outbound_head(request, "/b", b"svc") == (
         b"GET /b HTTP/1.1\r\nHost: svc\r\nA: b\r\nX-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\n"
-        b"X-Forwarded-Port: 8443\r\nX-Forwarded-Host: public\r\n\r\n"
+        b"X-Forwarded-Port: 8443\r\nX-Forwarded-Host: public\r\nVia: 1.1 portico\r\n\r\n"
     )
     assert outbound_head(Request("GET", "/"), "/", b"svc") == b"GET / HTTP/1.1\r\nHost: svc\r\n\r\n"
 
@@ -438,7 +440,7 @@ async def proxy() -> AsyncIterator[tuple[Server, int, Upstream]]:
 
         loop = asyncio.get_running_loop()
         server = Server(handle, ServerLimits(), EncodedSlashes.KEEP, tasks)
-        listener = await loop.create_server(server.protocol, "127.0.0.1", 0)
+        listener = await loop.create_server(Listener(server).protocol, "127.0.0.1", 0)
         try:
             yield server, listener.sockets[0].getsockname()[1], up
         finally:

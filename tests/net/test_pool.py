@@ -9,7 +9,8 @@ import pytest
 
 from portico.errors import ConnectFailed, Overloaded, Source, UpstreamClosed, UpstreamTimeout
 from portico.http.message import Request, Response
-from portico.net.client import ClientStream, H1Connection, Patience
+from portico.net.client import AnswerLimits, ClientStream, Patience
+from portico.net.h1_client import H1Connection
 from portico.net.pool import Pool, PoolOptions
 from portico.net.stream import NEVER
 from tests.harness.loop import run, run_jumping, until
@@ -23,7 +24,7 @@ async def pool_of(
     port: int, max_connections: int = 10, max_idle: int = 10, idle_timeout: float = 60.0
 ) -> AsyncIterator[Pool]:
     async with asyncio.TaskGroup() as tasks:
-        options = PoolOptions(max_connections, max_idle, idle_timeout, 1000)
+        options = PoolOptions(max_connections, max_idle, idle_timeout, AnswerLimits(1000))
         pool = Pool("127.0.0.1", port, None, options, tasks)
         try:
             yield pool

@@ -12,7 +12,8 @@ from portico.errors import BodyTruncated, UpstreamError
 from portico.http.body import Body
 from portico.http.headers import Headers
 from portico.http.message import Request, Response
-from portico.net.client import H1Connection, Patience
+from portico.net.client import AnswerLimits, Patience
+from portico.net.h1_client import H1Connection
 from portico.net.pool import Pool, PoolOptions
 from portico.net.stream import Outbox, Stream
 from portico.upstream.health import Reachability
@@ -102,7 +103,7 @@ def test_a_host_that_is_none_is_a_target_that_cannot_be_reached() -> None:
     async def main() -> None:
         async with asyncio.TaskGroup() as tasks:
             clock = asyncio.get_running_loop().time
-            pool = Pool("a..example", 80, None, PoolOptions(1, 1, 1.0, 4096), tasks)
+            pool = Pool("a..example", 80, None, PoolOptions(1, 1, 1.0, AnswerLimits(4096)), tasks)
             target = Target("http", "a..example:80", b"a..example", "", pool)
             one = Service("one", [(target, 1)], 1.0, Patience(1.0, 1.0), 1.0, clock)
             assert await Reachability([one], tasks, clock).states() == {"one": False}
@@ -130,7 +131,7 @@ def test_the_absolute_form_replaces_the_host_for_everyone() -> None:
 def test_a_reset_is_not_the_end_of_an_answer() -> None:
     async def main() -> None:
         async with service() as target, asyncio.TaskGroup() as tasks:
-            pool = Pool("127.0.0.1", target.port, None, PoolOptions(4, 4, 9.0, 4096), tasks)
+            pool = Pool("127.0.0.1", target.port, None, PoolOptions(4, 4, 9.0, AnswerLimits(4096)), tasks)
             stream = await pool.connect(1.0, None)
             assert isinstance(stream, H1Connection)
             asking = asyncio.get_running_loop().create_task(

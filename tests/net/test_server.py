@@ -14,7 +14,9 @@ from portico.http.body import Body, Trailers
 from portico.http.headers import Headers
 from portico.http.message import Request, Response
 from portico.http.target import EncodedSlashes
-from portico.net.server import DISCARD_BYTES, Server, ServerLimits
+from portico.net.h1_server import DISCARD_BYTES
+from portico.net.listener import Listener
+from portico.net.server import Server, ServerLimits
 from portico.observe.exchange import Exchange, Outcome
 from tests.harness.loop import run, run_jumping, turns, until
 from tests.harness.peer import Peer
@@ -45,7 +47,7 @@ async def serving(handler: Handle, limits: ServerLimits | None = None) -> AsyncI
     async with asyncio.TaskGroup() as tasks:
         made = Serving(handler, limits or ServerLimits(), tasks)
         loop = asyncio.get_running_loop()
-        listener = await loop.create_server(made.server.protocol, "127.0.0.1", 0)
+        listener = await loop.create_server(Listener(made.server).protocol, "127.0.0.1", 0)
         made.port = listener.sockets[0].getsockname()[1]
         try:
             yield made

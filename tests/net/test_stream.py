@@ -207,7 +207,7 @@ def test_nothing_is_sent_on_a_lost_connection() -> None:
         stream.end_output()
         assert (wire.sent, wire.ended) == (b"a", "")
         with pytest.raises(ConnectionResetError):
-            await stream.drain()
+            await stream.drain(NEVER)
 
     run_jumping(main)
 
@@ -216,10 +216,10 @@ def test_drain_waits_while_there_is_congestion() -> None:
     async def main() -> None:
         stream, wire = connected()
         assert wire.limit == HIGH_WATER
-        await stream.drain()
+        await stream.drain(NEVER)
         stream.pause_writing()
         assert stream.congested
-        task = begun(stream.drain())
+        task = begun(stream.drain(NEVER))
         await turns()
         assert not task.done()
         stream.resume_writing()
@@ -233,7 +233,7 @@ def test_the_loss_of_the_connection_ends_a_drain() -> None:
     async def main() -> None:
         stream, _ = connected()
         stream.pause_writing()
-        task = begun(stream.drain())
+        task = begun(stream.drain(NEVER))
         await turns()
         stream.connection_lost(None)
         with pytest.raises(ConnectionResetError):
@@ -247,26 +247,36 @@ def test_no_wait_goes_past_the_deadline() -> None:
         clock = asyncio.get_running_loop().time
         stream, _ = connected()
         stream.pause_writing()
-        for wait in (stream.receive, stream.drain):
-            begin = clock()
-            stream.set_deadline(begin + 30)
-            with pytest.raises(DeadlineExceeded):
-                await wait()
-            assert 29.9 <= clock() - begin <= 31
-            with pytest.raises(DeadlineExceeded):
-                await wait()  # and no later one does
+        begin = clock()
+        stream.set_deadline(begin + 30)
+        with pytest.raises(DeadlineExceeded):
+            await stream.receive()
+        assert 29.9 <= clock() - begin <= 31
+        with pytest.raises(DeadlineExceeded):
+            await stream.receive()  # and no later one does
 
     run_jumping(main)
 
 
-def test_a_deadline_ends_the_reader_and_the_writer_alike() -> None:
+def test_what_arrives_and_what_is_sent_have_deadlines_of_their_own() -> None:
     async def main() -> None:
+        clock = asyncio.get_running_loop().time
         stream, _ = connected()
         stream.pause_writing()
-        stream.set_deadline(asyncio.get_running_loop().time() + 5)
-        tasks = [begun(stream.receive()), begun(stream.drain())]
-        results = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
-        assert [type(result) for result in results] == [DeadlineExceeded, DeadlineExceeded]
+        stream.set_deadline(clock() + 50)
+        began = clock()
+        reader = begun(stream.receive())
+        with pytest.raises(DeadlineExceeded):
+            await stream.drain(clock() + 5)
+        assert 4.9 <= clock() - began <= 6
+        assert not reader.done()
+        writer = begun(stream.drain(NEVER))
+        with pytest.raises(DeadlineExceeded):
+            await reader
+        assert 49.9 <= clock() - began <= 51
+        assert not writer.done()
+        stream.resume_writing()
+        await writer
 
     run_jumping(main)
 

@@ -224,7 +224,7 @@ def test_without_a_total_there_is_no_deadline() -> None:
 @asynccontextmanager
 async def over_loopback(ports: Sequence[int], patience: Patience, total: float = NEVER) -> AsyncIterator[Service]:
     async with asyncio.TaskGroup() as tasks:
-        pools = [Pool("127.0.0.1", port, None, PoolOptions(10, 10, 60.0, 1000), tasks) for port in ports]
+        pools = [Pool("127.0.0.1", port, None, PoolOptions(10, 10, 60.0), tasks) for port in ports]
         targets = [
             (Target("http", f"127.0.0.1:{port}", b"svc", "", pool), 1) for port, pool in zip(ports, pools, strict=True)
         ]

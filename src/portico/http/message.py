@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from portico.http.body import Body
+from portico.http.duplex import Duplex
+from portico.http.forwarded import Client as Client
 from portico.http.headers import Headers
 from portico.http.problem import Problem
 from portico.observe.exchange import Exchange
@@ -25,34 +27,6 @@ class Key(Generic[T]):
         return f"Key({self.name!r})"
 
 
-class Client:
-    """Who sent a request, and through which door: one object for each connection.
-
-    `address` is an IP address without brackets; for a Unix socket it is empty and `port` is 0. `scheme` is "http" or
-    "https".
-    """
-
-    __slots__ = ("_for_host", "_forwarded", "_told", "address", "local_port", "port", "scheme")
-
-    def __init__(self, address: str, port: int, local_port: int, scheme: str) -> None:
-        self.address = address
-        self.port = port
-        self.local_port = local_port
-        self.scheme = scheme
-        self._forwarded = (
-            f"X-Forwarded-For: {address}\r\nX-Forwarded-Proto: {scheme}\r\nX-Forwarded-Port: {local_port}"
-        ).encode("ascii")
-        self._for_host: bytes | None = None
-        self._told = [self._forwarded]
-
-    def forwarded(self, host: bytes | None) -> list[bytes]:
-        """Return the header lines that tell a service of this client, and of the `host` that it asked for."""
-        if host != self._for_host:
-            self._for_host = host
-            self._told = [self._forwarded] if host is None else [self._forwarded, b"X-Forwarded-Host: " + host]
-        return self._told
-
-
 class Interim(Protocol):
     """What sends an interim response to the client."""
 
@@ -66,8 +40,9 @@ class Request:
     `path` is normalised (see `portico.http.target`) and begins with a slash; `query` is what followed the question
     mark, untouched, or None where there was none. `host` is the lower-case host that was asked for, without its port;
     `authority` is the Host that a service is sent, or None for the target's own. `captures` are the matched route's
-    path captures, decoded. `deadline` is a time of the worker's clock after which no answer is of use. `client` and
-    `exchange` are None for a request that a policy made by itself.
+    path captures, decoded. `deadline` is a time of the worker's clock after which no answer is of use. `upgrade` is the
+    protocol that the client would rather speak on its connection (RFC 9110 section 7.8), in lower case, or empty.
+    `client` and `exchange` are None for a request that a policy made by itself.
     """
 
     __slots__ = (
@@ -84,6 +59,7 @@ class Request:
         "method",
         "path",
         "query",
+        "upgrade",
     )
 
     def __init__(
@@ -110,6 +86,7 @@ class Request:
         self.authority: bytes | None = None
         self.captures: dict[str, str] = {}
         self.deadline: float | None = None
+        self.upgrade = b""
         self._slots: dict[Key[Any], Any] | None = None
 
     @property
@@ -125,6 +102,7 @@ class Request:
         other.authority = self.authority
         other.captures = self.captures
         other.deadline = self.deadline
+        other.upgrade = self.upgrade
         other._slots = self._slots
         return other
 
@@ -160,10 +138,11 @@ class Response:
     """One answer.
 
     `problem`, where set, is written into the body at the route's edge, in the route's error shape; until then
-    policies see the value, not its rendering.
+    policies see the value, not its rendering. `duplex` is there where the status is 101: the connection that the client
+    is joined to.
     """
 
-    __slots__ = ("body", "headers", "problem_value", "status")
+    __slots__ = ("body", "duplex", "headers", "problem_value", "status")
 
     def __init__(self, status: int = 200, headers: Headers | None = None, body: Body | bytes = b"") -> None:
         self.status = status
@@ -171,6 +150,7 @@ class Response:
         self.body = Body(body) if isinstance(body, bytes) else body
         self.body.of_answer = True
         self.problem_value: Problem | None = None
+        self.duplex: Duplex | None = None
 
     @classmethod
     def problem(

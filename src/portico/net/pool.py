@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from portico.errors import ConnectFailed, Overloaded, Source, UpstreamTimeout
-from portico.net.client import MAX_FIELDS, ClientStream, Connections, H1Connection
+from portico.net.client import AnswerLimits, ClientConnection, ClientStream, Connections
+from portico.net.h1_client import H1Connection
 from portico.net.stream import Outbox, Stream
 from portico.wire.fields import response_fields
 
@@ -17,12 +18,21 @@ _CONNECT_SOURCE: Final = Source.CONNECT
 
 
 class PoolOptions(NamedTuple):
-    """What a pool keeps to: connections in all and idle, seconds that one may stay idle, bytes of an answer's head."""
+    """What a pool keeps to: connections in all and idle, seconds that one may stay idle, what an answer may be."""
 
     max_connections: int
     max_idle: int
     idle_timeout: float
-    max_head: int
+    limits: AnswerLimits = AnswerLimits()
+
+
+Speak = Callable[["Pool", Stream], ClientConnection]
+"""Makes what speaks a protocol on a new connection of a pool."""
+
+
+def speak_h1(pool: Pool, stream: Stream) -> ClientConnection:
+    """Speak HTTP/1."""
+    return H1Connection(stream, pool.loop, pool.tasks, pool, pool.limits, pool.fields)
 
 
 class Pool(Connections):
@@ -34,18 +44,19 @@ class Pool(Connections):
     __slots__ = (
         "_closed",
         "_connections",
-        "_fields",
         "_host",
-        "_idle",
         "_idle_timeout",
-        "_loop",
         "_max_connections",
-        "_max_head",
         "_max_idle",
         "_outbox",
         "_port",
+        "_ready",
+        "_speak",
         "_ssl",
-        "_tasks",
+        "fields",
+        "limits",
+        "loop",
+        "tasks",
     )
 
     def __init__(
@@ -56,6 +67,7 @@ class Pool(Connections):
         options: PoolOptions,
         tasks: asyncio.TaskGroup,
         outbox: Outbox | None = None,
+        speak: Speak = speak_h1,
     ) -> None:
         self._host = host
         self._port = port
@@ -63,12 +75,15 @@ class Pool(Connections):
         self._max_connections = options.max_connections
         self._max_idle = options.max_idle
         self._idle_timeout = options.idle_timeout
-        self._max_head = options.max_head
-        self._tasks = tasks
         self._outbox = outbox
-        self._fields = response_fields(MAX_FIELDS)
-        self._loop = asyncio.get_running_loop()
-        self._idle: list[H1Connection] = []
+        self._speak = speak
+        self.limits = options.limits
+        self.fields = response_fields(options.limits.fields)
+        """The header lines that the target has sent before."""
+        self.tasks = tasks
+        self.loop = asyncio.get_running_loop()
+        self._ready: list[ClientConnection] = []
+        """Connections with room, the one last used last."""
         self._connections = 0
         self._closed = False
 
@@ -78,26 +93,30 @@ class Pool(Connections):
         return self._connections
 
     def take(self) -> ClientStream | None:
-        """Return an idle connection, or None where there is none: then `connect`."""
-        idle = self._idle
-        while idle:
-            connection = idle.pop()
-            stream = connection.stream
-            if not (stream.eof or stream.unread):
-                return connection
-            self._drop(connection)
+        """Return room on an open connection, or None where there is none: then `connect`."""
+        ready = self._ready
+        while ready:
+            connection = ready.pop()
+            connection.pooled = False
+            stream = connection.open()
+            if stream is None:
+                self._drop(connection)
+            else:
+                if connection.has_room():
+                    self._put(connection)
+                return stream
         return None
 
     async def connect(self, timeout: float, deadline: float | None) -> ClientStream:  # noqa: ASYNC109 - it is the seam
         """Open a connection within `timeout` seconds and before `deadline`; raise an UpstreamError."""
         if self._connections >= self._max_connections:
             raise Overloaded("all connections to the target are in use", source=_CONNECT_SOURCE, retryable=True)
-        own = self._loop.time() + timeout
+        own = self.loop.time() + timeout
         when = own if deadline is None else min(own, deadline)
         self._connections += 1
         try:
             async with asyncio.timeout_at(when):
-                stream = await self._open(lambda: Stream(self._loop, self._outbox), self._ssl)
+                stream = await self._open(lambda: Stream(self.loop, self._outbox), self._ssl)
         except TimeoutError:
             self._connections -= 1
             # Another target is worth a try only where this one was slow, and not where the request has no time left.
@@ -108,45 +127,75 @@ class Pool(Connections):
         except BaseException:
             self._connections -= 1
             raise
-        connection = H1Connection(stream, self._loop, self._tasks, self._max_head, self, self._fields)
-        stream.on_lost = stream.on_expired = functools.partial(self._forget, connection)
-        return connection
+        connection = self._speak(self, stream)
+        stream.on_lost = functools.partial(self._lost, connection)
+        stream.on_expired = functools.partial(self._expired, connection)
+        opened = connection.open()
+        if opened is None:
+            self._drop(connection)
+            raise ConnectFailed("closed at once", source=_CONNECT_SOURCE, retryable=True)
+        if connection.has_room():
+            self._put(connection)
+        return opened
 
     async def probe(self) -> None:
         """Open a connection and close it again; raise OSError where the target does not accept it."""
-        stream = await self._open(lambda: Stream(self._loop), None)
+        stream = await self._open(lambda: Stream(self.loop), None)
         stream.close()
 
     async def _open(self, protocol: Callable[[], Stream], tls: ssl.SSLContext | None) -> Stream:
         try:
-            _, stream = await self._loop.create_connection(protocol, self._host, self._port, ssl=tls)
+            _, stream = await self.loop.create_connection(protocol, self._host, self._port, ssl=tls)
         except UnicodeError as error:
             raise OSError(f"{self._host!r} is no host name") from error
         return stream
 
-    def exchange_over(self, connection: ClientStream, reusable: bool) -> None:
-        """Take back a connection; where it is not `reusable` it has been closed."""
-        assert isinstance(connection, H1Connection)
-        if not reusable:
-            self._connections -= 1
-        elif self._closed or len(self._idle) >= self._max_idle:
+    def stream_over(self, connection: ClientConnection) -> None:
+        """Take back room on a connection that goes on."""
+        if connection.pooled:
+            return
+        if self._closed or len(self._ready) >= self._max_idle:
             self._drop(connection)
         else:
-            connection.stream.set_deadline(connection.last_used + self._idle_timeout)
-            self._idle.append(connection)
+            connection.may_idle_until(connection.last_use() + self._idle_timeout)
+            self._put(connection)
+
+    def connection_over(self, connection: ClientConnection) -> None:
+        """Strike a connection that has been closed."""
+        self._connections -= 1
+        self._take_out(connection)
 
     def close(self) -> None:
         """Close what is idle, and what comes back from now on."""
         self._closed = True
-        while self._idle:
-            self._drop(self._idle.pop())
-
-    def _forget(self, connection: H1Connection) -> None:
-        """Close an idle connection that the target has closed, or that nobody needed for long."""
-        if connection in self._idle:
-            self._idle.remove(connection)
+        ready, self._ready = self._ready, []
+        for connection in ready:
             self._drop(connection)
 
-    def _drop(self, connection: H1Connection) -> None:
+    def _put(self, connection: ClientConnection) -> None:
+        connection.pooled = True
+        self._ready.append(connection)
+
+    def _take_out(self, connection: ClientConnection) -> None:
+        if connection.pooled:
+            connection.pooled = False
+            self._ready.remove(connection)
+
+    def _lost(self, connection: ClientConnection) -> None:
+        """Close a connection with nothing under way that the target has closed."""
+        if connection.pooled:
+            self._take_out(connection)
+            self._drop(connection)
+
+    def _expired(self, connection: ClientConnection) -> None:
+        """Close a connection that nobody needed for long."""
+        if connection.pooled:
+            self._take_out(connection)
+            self._drop(connection)
+        else:
+            connection.abandoned()
+
+    def _drop(self, connection: ClientConnection) -> None:
         self._connections -= 1
-        connection.stream.close()
+        connection.pooled = False
+        connection.close()

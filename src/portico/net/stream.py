@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import os
 from collections.abc import Callable, Generator
 from typing import Final, cast
 
@@ -15,6 +16,9 @@ HIGH_WATER: Final = 64 * 1024
 
 LINGER: Final = 10.0
 """Seconds for which a closed connection is kept for what was not sent yet."""
+
+LEFT_BEHIND: Final = 64 * 1024
+"""Bytes that are still read of a connection to which writing has failed."""
 
 NEVER: Final = float("inf")
 
@@ -129,8 +133,9 @@ class Outbox:
 class Stream(asyncio.Protocol):
     """A connected socket: `receive` and `write`, one reader and one writer at a time.
 
-    The deadline costs nothing to move later: one timer stands, and where it fires early it is set again. `on_lost` is
-    called once, when the other side has closed or reset the connection, or has ended its direction of it.
+    The deadline for what arrives costs nothing to move later: one timer stands, and where it fires early it is set
+    again. What is sent has a deadline of its own, at each `drain`. `on_lost` is called once, when the other side has
+    closed or reset the connection, or has ended its direction of it.
     """
 
     __slots__ = (
@@ -203,10 +208,11 @@ class Stream(asyncio.Protocol):
         self.eof = True
         self._wake()
         self._tell_lost()
-        # On plain TCP the other direction stays open, since an answer may still be owed; TLS has no half-close.
-        return self.transport.get_extra_info("sslcontext") is None
+        return self.half_closes  # then the other direction stays open, since an answer may still be owed
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102 - as above
+        if exc is not None and not self.eof:
+            self._take_left_behind()
         self.eof = self.closed = True
         self.broken = exc is not None
         self._cancel_timer()
@@ -215,6 +221,19 @@ class Stream(asyncio.Protocol):
         if drained is not None and not drained.done():
             drained.set_exception(ConnectionResetError("the connection was lost"))
         self._tell_lost()
+
+    def _take_left_behind(self) -> None:
+        """Read what had come before a write failed: a service that refuses an upload answers first, then closes.
+
+        The transport gives up reading where it finds that it cannot write.
+        """
+        held = self.transport.get_extra_info("socket")
+        if held is None or held.fileno() < 0:
+            return
+        try:
+            self._received += os.read(held.fileno(), LEFT_BEHIND)
+        except OSError:
+            return  # nothing was left
 
     def pause_writing(self) -> None:  # noqa: D102 - as above
         self.congested = True
@@ -225,6 +244,16 @@ class Stream(asyncio.Protocol):
             self._drained.set_result(None)
 
     # What the owner calls.
+
+    @property
+    def scheme(self) -> str:
+        """`http` or `https`: what a URL of the other side begins with."""
+        return "http" if self.transport.get_extra_info("sslcontext") is None else "https"
+
+    @property
+    def half_closes(self) -> bool:
+        """True while one direction can end and the other go on: on plain TCP, and not over TLS."""
+        return not self.closed and self.transport.get_extra_info("sslcontext") is None
 
     @property
     def unread(self) -> bool:
@@ -269,7 +298,7 @@ class Stream(asyncio.Protocol):
             if len(self._unsent) >= HIGH_WATER:
                 self.flush()
         elif len(data) >= HIGH_WATER:
-            self.transport.write(data)  # it may congest, which the writer asks about at once
+            self._transmit(data)  # it may congest, which the writer asks about at once
         else:
             self._unsent = data
             self._outbox.add(self)
@@ -278,7 +307,10 @@ class Stream(asyncio.Protocol):
         """Hand what was written to the transport."""
         data, self._unsent = self._unsent, b""
         if data and not self.closed:
-            self.transport.write(data)
+            self._transmit(data)
+
+    def _transmit(self, data: bytes) -> None:
+        self.transport.write(data)
 
     def end_output(self) -> None:
         """Say that nothing more will be sent, where the transport can say so before it closes."""
@@ -286,19 +318,28 @@ class Stream(asyncio.Protocol):
         if not self.closed and self.transport.can_write_eof():
             self.transport.write_eof()
 
-    async def drain(self) -> None:
-        """Wait until less than the high-water mark is unsent. Raises ConnectionResetError or DeadlineExceeded."""
+    async def drain(self, when: float) -> None:
+        """Wait until `when` for less than the high-water mark to be unsent.
+
+        Raises ConnectionResetError or DeadlineExceeded.
+        """
         if self.closed:
             raise ConnectionResetError("the connection was lost")
         if not self.congested:
             return
-        if self._expired:
-            raise DeadlineExceeded
         drained = self._drained = self._loop.create_future()
+        timer = None if when == NEVER else self._loop.call_at(when, self._too_slow, drained)
         try:
             await drained
         finally:
             self._drained = None
+            if timer is not None:
+                timer.cancel()
+
+    @staticmethod
+    def _too_slow(drained: asyncio.Future[None]) -> None:
+        if not drained.done():
+            drained.set_exception(DeadlineExceeded())
 
     def fail(self, error: BaseException) -> None:
         """Make the pending or the next `receive` raise `error`."""
@@ -312,7 +353,7 @@ class Stream(asyncio.Protocol):
         return self._failure
 
     def set_deadline(self, when: float) -> None:
-        """Let no wait last beyond `when`, a time of the loop's clock; NEVER lifts the deadline."""
+        """Let no wait for bytes last beyond `when`, a time of the loop's clock; NEVER lifts the deadline."""
         self._deadline = when
         self._expired = False
         if when < self._timer_at and not self.closed:
@@ -353,19 +394,15 @@ class Stream(asyncio.Protocol):
                 self._arm(self._deadline)
             return
         self._expired = True
-        drained = self._drained
-        waited_for = self._arrival.waiting
-        if waited_for:
+        if self._arrival.waiting:
             self._arrival.wake_soon(b"", DeadlineExceeded())
-        if drained is not None and not drained.done():
-            waited_for = True
-            drained.set_exception(DeadlineExceeded())
-        if not waited_for and self.on_expired is not None:
+        elif self.on_expired is not None:
             self.on_expired()
 
     def _wake(self) -> None:
+        """Wake who waits, with what was left behind, or with the end."""
         if self._arrival.waiting:
-            self._arrival.wake_soon(b"", None)
+            self._arrival.wake_soon(self.take(), None)
 
     def _tell_lost(self) -> None:
         on_lost, self.on_lost = self.on_lost, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from portico.config.addresses import is_everyone
 from portico.config.findings import Findings
 from portico.config.nearest import did_you_mean
 from portico.config.schema import Config
@@ -33,6 +34,8 @@ def lint(config: Config, compiled: Compiled, findings: Findings) -> None:
     _no_timeouts(config, findings)
     _open_routes(config, compiled.entries, findings)
     _strange_methods(config, findings)
+    _unverified_services(config, findings)
+    _clients_who_say_who_they_are(config, findings)
 
 
 def _shadowed_routes(entries: Sequence[Entry[Route]], findings: Findings) -> None:
@@ -91,3 +94,20 @@ def _strange_methods(config: Config, findings: Findings) -> None:
                 status = 405 if method in REFUSED_METHODS else 501
                 message = f"route {route.name} never sees the method {method}, which the gateway answers {status}"
                 findings.warning(place_of(route.origin), message, did_you_mean(method, METHODS) or "leave it out")
+
+
+def _unverified_services(config: Config, findings: Findings) -> None:
+    for name, service in config.services.items():
+        if service.tls is not None and not service.tls.verify:
+            message = f"whoever is on the way to service {name} can read and change everything, as verify is false"
+            hint = "give its tls a ca that signed its certificate, or a server_name; verify: false is for tests"
+            findings.warning(place_of(service.origin), message, hint)
+
+
+def _clients_who_say_who_they_are(config: Config, findings: Findings) -> None:
+    """Warn of a listener that believes the PROXY protocol of everyone, unless only this machine can reach it."""
+    for listener in config.listen:
+        if any(is_everyone(network) for network in listener.proxy_protocol or ()) and not listener.address.is_loopback:
+            message = f"everyone who connects to {listener.address} can say who they are"
+            hint = "name the load balancers, as in proxy_protocol: [10.0.0.0/8]"
+            findings.warning(place_of(listener.origin), message, hint)

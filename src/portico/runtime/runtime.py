@@ -72,7 +72,7 @@ class Route:
                 response = Response.problem(413, "content-too-large", detail=f"The limit is {self.max_body} bytes.")
             else:
                 response = await self.chain(request)
-            if not 200 <= response.status < 600:
+            if not 200 <= response.status < 600 and response.duplex is None:
                 raise _bad_status(response)  # noqa: TRY301 - a bug like any other that the chain may raise
         except RequestError as error:
             response = Response.problem(error.status, error.type, detail=error.detail)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from portico.config.schema import Config
 from portico.config.schema import Service as ServiceConfig
 from portico.config.schema import Target as TargetConfig
-from portico.net.client import Patience
+from portico.net.client import AnswerLimits, Patience
 from portico.net.pool import Pool, PoolOptions
 from portico.net.stream import NEVER, Outbox
 from portico.runtime.shared import Lease
@@ -45,7 +45,7 @@ class ServiceBuilder:
             service.max_connections,
             0 if keepalive is None else keepalive.max_idle,
             0.0 if keepalive is None else keepalive.idle,
-            self.config.limits.response_head,
+            AnswerLimits(self.config.limits.response_head),
         )
         pool = self.lease.share(
             ("pool", target.scheme, target.host, target.port, options),

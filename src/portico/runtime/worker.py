@@ -26,6 +26,7 @@ import uvloop
 
 from portico.config.schema import Config
 from portico.http.target import EncodedSlashes
+from portico.net.listener import Listener
 from portico.net.server import Server, ServerLimits
 from portico.net.stream import Outbox
 from portico.runtime.compile import Surroundings, compile_config
@@ -70,7 +71,9 @@ async def serve(config: Config, plugins: Sequence[PluginSource], inherited: Inhe
         runtime = compile_config(config, surroundings).runtime
         rules = EncodedSlashes(config.path.encoded_slashes)
         server = Server(runtime.handle, _limits(config), rules, tasks, outbox)
-        listeners = [await loop.create_server(server.protocol, sock=sock, backlog=4096) for sock in inherited.sockets]
+        listeners = [
+            await loop.create_server(Listener(server).protocol, sock=sock, backlog=4096) for sock in inherited.sockets
+        ]
         gc.collect()
         gc.freeze()  # what a load has built lives as long as its runtime: no collection need walk it
         os.write(inherited.ready, b"\n")

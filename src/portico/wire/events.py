@@ -11,9 +11,10 @@ class RequestHead:
 
     `length` is the size of its content in bytes, or None where only the end will tell. `keep_alive` says whether the
     client means to send more on this connection, `expects_continue` whether it waits for a 100 before its content.
+    `upgrade` is the one protocol that it would rather speak (RFC 9110 section 7.8), in lower case, or empty.
     """
 
-    __slots__ = ("expects_continue", "headers", "keep_alive", "length", "method", "minor", "target")
+    __slots__ = ("expects_continue", "headers", "keep_alive", "length", "method", "minor", "target", "upgrade")
 
     def __init__(
         self,
@@ -24,6 +25,7 @@ class RequestHead:
         length: int | None,
         keep_alive: bool,  # positional, as all here: keywords cost, and this is built for each request
         expects_continue: bool,
+        upgrade: bytes = b"",
     ) -> None:
         self.method = method
         self.target = target
@@ -32,6 +34,7 @@ class RequestHead:
         self.length = length
         self.keep_alive = keep_alive
         self.expects_continue = expects_continue
+        self.upgrade = upgrade
 
 
 class ResponseHead:

@@ -12,10 +12,10 @@ from portico.wire.events import Data, End
 from portico.wire.fields import FieldTable, MalformedFields, TooManyFields
 
 MAX_CHUNK_LINE: Final = 256
-"""Bytes of a chunk-size line, extensions included."""
+"""Bytes of a chunk-size line, extensions included, unless told otherwise."""
 
 MAX_TRAILERS: Final = 8192
-"""Bytes of a trailer section."""
+"""Bytes of a trailer section, unless told otherwise."""
 
 MAX_LENGTH_DIGITS: Final = 18
 """Digits of a Content-Length, so that it fits any peer's 64 bits."""
@@ -61,6 +61,8 @@ class Reader:
         "_eof",
         "_framing",
         "_in_chunk",
+        "_max_chunk_line",
+        "_max_trailers",
         "_remaining",
         "_scanned",
         "_table",
@@ -68,8 +70,12 @@ class Reader:
         "limit",
     )
 
-    def __init__(self, limit: int, table: FieldTable) -> None:
+    def __init__(
+        self, limit: int, table: FieldTable, max_chunk_line: int = MAX_CHUNK_LINE, max_trailers: int = MAX_TRAILERS
+    ) -> None:
         self._table = table
+        self._max_chunk_line = max_chunk_line
+        self._max_trailers = max_trailers
         self.limit = limit
         """Bytes that a head may have."""
         self.done = True
@@ -99,6 +105,11 @@ class Reader:
     def pending(self) -> bytes:
         """What was received and not yet read as part of a message."""
         return self._buffer
+
+    def take_pending(self) -> bytes:
+        """Return what came behind a message after which the connection is no longer HTTP's, and forget it."""
+        data, self._buffer = self._buffer, b""
+        return data
 
     def _take_head(self) -> bytes | None:
         """Cut one complete head off the buffer, or return None where it has not all come."""
@@ -188,9 +199,9 @@ class Reader:
                     raise self._malformed("a chunk is longer than its size says")
                 at += 2
                 self._in_chunk = False
-            end = buffer.find(b"\r\n", at, at + MAX_CHUNK_LINE)
+            end = buffer.find(b"\r\n", at, at + self._max_chunk_line)
             if end < 0:
-                if len(buffer) - at >= MAX_CHUNK_LINE:
+                if len(buffer) - at >= self._max_chunk_line:
                     raise self._malformed("a chunk-size line is too long")
                 break
             line = _CHUNK_LINE.fullmatch(buffer, at, end)
@@ -214,12 +225,12 @@ class Reader:
             end = line if buffer.startswith(b"\r\n", line + 2) else buffer.find(b"\r\n\r\n", line)
             if end >= 0:
                 section = buffer[line + 2 : end + 2]
-                if len(section) > MAX_TRAILERS:
+                if len(section) > self._max_trailers:
                     raise self._malformed("the trailer section is too large")
                 self._buffer = buffer[end + 4 :]
                 self.done = True
                 return End(self._parse_trailers(section))
-            if len(buffer) - line > MAX_TRAILERS + 3:  # the section, if all but its very last byte has come
+            if len(buffer) - line > self._max_trailers + 3:  # the section, if all but its very last byte has come
                 raise self._malformed("the trailer section is too large")
         if self._eof:
             raise BodyTruncated("the last chunk is missing")

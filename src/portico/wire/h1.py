@@ -30,7 +30,7 @@ from portico.http.headers import HOP_BY_HOP, Headers
 from portico.http.problem import reason
 from portico.wire.events import RequestHead, ResponseHead
 from portico.wire.fields import FieldTable, Receiver, request_fields, response_fields
-from portico.wire.framing import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, Reader
+from portico.wire.framing import CHUNKED, LENGTH, MAX_CHUNK_LINE, MAX_TRAILERS, NONE, UNTIL_CLOSE, Reader
 
 CR: Final = 13
 
@@ -38,6 +38,7 @@ MAX_EMPTY_LINES: Final = 4
 """Bytes of empty lines ahead of a request, which RFC 9112 section 2.2 wants ignored."""
 
 _REQUEST_LINE: Final = re.compile(rb"(?P<method>[!#$%&'*+\-.^_`|~0-9A-Za-z]+) [!-~]+ HTTP/(?P<version>\d\.\d)")
+_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z/]+")
 _VISIBLE: Final = bytes(range(0x21, 0x7F))
 _VERSIONS: Final = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
 _METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
@@ -53,8 +54,16 @@ class RequestReader(Reader):
 
     __slots__ = ("_empty", "target_limit")
 
-    def __init__(self, limit: int, max_fields: int, target_limit: int, table: FieldTable | None = None) -> None:
-        super().__init__(limit, request_fields(max_fields) if table is None else table)
+    def __init__(
+        self,
+        limit: int,
+        max_fields: int,
+        target_limit: int,
+        table: FieldTable | None = None,
+        max_chunk_line: int = MAX_CHUNK_LINE,
+        max_trailers: int = MAX_TRAILERS,
+    ) -> None:
+        super().__init__(limit, request_fields(max_fields) if table is None else table, max_chunk_line, max_trailers)
         self.target_limit = target_limit
         self._empty = 0
 
@@ -91,6 +100,7 @@ class RequestReader(Reader):
             length = 0
             self._framing = NONE
             self.done = True
+        upgrade = _upgrade(headers) if b"upgrade" in index and minor == 1 and length == 0 else b""
         return RequestHead(
             method,
             target,
@@ -99,6 +109,7 @@ class RequestReader(Reader):
             length,
             minor == 1 if b"connection" not in index else _keep_alive(headers, minor),
             b"expect" in index and minor == 1 and index[b"expect"].lower() == b"100-continue",
+            upgrade,
         )
 
     def _request_line(self, line: bytes) -> tuple[str, bytes, int]:
@@ -170,8 +181,15 @@ class ResponseReader(Reader):
 
     __slots__ = ("keep_alive",)
 
-    def __init__(self, limit: int, max_fields: int, table: FieldTable | None = None) -> None:
-        super().__init__(limit, response_fields(max_fields) if table is None else table)
+    def __init__(
+        self,
+        limit: int,
+        max_fields: int,
+        table: FieldTable | None = None,
+        max_chunk_line: int = MAX_CHUNK_LINE,
+        max_trailers: int = MAX_TRAILERS,
+    ) -> None:
+        super().__init__(limit, response_fields(max_fields) if table is None else table, max_chunk_line, max_trailers)
         self.keep_alive = True
         """Whether the connection may be used again after this message."""
 
@@ -233,6 +251,20 @@ class ResponseReader(Reader):
         return None
 
 
+def _upgrade(headers: Headers) -> bytes:
+    """Return the protocol that Upgrade asks for, in lower case; empty where it offers several, or none (RFC 9110
+    section 7.8), or where Connection does not name it: then it is not meant for this connection."""
+    if b"upgrade" not in _options(headers):
+        return b""
+    protocols = headers.get_all(b"upgrade")
+    return protocols[0].lower() if len(protocols) == 1 and _TOKEN.fullmatch(protocols[0]) is not None else b""
+
+
+def _options(headers: Headers) -> set[bytes]:
+    """Return what Connection lists (RFC 9110 section 7.6.1)."""
+    return {option.strip(b" \t").lower() for option in b",".join(headers.get_all(b"connection")).split(b",")}
+
+
 def _keep_alive(headers: Headers, minor: int) -> bool:
     """Tell whether the connection goes on after this message (RFC 9112 section 9.3).
 
@@ -245,7 +277,7 @@ def _keep_alive(headers: Headers, minor: int) -> bool:
     known = _KEEP_ALIVE.get(value)
     if known is not None and len(headers.index) == len(headers.pairs):
         return known
-    options = {option.strip(b" \t").lower() for option in b",".join(headers.get_all(b"connection")).split(b",")}
+    options = _options(headers)
     for option in options - _NEVER_NAMED:
         headers.remove(option)
     return b"close" not in options and (minor == 1 or b"keep-alive" in options)
@@ -360,6 +392,19 @@ def interim_head(status: int, headers: Headers) -> bytes:
     _add_fields(lines, headers, _RESPONSE_DROP)
     lines += (b"", b"")
     return b"\r\n".join(lines)
+
+
+def switching_head(headers: Headers, protocol: bytes) -> bytes:
+    """Return a 101, after which the connection speaks `protocol` (RFC 9110 section 15.2.2)."""
+    lines: list[bytes] = [_STATUS_LINES[101]]
+    _add_fields(lines, headers, _RESPONSE_DROP)
+    lines += (b"Connection: Upgrade", b"Upgrade: " + protocol, b"", b"")
+    return b"\r\n".join(lines)
+
+
+def upgrade_lines(protocol: bytes) -> bytes:
+    """Return the header lines by which a request asks to speak `protocol`."""
+    return b"Connection: Upgrade\r\nUpgrade: " + protocol
 
 
 def chunk(data: bytes) -> bytes:

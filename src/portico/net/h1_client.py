@@ -1,0 +1,255 @@
+"""One HTTP/1 connection to a target: sends a request, hands out the answer."""
+
+from __future__ import annotations
+
+import asyncio
+
+from portico.errors import BodyTruncated, MalformedResponse, Source, UpstreamClosed, UpstreamTimeout
+from portico.http.body import Trailers
+from portico.http.duplex import Duplex
+from portico.http.message import Request, Response
+from portico.net.client import (
+    IDEMPOTENT,
+    AnswerLimits,
+    ClientConnection,
+    ClientStream,
+    Connections,
+    Patience,
+    outbound_head,
+)
+from portico.net.stream import NEVER, DeadlineExceeded, Stream
+from portico.observe.exchange import Exchange
+from portico.wire import h1
+from portico.wire.events import Data, End, ResponseHead
+from portico.wire.fields import FieldTable
+
+
+class H1Connection(ClientStream, ClientConnection):
+    """A connection that carries one exchange at a time (RFC 9112); a stream of its own."""
+
+    __slots__ = ("_last_used", "_owner", "_reader", "pooled", "reused", "stream")
+
+    def __init__(
+        self,
+        stream: Stream,
+        loop: asyncio.AbstractEventLoop,
+        tasks: asyncio.TaskGroup,
+        owner: Connections,
+        limits: AnswerLimits,
+        fields: FieldTable | None = None,
+    ) -> None:
+        ClientStream.__init__(self, loop, tasks)
+        self.stream = stream
+        self._reader = h1.ResponseReader(limits.head, limits.fields, fields, limits.chunk_line, limits.trailers)
+        self._owner = owner
+        self._last_used = 0.0
+        self.pooled = False
+        self.reused = False
+
+    def open(self) -> ClientStream | None:
+        """Return itself, unless the target has closed it or said what nobody asked for."""
+        return None if self.stream.eof or self.stream.unread else self
+
+    def has_room(self) -> bool:
+        """Return False: one exchange at a time."""
+        return False
+
+    def may_idle_until(self, when: float) -> None:
+        """Let the stream's deadline watch over it while it is idle."""
+        self.stream.set_deadline(when)
+
+    def abandoned(self) -> None:
+        """Let go of an answer that nobody reads on."""
+        self.let_go()
+
+    def last_use(self) -> float:
+        """Return when its last answer came, on the loop's clock."""
+        return self._last_used
+
+    def close(self) -> None:
+        """Close it, after what was written has been sent."""
+        self.stream.close()
+
+    async def send(self, request: Request, target: str, authority: bytes, patience: Patience) -> Response:
+        """Send `request` and return the answer once its head, or all of a short answer, has come."""
+        stream, reader = self.stream, self._reader
+        clock = self._loop.time
+        try:
+            stream.write(outbound_head(request, target, authority))
+            if request.body.whole is None:
+                self.begin_upload(request, patience.first_byte)
+            sent = clock()
+            when = sent + patience.first_byte if self._upload is None else NEVER
+            stream.set_deadline(when if request.deadline is None else min(when, request.deadline))
+            data = stream.take() or (b"" if stream.eof else await stream.arrival())
+            reader.receive(data)
+            head = reader.next_head(request.method) if data else None
+            if head is None or head.status < 200:
+                head = await self._later_head(request, head, data)
+            now = self._last_used = clock()
+        except DeadlineExceeded:
+            self.finish(False)
+            raise UpstreamTimeout("no answer in time", source=Source.RESPONSE) from None
+        except BaseException:
+            self.finish(False)
+            raise
+        exchange = request.exchange
+        if exchange is not None:
+            exchange.sent = sent
+            exchange.first_byte = now
+        if head.status == 101:
+            return self._switched(request, head, patience.idle)
+        whole = b"" if reader.done else reader.take_whole()
+        if whole is not None:
+            self.finish(reader.keep_alive)
+            return Response(head.status, head.headers, whole)
+        return self.streamed(request, head.status, head.headers, head.length, patience.idle)
+
+    def send_content(self, data: bytes, chunked: bool) -> None:
+        """Send a piece of the request's content."""
+        self.stream.write(h1.chunk(data) if chunked else data)
+
+    def send_end(self, trailers: Trailers) -> None:
+        """Send the last chunk."""
+        self.stream.write(h1.last_chunk(trailers))
+
+    async def drain(self, when: float) -> None:
+        """Wait until `when` for the target to take what was sent."""
+        if self.stream.congested:
+            await self.stream.drain(when)
+
+    def answered(self) -> bool:
+        """Return whether the head of the answer has come: then there is content to be read, or all is over."""
+        return not self._reader.done
+
+    def set_deadline(self, when: float) -> None:
+        """Let no wait for the answer last beyond `when`."""
+        self.stream.set_deadline(when)
+
+    def fail(self, error: BaseException) -> None:
+        """Make whoever waits for the answer get `error`."""
+        self.stream.fail(error)
+
+    async def _later_head(self, request: Request, head: ResponseHead | None, data: bytes) -> ResponseHead:
+        """Read on to the head of the final answer, and pass interim ones on (RFC 9110 section 15.2)."""
+        reader = self._reader
+        if not data:
+            if self.stream.failure is not None:
+                raise self.stream.failure
+            retryable = self.reused and request.method in IDEMPOTENT and request.body.whole is not None
+            raise UpstreamClosed("closed before an answer", source=Source.RESPONSE, retryable=retryable)
+        interims = 0
+        while True:
+            while head is None:
+                data = await self.stream.receive()
+                if not data:
+                    raise UpstreamClosed("closed within the head of its answer", source=Source.RESPONSE)
+                reader.receive(data)
+                head = reader.next_head(request.method)
+            if head.status >= 200 or (head.status == 101 and _has_switched(request, head)):
+                return head
+            interims += 1
+            self.pass_interim(request, head, interims)
+            head = reader.next_head(request.method)
+
+    def _switched(self, request: Request, head: ResponseHead, patience: float) -> Response:
+        """Hand out the connection itself: it speaks another protocol from here on."""
+        response = Response(101, head.headers)
+        side = _ServiceSide(self, self._reader.take_pending(), patience)
+        self.stream.set_deadline(NEVER)
+        response.duplex = side
+        if request.exchange is not None:
+            request.exchange.on_end(side.exchange_ended)
+        return response
+
+    async def content(self, patience: float, deadline: float | None) -> Data | End:
+        """Return the next piece of the answer's content."""
+        reader = self._reader
+        while True:
+            try:
+                event = reader.next_content()
+                if event is not None:
+                    return event
+                when = self._loop.time() + patience
+                self.stream.set_deadline(when if deadline is None else min(when, deadline))
+                data = await self.stream.receive()
+                if not data and self.stream.broken:
+                    raise UpstreamClosed("reset within its answer", source=Source.RESPONSE)
+                reader.receive(data)
+            except DeadlineExceeded:
+                raise UpstreamTimeout("the answer stalled", source=Source.RESPONSE) from None
+            except BodyTruncated as error:
+                raise UpstreamClosed(f"closed within its answer: {error}", source=Source.RESPONSE) from error
+
+    def content_ended(self) -> None:
+        """End the exchange with its answer's last byte."""
+        self._last_used = self._loop.time()
+        self.finish(self._reader.keep_alive)
+
+    def finish(self, reusable: bool) -> None:
+        """End the exchange: the connection goes back to its pool, or, where it is not `reusable`, is closed."""
+        if self._upload is not None:
+            self.end_upload()
+            reusable = False
+        self.reused = True
+        self._unowned = None
+        if reusable and not (self.stream.eof or self.stream.unread or self._reader.pending):
+            self._owner.stream_over(self)
+        else:  # bytes that no request asked for could pass for the next one's answer
+            self.stream.abort()
+            self._owner.connection_over(self)
+
+
+def _has_switched(request: Request, head: ResponseHead) -> bool:
+    """Return whether a 101 is the answer to what was asked: to speak that protocol, and no other."""
+    if not request.upgrade:
+        return False
+    protocol = head.headers.get(b"upgrade")
+    if protocol is None or protocol.lower() != request.upgrade:
+        raise MalformedResponse("switched to a protocol that was not asked for", source=Source.RESPONSE)
+    return True
+
+
+class _ServiceSide(Duplex):
+    """A target's connection, once it has stopped being HTTP's."""
+
+    __slots__ = ("_connection", "_first", "_open", "_patience", "_stream")
+
+    def __init__(self, connection: H1Connection, first: bytes, patience: float) -> None:
+        self._connection = connection
+        self._stream = connection.stream
+        self._first = first
+        self._patience = patience
+        self._open = True
+
+    @property
+    def half_closes(self) -> bool:
+        return self._stream.half_closes
+
+    async def receive(self) -> bytes:
+        if self._first:
+            data, self._first = self._first, b""
+            return data
+        data = await self._stream.receive()
+        if not data and self._stream.broken:
+            raise UpstreamClosed("reset within its answer", source=Source.RESPONSE)
+        return data
+
+    async def send(self, data: bytes) -> None:
+        stream = self._stream
+        stream.write(data)
+        if stream.congested:
+            await stream.drain(self._connection._loop.time() + self._patience)  # noqa: SLF001 - as above
+
+    def end(self) -> None:
+        self._stream.end_output()
+
+    def exchange_ended(self, _: Exchange) -> None:
+        """Let go of the connection, where nobody was joined to it."""
+        self.close()
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._stream.close()
+            self._connection._owner.connection_over(self._connection)  # noqa: SLF001 - as above

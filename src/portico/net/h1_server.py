@@ -1,0 +1,314 @@
+"""A client's HTTP/1 connection: one linear loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from portico.errors import BodyTruncated, RequestError, RequestTimeout
+from portico.http.body import Body, Trailers
+from portico.http.duplex import Duplex
+from portico.http.headers import Headers
+from portico.http.message import Client, Handler, Request, Response
+from portico.http.problem import PROBLEM_JSON, Problem
+from portico.net.server import RequestContent, Server, ServerConnection, ServerStream
+from portico.net.stream import NEVER, DeadlineExceeded, Stream
+from portico.net.tunnel import join
+from portico.observe.exchange import Exchange, Outcome
+from portico.wire import h1
+from portico.wire.events import Data, End, RequestHead
+
+logger = logging.getLogger("portico.server")
+
+_ALLOW: Final = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+
+PIPELINED: Final = 32
+"""Requests that one client's pipeline is answered in a row before other connections have their turn."""
+
+DISCARD_BYTES: Final = 256 * 1024
+DISCARD_SECONDS: Final = 1.0
+"""What is still read of a request that was answered before its end; closing at once could destroy the answer."""
+
+
+class H1ServerConnection(ServerStream, ServerConnection):
+    """One client's HTTP/1 connection: next request, its answer, and again. It has room for one request at a time."""
+
+    __slots__ = ("_busy", "_chunked", "_handler", "_interim", "_reader", "_stream", "_task")
+
+    def __init__(self, server: Server, client: Client, stream: Stream, handler: Handler | None) -> None:
+        """Make ready to serve `client`; `handler`, where there is one, answers instead of the server's."""
+        ServerStream.__init__(self, server, client)
+        limits = server.limits
+        self._stream = stream
+        self._handler = handler
+        self._reader = h1.RequestReader(
+            limits.request_head,
+            limits.header_count,
+            limits.request_target,
+            server.fields,
+            limits.chunk_line,
+            limits.trailers,
+        )
+        self._busy = False
+        self._chunked = False
+        self._interim = self.send_interim
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to serve, in a task that the server's group owns."""
+        self._stream.on_lost = self._lost
+        name = f"connection {self.client.address}:{self.client.port}"
+        self._task = self.server.tasks.create_task(self._serve(), name=name)
+
+    def close_if_idle(self) -> None:
+        """Close the connection where no request is under way or on its way."""
+        if not self._busy and self._reader.idle and not self._stream.unread:
+            self._stream.close()
+
+    def cancel(self) -> None:
+        """End the connection, whatever it is doing."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def _lost(self) -> None:
+        """The client has left: what it asked for is of no more use."""
+        if self._busy:
+            self.cancel()
+
+    async def _serve(self) -> None:  # noqa: C901 - one coroutine, since each more costs at every wake-up
+        """Answer one request after the other, until one side has no more; what ends that early is dealt with here."""
+        server, stream, reader = self.server, self._stream, self._reader
+        clock, limits = server.loop.time, server.limits
+        left = limits.requests_per_connection
+        try:
+            stream.set_deadline(clock() + limits.head_timeout)
+            while True:
+                if reader.idle:
+                    if not server.draining:
+                        reader.receive(stream.take() or (b"" if stream.eof else await stream.arrival()))
+                elif left % PIPELINED == 0:
+                    await asyncio.sleep(0)  # others have their turn too
+                head = reader.next_head()
+                if head is None:
+                    head = await self._rest_of_head()
+                    if head is None:
+                        break
+                if stream.closed:
+                    break  # the client was gone before its request was read
+                exchange = self._exchange = Exchange(clock())
+                request = self._request(head, exchange)
+                left -= 1
+                self._busy = True
+                response = await (server.handler if self._handler is None else self._handler)(request)
+                keep_alive = self._keep_alive(head, response.body, left)
+                if response.duplex is not None:
+                    await self._tunnel(head, response, response.duplex, exchange)
+                    break
+                if response.body.whole is not None:
+                    self._send_whole(head, response, exchange, keep_alive)
+                else:
+                    await self.send_stream(head, response, exchange, keep_alive)
+                if stream.congested:
+                    await self.drain()
+                now = clock()
+                self.complete(exchange, now)
+                self._busy = False
+                if not keep_alive:
+                    if not reader.done:
+                        await self._discard_input()
+                    break
+                stream.set_deadline(now + (limits.keepalive_timeout if reader.idle else limits.head_timeout))
+        except RequestError as error:
+            self._reject(error)
+            await self._discard_input()
+        except (ConnectionError, DeadlineExceeded):
+            self.end(Outcome.CLIENT_LEFT)
+            if self._busy:
+                stream.abort()  # a client that takes nothing would keep a closing connection, and its answer, for ever
+        except asyncio.CancelledError:
+            self.end(Outcome.CLIENT_LEFT if stream.eof else Outcome.CANCELLED)
+            stream.abort()
+            raise
+        except Exception:  # the connection boundary: a bug ends one connection, not the worker
+            logger.exception("a connection failed")
+            self.end(Outcome.FAILED)
+            stream.abort()
+        finally:
+            stream.close()
+            server.forget(self)
+
+    def _request(self, head: RequestHead, exchange: Exchange) -> Request:
+        """Build the Request that a head announces, with its content where all of that has come."""
+        if self._reader.done:
+            body = Body()
+        else:
+            whole = None if head.expects_continue else self._reader.take_whole()
+            if whole is not None:
+                exchange.bytes_in = len(whole)
+                body = Body(whole)
+            else:
+                self._content = RequestContent(self, head, exchange)
+                body = Body.stream(self._content, head.length)
+        interim = self._interim if head.minor else None  # HTTP/1.0 does not know them (RFC 9110 section 15.2)
+        return self.request(head, exchange, body, interim)
+
+    async def _rest_of_head(self) -> RequestHead | None:
+        """Wait until a head is whole; None where the client has no more."""
+        reader, stream, server = self._reader, self._stream, self.server
+        if not reader.ended:
+            stream.set_deadline(server.loop.time() + server.limits.head_timeout)
+        while not (reader.ended or (reader.idle and server.draining)):
+            try:
+                reader.receive(stream.take() or (b"" if stream.eof else await stream.arrival()))
+            except DeadlineExceeded:
+                raise RequestTimeout("the request head did not come in time") from None
+            head = reader.next_head()
+            if head is not None:
+                return head
+        return None
+
+    def _keep_alive(self, head: RequestHead, body: Body, left: int) -> bool:
+        """Tell whether the connection goes on after this answer."""
+        if not head.keep_alive or left <= 0 or self.server.draining:
+            return False
+        if head.minor == 0 and body.length is None:
+            return False  # HTTP/1.0 knows no chunks: the close is the content's end
+        # A streamed answer may have come before the upload's end, which is then not ours to pass over.
+        return self._reader.done or (body.whole is not None and self._skip_buffered())
+
+    def _send_whole(self, head: RequestHead, response: Response, exchange: Exchange, keep_alive: bool) -> None:
+        """Send an answer whose content is in memory, head and content in one write."""
+        content = response.body.whole
+        assert content is not None
+        exchange.status = response.status
+        if h1.has_content(response.status, head.method):
+            exchange.bytes_out = len(content)
+        self._stream.write(self._head(head, response, keep_alive, content))
+
+    def _head(self, head: RequestHead, response: Response, keep_alive: bool, content: bytes) -> bytes:
+        headers = response.headers
+        date = b"" if b"date" in headers.index else self.server.date()
+        return h1.response_head(
+            response.status, headers, date, response.body.length, head.method, head.minor, keep_alive, content
+        )
+
+    def send_head(self, head: RequestHead, response: Response, keep_alive: bool) -> None:
+        """Send the head of an answer whose content is still on its way."""
+        self._chunked = response.body.length is None and head.minor == 1
+        self._stream.write(self._head(head, response, keep_alive, b""))
+
+    def send_content(self, data: bytes) -> None:
+        """Send a piece of the answer's content."""
+        self._stream.write(h1.chunk(data) if self._chunked else data)
+
+    def send_end(self, trailers: Trailers) -> None:
+        """Send the last chunk; to HTTP/1.0 the close will say it."""
+        if self._chunked:
+            self._stream.write(h1.last_chunk(trailers))
+
+    async def drain(self) -> None:
+        """Wait for a slow client to take what was sent, for as long as the limit allows."""
+        if self._stream.congested:
+            await self._stream.drain(self.server.loop.time() + self.server.limits.write_timeout)
+
+    def cut(self) -> None:
+        """Break the answer off, after what was sent of it."""
+        self._stream.flush()
+        self._stream.abort()
+
+    def send_interim(self, status: int, headers: Headers) -> None:
+        """Send a 1xx answer ahead of the final one (RFC 9110 section 15.2)."""
+        self._stream.write(h1.interim_head(status, headers))
+
+    async def _tunnel(self, head: RequestHead, response: Response, duplex: Duplex, exchange: Exchange) -> None:
+        """Switch protocols: from here on the client and the service speak with each other alone."""
+        stream = self._stream
+        stream.on_lost = None  # the end of one direction is not the end of the other any more
+        stream.set_deadline(NEVER)
+        exchange.status = response.status
+        stream.write(h1.switching_head(response.headers, head.upgrade))
+        limits = self.server.limits
+        await join(_ClientSide(self, self._reader.take_pending()), duplex, limits.tunnel_timeout, exchange)
+        self.complete(exchange, self.server.loop.time())
+
+    async def read_content(self) -> Data | End:
+        """Return the next piece of the request's content."""
+        stream, reader = self._stream, self._reader
+        while (event := reader.next_content()) is None:
+            stream.set_deadline(self.server.loop.time() + self.server.limits.body_timeout)
+            try:
+                reader.receive(await stream.receive())
+            except DeadlineExceeded:
+                raise RequestTimeout("the request body did not come in time") from None
+        return event
+
+    def _skip_buffered(self) -> bool:
+        """Pass over content that has come already and that nobody wants; tell whether that was all of it."""
+        try:
+            while not self._reader.done:
+                if self._reader.next_content() is None:
+                    return False
+        except (RequestError, BodyTruncated):
+            return False
+        return True
+
+    async def _discard_input(self) -> None:
+        """Let a client that still sends read its answer, before the connection closes."""
+        stream = self._stream
+        stream.end_output()
+        stream.set_deadline(self.server.loop.time() + DISCARD_SECONDS)
+        left = DISCARD_BYTES
+        try:
+            while left > 0 and (data := await stream.receive()):
+                left -= len(data)
+        except DeadlineExceeded:
+            return
+
+    def _reject(self, error: RequestError) -> None:
+        """Answer what never became a request, or broke off as one."""
+        self.rejected(error)
+        extra = [_ALLOW] if error.status == 405 else []
+        self._stream.write(refusal(self.server, Problem(error.status, error.type, detail=error.detail), extra))
+
+
+def refusal(server: Server, problem: Problem, extra: list[bytes]) -> bytes:
+    """Return `problem` as the last answer on a connection, with `extra` header lines."""
+    content = problem.render("")
+    headers = Headers([(b"Content-Type", PROBLEM_JSON)])
+    lines = b"\r\n".join([server.date(), *extra])
+    return h1.response_head(problem.status, headers, lines, len(content), "GET", 1, False, content)
+
+
+class _ClientSide(Duplex):
+    """The client's connection, once it has stopped being HTTP's."""
+
+    __slots__ = ("_connection", "_first", "_stream")
+
+    def __init__(self, connection: H1ServerConnection, first: bytes) -> None:
+        self._connection = connection
+        self._stream = connection._stream  # noqa: SLF001 - it is a part of it
+        self._first = first
+
+    @property
+    def half_closes(self) -> bool:
+        return self._stream.half_closes
+
+    async def receive(self) -> bytes:
+        if self._first:
+            data, self._first = self._first, b""
+            return data
+        data = await self._stream.receive()
+        if not data and self._stream.broken:
+            raise ConnectionResetError("the client has left")
+        return data
+
+    async def send(self, data: bytes) -> None:
+        self._stream.write(data)
+        await self._connection.drain()
+
+    def end(self) -> None:
+        self._stream.end_output()
+
+    def close(self) -> None:
+        self._stream.close()
