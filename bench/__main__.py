@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from bench import BenchError, report
+from bench.certificate import OPENSSL
 from bench.machine import choose_cores, facts, provide
 from bench.measure import measure
 from bench.peer import HERE, NGINX, PEERS, SUBJECT, WRK, labels
@@ -49,7 +50,7 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
 def bench(chosen: argparse.Namespace) -> int:
     peers = [(label, PEERS[name]) for label, name in zip(labels(chosen.peers), chosen.peers, strict=True)]
     tools = list(dict.fromkeys([WRK, NGINX, *(peer.tool for _, peer in peers if peer.tool)]))
-    provide(tools)
+    provide([*tools, OPENSSL] if any(ROWS[name].tls for name in chosen.rows) else tools)
     cores = choose_cores()
     os.sched_setaffinity(0, {cores.load})
     began = datetime.datetime.now(datetime.UTC)
@@ -64,6 +65,8 @@ def bench(chosen: argparse.Namespace) -> int:
         summaries = report.summarize(result)
         rows.append(report.as_json(result, summaries))
         print(f"\n{name}: {row.title}; wrk -t{row.threads} -c{row.connections}, {chosen.rounds} x {chosen.seconds} s")
+        if (agreed := result.peers[0].encryption) is not None:
+            print(f"every peer: {agreed}, on kept connections")
         print(report.table(summaries))
         for warning in report.warnings(summaries, result):
             print(f"note: {warning}")

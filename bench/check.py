@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import re
+import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bench import BenchError
@@ -26,9 +28,23 @@ class Answer:
         return {name: value for name, value in self.headers.items() if name not in OWN_HEADERS}
 
 
-def ask(port: int, *requests: Request) -> list[Answer]:
-    """Send requests one after the other on one connection."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
+@dataclass(frozen=True)
+class Encryption:
+    """What a peer and a client agreed on."""
+
+    protocol: str
+    cipher: str
+
+    def __str__(self) -> str:
+        return f"{self.protocol} with {self.cipher}"
+
+
+def ask(port: int, *requests: Request, trust: ssl.SSLContext | None = None) -> list[Answer]:
+    """Send requests one after the other on one connection, over TLS where it is said whom to trust."""
+    if trust is None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
+    else:
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS, context=trust)
     try:
         answers = []
         for request in requests:
@@ -42,11 +58,11 @@ def ask(port: int, *requests: Request) -> list[Answer]:
         connection.close()
 
 
-def same_answer(name: str, row: Row, port: int, service_port: int) -> list[str]:
+def same_answer(name: str, row: Row, port: int, service_port: int, trust: ssl.SSLContext | None = None) -> list[str]:
     """Raise unless a peer answers as the service itself does; the names of the headers that it adds."""
     (want,) = ask(service_port, row.request)
     added: set[str] = set()
-    for got in ask(port, row.request, row.request):
+    for got in ask(port, row.request, row.request, trust=trust):
         if got.status != 200 or want.status != 200:
             raise BenchError(f"{row.name}: {name} answered {got.status}, the service itself {want.status}; not 200")
         if got.body != want.body:
@@ -60,11 +76,14 @@ def same_answer(name: str, row: Row, port: int, service_port: int) -> list[str]:
     return sorted(added)
 
 
-def same_request(name: str, row: Row, port: int, service_port: int) -> dict[str, str]:
+def same_request(
+    name: str, row: Row, port: int, service_port: int, trust: ssl.SSLContext | None = None
+) -> dict[str, str]:
     """Raise unless a peer's requests tell the service of the client; what the service saw."""
     if row.echo is None:
         return {}
-    (answer,) = ask(port, Request(row.request.method, row.echo, row.request.headers, row.request.body))
+    echo = Request(row.request.method, row.echo, row.request.headers, row.request.body)
+    (answer,) = ask(port, echo, trust=trust)
     seen = {key.removeprefix("x-seen-"): value for key, value in answer.headers.items() if key.startswith("x-seen-")}
     if answer.status != 200:
         raise BenchError(f"{row.name}: {name} answered {answer.status} at {row.echo}")
@@ -73,7 +92,7 @@ def same_request(name: str, row: Row, port: int, service_port: int) -> dict[str,
         "host": (f"127.0.0.1:{port}", f"127.0.0.1:{service_port}"),
         "protocol": ("HTTP/1.1",),
         "forwarded-for": ("127.0.0.1",),
-        "forwarded-proto": ("http",),
+        "forwarded-proto": (row.scheme,),
     }
     for what, values in allowed.items():
         if seen.get(what) not in values:
@@ -81,6 +100,41 @@ def same_request(name: str, row: Row, port: int, service_port: int) -> dict[str,
                 f"{row.name}: {name} sent the service {what} {seen.get(what)!r}, not {' or '.join(values)}"
             )
     return seen
+
+
+def encryption(name: str, row: Row, port: int, trust: ssl.SSLContext) -> Encryption:
+    """Raise unless a peer answers twice on one connection of TLS 1.3; what was agreed on for it.
+
+    The client offers what wrk offers, the defaults of OpenSSL.
+    """
+    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS, context=trust)
+    try:
+        connection.connect()
+        connection.auto_open = 0  # the second request must not get a connection of its own unnoticed
+        for _ in range(2):
+            connection.request(
+                row.request.method, row.request.path, row.request.body or None, dict(row.request.headers)
+            )
+            connection.getresponse().read()
+        if not isinstance(connection.sock, ssl.SSLSocket):
+            raise BenchError(f"{row.name}: {name} does not keep its client's connection over TLS")
+        protocol, cipher = connection.sock.version(), connection.sock.cipher()
+    except http.client.NotConnected as error:
+        raise BenchError(f"{row.name}: {name} does not keep its client's connection over TLS") from error
+    except OSError as error:
+        raise BenchError(f"{row.name}: {name} does not answer over TLS: {error!r}") from error
+    finally:
+        connection.close()
+    if protocol != "TLSv1.3" or cipher is None:
+        raise BenchError(f"{row.name}: {name} speaks {protocol}, not TLSv1.3")
+    return Encryption(protocol, cipher[0])
+
+
+def same_encryption(row: Row, found: Mapping[str, Encryption]) -> None:
+    """Raise unless all peers agreed on the same: else the ratio would be one of ciphers."""
+    if len(set(found.values())) > 1:
+        differing = ", ".join(f"{name} {one}" for name, one in found.items())
+        raise BenchError(f"{row.name}: the peers do not encrypt alike: {differing}")
 
 
 @dataclass(frozen=True)

@@ -49,12 +49,16 @@ def _quoted(value: bytes) -> str:
     return '"' + "".join(f"\\{byte:03d}" for byte in value) + '"'
 
 
+def url(row: Row, port: int) -> str:
+    return f"{row.scheme}://127.0.0.1:{port}{row.request.path}"
+
+
 def run(row: Row, port: int, seconds: int, core: int, directory: Path) -> Load:
     """Load one port for so long. Any answer of 400 or above and any error of a socket fails the run."""
     lua = directory / f"{row.name}.lua"
     lua.write_text(script(row.request))
     command = [WRK.find(), f"-t{row.threads}", f"-c{row.connections}", f"-d{seconds}s", "--latency", "-s", str(lua)]
-    process = Process("wrk", [*command, f"http://127.0.0.1:{port}{row.request.path}"], core, directory / "wrk.log")
+    process = Process("wrk", [*command, url(row, port)], core, directory / "wrk.log")
     try:
         status = process.ended(seconds + GRACE_SECONDS)
     finally:

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import ssl
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -115,6 +116,7 @@ def facts(cores: Cores, tools: list[Tool]) -> dict[str, object]:
         "load_average": os.getloadavg(),
         "python": sys.version.split()[0],
         "python_build": " ".join(platform.python_build()),
+        "python_tls": ssl.OPENSSL_VERSION,
         "packages": {name: _package(name) for name in ("portico", "uvloop", "httptools")},
         "tools": {tool.program: _tool_version(tool) for tool in tools},
         "revision": _revision(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import BenchError, check, load
+from bench.certificate import Certificate
 from bench.machine import Cores, busy_seconds
 from bench.peer import HERE, NGINX, NGINX_ARGUMENTS, Peer, render
 from bench.process import Process, used
@@ -52,6 +54,8 @@ class Standing:
     process: Process
     added_headers: list[str]
     seen_by_service: dict[str, str]
+    encryption: check.Encryption | None = None
+    """What it agreed on with a client; None in a row without TLS."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +78,13 @@ def free_port() -> int:
         return port
 
 
-def wait_until_up(process: Process, port: int, row: Row) -> None:
+def wait_until_up(process: Process, port: int, row: Row, trust: ssl.SSLContext | None = None) -> None:
     """Wait for the first 200; raise when the process ends before, or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     last = "it does not listen"
     while time.monotonic() < deadline:
         try:
-            (answer,) = check.ask(port, row.request)
+            (answer,) = check.ask(port, row.request, trust=trust)
         except (OSError, http.client.HTTPException) as error:
             last = repr(error)
         else:
@@ -100,6 +104,8 @@ class Bench:
     cores: Cores
     directory: Path
     stack: ExitStack
+    certificate: Certificate | None = None
+    """What the peers of a row over TLS show."""
 
     def service(self, row: Row) -> Service:
         template = HERE / "services" / f"{row.service}.conf"
@@ -114,11 +120,17 @@ class Bench:
         port = free_port()
         ports = {"port": str(port), "service_port": str(service.port)}
         tokens = self._files(f"{row.name}-{label}", peer.template(row), ports)
+        trust, encryption = None, None
+        if self.certificate is not None:
+            self.certificate.copy_to(Path(tokens["dir"]))
+            trust = self.certificate.trust()
         process = self._start(label, peer.command(tokens), self.cores.proxy, Path(tokens["dir"]))
-        wait_until_up(process, port, row)
-        added = check.same_answer(label, row, port, service.port)
-        seen = check.same_request(label, row, port, service.port)
-        return Standing(label, port, process, added, seen)
+        wait_until_up(process, port, row, trust)
+        added = check.same_answer(label, row, port, service.port, trust)
+        seen = check.same_request(label, row, port, service.port, trust)
+        if trust is not None:
+            encryption = check.encryption(label, row, port, trust)
+        return Standing(label, port, process, added, seen, encryption)
 
     def sample(self, standing: Standing, row: Row, service: Service, seconds: int) -> Sample:
         process, cores = standing.process, self.cores
@@ -179,9 +191,10 @@ def measure(
 ) -> Result:
     """Time every peer in every round; the order turns by one place a round, so that none is always first."""
     with ExitStack() as stack:
-        bench = Bench(cores, where, stack)
+        bench = Bench(cores, where, stack, Certificate.make(where) if row.tls else None)
         service = bench.service(row)
         standing = [bench.peer(label, peer, row, service) for label, peer in peers]
+        check.same_encryption(row, {one.label: one.encryption for one in standing if one.encryption is not None})
         for one in standing:
             bench.load(one, row, service, WARM_SECONDS)
         samples: list[dict[str, Sample]] = []

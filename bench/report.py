@@ -141,7 +141,11 @@ def as_json(result: Result, summaries: Sequence[Summary]) -> dict[str, Any]:
     return {
         "row": row,
         "peers": {
-            peer.label: {"added_headers": peer.added_headers, "seen_by_service": peer.seen_by_service}
+            peer.label: {
+                "added_headers": peer.added_headers,
+                "seen_by_service": peer.seen_by_service,
+                "encryption": dataclasses.asdict(peer.encryption) if peer.encryption else None,
+            }
             for peer in result.peers
         },
         "summary": [dataclasses.asdict(one) for one in summaries],

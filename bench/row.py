@@ -32,8 +32,20 @@ class Row:
     """A path where the service tells in X-Seen-* headers what reached it; None where there is nothing to check."""
     setup: str = ""
     """Which configuration of the peers: bench/peers/<peer>.conf, or <peer>-<setup>.conf where a row needs its own."""
+    tls: bool = False
+    """Whether the load speaks TLS to the peer; the service is always asked without."""
     threads: int = 1
     connections: int = 32
 
+    @property
+    def scheme(self) -> str:
+        return "https" if self.tls else "http"
 
-ROWS = {row.name: row for row in (Row("get-json", "keep-alive GET, 118-byte JSON answer, no policies"),)}
+
+ROWS = {
+    row.name: row
+    for row in (
+        Row("get-json", "keep-alive GET, 118-byte JSON answer, no policies"),
+        Row("get-json-tls", "the same over TLS 1.3 to the proxy, without to the service", setup="tls", tls=True),
+    )
+}

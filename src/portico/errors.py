@@ -12,6 +12,7 @@
     │   ├── NotImplementedByUs     501, an unknown transfer coding
     │   ├── VersionNotSupported    505, neither HTTP/1.0 nor HTTP/1.1
     │   └── BodyTooLarge           413, the body is over the limit of its reader
+    ├── MalformedProxyHeader       the balancer's: closed unanswered, what the connection begins with is no PROXY header
     ├── BodyTruncated              a body ended before its framing said so
     └── UpstreamError              the service's side; becomes a Response at `rescue`
         ├── Overloaded             503, the target has all the connections it may have   (retryable)
@@ -96,6 +97,10 @@ class BodyTooLarge(RequestError):
 
     status: ClassVar[int] = 413
     type: ClassVar[str] = "content-too-large"
+
+
+class MalformedProxyHeader(PorticoError):
+    """A connection does not begin with the PROXY protocol header that its listener asks for."""
 
 
 class BodyTruncated(PorticoError):

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import ssl
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from bench import BenchError, load, report
+from bench import BenchError, check, load, report
+from bench.certificate import OPENSSL, Certificate
 from bench.measure import Result, Sample, Standing
 from bench.peer import PEERS, labels, render
 from bench.process import Process, Task, cpu_ns, used
@@ -27,7 +34,8 @@ def sample(cpu_us: float) -> Sample:
 def result(tmp_path: Path, *rounds: tuple[float, float]) -> Result:
     process = Process("idle", [sys.executable, "-c", "pass"], min(os.sched_getaffinity(0)), tmp_path / "log")
     process.stop()
-    peers = [Standing(label, 1, process, [], {}) for label in ("nginx", "portico")]
+    agreed = check.Encryption("TLSv1.3", "A")
+    peers = [Standing("nginx", 1, process, [], {}), Standing("portico", 1, process, [], {}, agreed)]
     return Result(ROWS["get-json"], peers, [{"nginx": sample(a), "portico": sample(b)} for a, b in rounds])
 
 
@@ -40,8 +48,8 @@ def test_every_peer_has_a_configuration_for_every_row() -> None:
     for row in ROWS.values():
         for peer in PEERS.values():
             assert peer.template(row).is_file()
-    with pytest.raises(BenchError, match="no configuration for the row tls"):
-        PEERS["nginx"].template(Row("tls", "", setup="tls"))
+    with pytest.raises(BenchError, match="no configuration for the row other"):
+        PEERS["nginx"].template(Row("other", "", setup="other"))
 
 
 def test_labels_number_repeats() -> None:
@@ -86,6 +94,13 @@ def test_ratios_are_of_medians_and_by_round(tmp_path: Path) -> None:
     assert report.over([base, portico], "portico", 1.29) == ["portico"]
 
 
+def test_the_file_holds_what_each_peer_agreed_on(tmp_path: Path) -> None:
+    found = result(tmp_path, (10, 12))
+    peers = report.as_json(found, report.summarize(found))["peers"]
+    assert peers["nginx"]["encryption"] is None
+    assert peers["portico"]["encryption"] == {"protocol": "TLSv1.3", "cipher": "A"}
+
+
 def test_times_count_newcomers_and_refuse_losses() -> None:
     one, two = Task(1, 5), Task(2, 6)
     assert used({one: 100}, {one: 150, two: 30}, "x") == 80
@@ -121,3 +136,107 @@ def test_cpu_clock_agrees_with_the_process_itself() -> None:
         assert child.stdout is not None
         child.stdout.readline()
         assert 0.05e9 <= cpu_ns(child.pid) < 1e9
+
+
+def test_the_load_speaks_tls_where_the_row_does() -> None:
+    assert load.url(ROWS["get-json"], 80) == "http://127.0.0.1:80/api/item"
+    assert load.url(ROWS["get-json-tls"], 443) == "https://127.0.0.1:443/api/item"
+
+
+def test_the_tls_row_differs_from_the_plain_one_in_its_listeners_alone() -> None:
+    plain, tls = ROWS["get-json"], ROWS["get-json-tls"]
+    assert dataclasses.replace(tls, name=plain.name, title=plain.title, setup="", tls=False) == plain
+    for peer in PEERS.values():
+        before, after = (
+            [line.strip() for line in peer.template(row).read_text().splitlines() if not line.startswith("#")]
+            for row in (plain, tls)
+        )
+        assert [line.partition(" ")[0] for line in before if line not in after] in (["listen"], ["listen:"])
+        added = [line for line in after if line not in before]
+        assert all(line.startswith(("listen", "ssl_", "- {address")) for line in added), added
+
+
+class Answering(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    closes = False
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        if self.closes:
+            self.send_header("Connection", "close")
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+class Closing(Answering):
+    closes = True
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    if OPENSSL.path() is None:
+        pytest.skip("openssl is not installed")
+    return Certificate.make(tmp_path_factory.mktemp("certificate"))
+
+
+@contextmanager
+def serving(
+    certificate: Certificate | None,
+    handler: type[Answering] = Answering,
+    version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+) -> Iterator[int]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.maximum_version = version
+            context.load_cert_chain(certificate.directory / "server.pem", certificate.directory / "server.key")
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_what_a_peer_agrees_on_is_found(certificate: Certificate, tmp_path: Path) -> None:
+    certificate.copy_to(tmp_path)
+    with serving(Certificate(tmp_path)) as port:
+        found = check.encryption("it", ROWS["get-json-tls"], port, certificate.trust())
+    assert found.protocol == "TLSv1.3"
+    assert found.cipher.startswith("TLS_")
+
+
+def test_a_peer_with_an_older_tls_fails_the_run(certificate: Certificate) -> None:
+    with (
+        serving(certificate, version=ssl.TLSVersion.TLSv1_2) as port,
+        pytest.raises(BenchError, match=r"it speaks TLSv1\.2, not TLSv1\.3"),
+    ):
+        check.encryption("it", ROWS["get-json-tls"], port, certificate.trust())
+
+
+def test_a_peer_without_tls_fails_the_run(certificate: Certificate) -> None:
+    with serving(None) as port, pytest.raises(BenchError, match="does not answer over TLS"):
+        check.encryption("it", ROWS["get-json-tls"], port, certificate.trust())
+
+
+def test_a_peer_with_another_certificate_fails_the_run(certificate: Certificate, tmp_path: Path) -> None:
+    with serving(Certificate.make(tmp_path)) as port, pytest.raises(BenchError, match="CERTIFICATE_VERIFY_FAILED"):
+        check.encryption("it", ROWS["get-json-tls"], port, certificate.trust())
+
+
+def test_a_peer_that_closes_its_tls_connections_fails_the_run(certificate: Certificate) -> None:
+    with serving(certificate, Closing) as port, pytest.raises(BenchError, match="does not keep"):
+        check.encryption("it", ROWS["get-json-tls"], port, certificate.trust())
+
+
+def test_peers_that_do_not_encrypt_alike_fail_the_run() -> None:
+    one, other = check.Encryption("TLSv1.3", "A"), check.Encryption("TLSv1.3", "B")
+    check.same_encryption(ROWS["get-json-tls"], {"nginx": one, "portico": one})
+    check.same_encryption(ROWS["get-json"], {})
+    with pytest.raises(BenchError, match=r"nginx TLSv1\.3 with A, portico TLSv1\.3 with B"):
+        check.same_encryption(ROWS["get-json-tls"], {"nginx": one, "portico": other})
