@@ -80,9 +80,10 @@ class Models:
         if "anyOf" in schema:
             return self._one_of(schema["anyOf"])
         if "enum" in schema:
-            return " or ".join(f"`{value}`" for value in schema["enum"] if value is not False)
+            values = dict.fromkeys(str(value) for value in schema["enum"] if value is not False)
+            return " or ".join(f"`{value}`" for value in values)
         if "const" in schema:
-            return f"`{schema['const']}`"
+            return f"`{_word(schema['const'])}`"
         if schema.get("type") == "array":
             return f"list of {self._kind(schema['items'])}"
         if schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), Mapping):
@@ -122,7 +123,7 @@ def _default(value: object, kind: str) -> str:
     if value is None:
         return "`off`" if "`off`" in kind else ""
     if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
+        return f"`{_word(value)}`"
     if isinstance(value, int | float) and "duration" in kind:
         return f"`{duration(value)}`"
     if isinstance(value, int) and "size" in kind:
@@ -154,8 +155,12 @@ def _print(schema: Schema) -> str:
 
 
 def _examples(schema: Schema) -> str:
-    shown = [str(example).lower() if isinstance(example, bool) else example for example in schema.get("examples", ())]
-    return ", ".join(f"`{example}`" for example in shown)
+    return ", ".join(f"`{_word(example)}`" for example in schema.get("examples", ()))
+
+
+def _word(value: object) -> object:
+    """Return a value as a file would have it."""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _models(*annotations: Any) -> Iterator[type[BaseModel]]:

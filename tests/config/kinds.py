@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -130,6 +130,27 @@ def findings_of(texts: str | Mapping[str, str | bytes], **environment: str) -> l
 def messages_of(texts: str | Mapping[str, str | bytes], **environment: str) -> list[str]:
     """Return what is said about what has mistakes, each as `line:column message`."""
     return [f"{finding.line}:{finding.column} {finding.message}" for finding in findings_of(texts, **environment)]
+
+
+def said_of(findings: Iterable[Finding]) -> list[str]:
+    """Return what is said about mistakes in one line: each as `column message`, with its hint on a line of its own."""
+    lines = []
+    for finding in findings:
+        assert (finding.severity, finding.line) == ("error", 1)
+        lines.append(f"{finding.column} {finding.message}")
+        lines += [f"hint: {finding.hint}"] if finding.hint else []
+    return lines
+
+
+def cases(table: str) -> list[tuple[str, list[str]]]:
+    """Return texts and what is said about each, which stands indented below it."""
+    found: list[tuple[str, list[str]]] = []
+    for line in table.strip().splitlines():
+        if line.startswith(" "):
+            found[-1][1].append(line.strip())
+        else:
+            found.append((line, []))
+    return found
 
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -9,13 +9,30 @@ from pydantic import BaseModel
 
 from portico.config import Severity
 from portico.config.annotations import file_keys
-from portico.config.schema import Config, Limits, PolicyUse, Route, Service, Target, Timeout
+from portico.config.schema import Config, Forwarded, Limits, Listener, PolicyUse, Route, Service, Target, Timeout
+from portico.config.tls import Certificate, ListenerTls, ServiceTls
 from tests.config.kinds import ENDPOINTS, POLICIES, load
 
-PARTS: list[type[BaseModel]] = [Config, Limits, PolicyUse, Route, Service, Target, Timeout]
+PARTS: list[type[BaseModel]] = [Config, Forwarded, Limits, Listener, PolicyUse, Route, Service, Target, Timeout]
+PARTS += [Certificate, ListenerTls, ServiceTls]
 KEYS = {key for model in (*PARTS, *POLICIES.values(), *ENDPOINTS.values()) for key in file_keys(model)}
 WORDS = sorted({"include", "host", "<<", "origin", *POLICIES, *ENDPOINTS, *KEYS})
-TEXTS = ["off", "auto", "5s", "1MiB", "a", "a:80", "http://a/b", "/a/**", "~[", "GET", "*.a.b", "10.0.0.0/8", "${A}"]
+TEXTS = [
+    "off",
+    "auto",
+    "5s",
+    "1MiB",
+    "a",
+    "a:80",
+    "http://a/b",
+    "/a/**",
+    "~[",
+    "GET",
+    "*.a.b",
+    "10.0.0.0/8",
+    "${A}",
+    __file__,
+]
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from([*TEXTS, *WORDS]) | st.text(max_size=4),
@@ -44,3 +61,8 @@ def test_any_values_are_a_config_or_have_errors(values: dict[str, object]) -> No
 @given(st.lists(st.dictionaries(st.sampled_from(WORDS), VALUES, max_size=4), max_size=3))
 def test_any_routes_are_a_config_or_have_errors(routes: list[dict[str, object]]) -> None:
     check({"routes": routes, "services": {"a": "http://a"}})
+
+
+@given(st.lists(st.dictionaries(st.sampled_from([*file_keys(Listener), *file_keys(ListenerTls)]), VALUES), max_size=3))
+def test_any_listeners_are_a_config_or_have_errors(listen: list[dict[str, object]]) -> None:
+    check({"listen": [{"address": ":80", **each} for each in listen]})

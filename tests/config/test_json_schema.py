@@ -50,10 +50,24 @@ GOOD = [
     "routes: [{redirect: /x, status: 308, path: [/a, /b], hosts: a.b, methods: GET, priority: -1, max_body: 1}]",
     "routes: [{redirect: {to: /x}, host: [a.b], headers: {a: 5, b: true, c: ~x}, cookies: {a: b}, query: {a: b}}]",
     "routes: [{aggregate: {parts: {a: b}}}, {aggregate: , parts: {a: b}, timeout: 1s}]",
+    "listen: [{address: ':80', redirect_https: true, proxy_protocol: 10.0.0.0/8}, {address: ':1', tls: TLS}]",
+    "listen: [{address: ':80', redirect_https: 443, proxy_protocol: [10.0.0.0/8]}]",
+    "listen: [{address: ':80', redirect_https: off, proxy_protocol: off}, {address: ':1', proxy_protocol: true}]",
+    "listen: {address: ':80', tls: {certificates: [FILE, {certificate: FILE}, {certificate: FILE, key: FILE}]}}",
+    "listen: {address: ':80', tls: {certificate: FILE, min_version: '1.3', client_certificates: off}}",
+    "listen: {address: ':80', tls: {certificate: FILE, client_certificates: optional, client_ca: FILE}}",
+    "services: {a: {url: 'https://a', tls: {ca: FILE, verify: false, server_name: a.b, min_version: 1.3}}}",
+    "trusted_proxies: 10.0.0.0/8\nforwarded: both\n",
+    "trusted_proxies: ['::1', 10.0.0.0/8]\nforwarded: {headers: forwarded, via: off}\n",
+    "limits: {handshake_timeout: 1s, write_timeout: 1, tunnel_timeout: 1h, chunk_line: 1KiB, trailers: 1}\n",
 ]
+GOOD = [text.replace("TLS", "{certificate: FILE}").replace("FILE", __file__) for text in GOOD]
 FILLED = [
     "workers: ${N}\nlisten: ${L}\nlimits: {body: '${B}', header_count: '${C}', head_timeout: '${D}'}",
     "services: {a: '${URL}', b: {url: '${URL}', timeout: '${T}'}}\npath: {encoded_slashes: '${M}'}",
+    "listen: {address: '${A}', redirect_https: '${R}', proxy_protocol: '${P}', tls: {certificate: '${C}'}}",
+    "listen: {address: '${A}', tls: {min_version: '${V}', client_certificates: '${C}'}}\nforwarded: '${F}'",
+    "services: {a: {url: '${URL}', tls: {verify: '${V}', server_name: '${S}'}}}\ntrusted_proxies: '${T}'",
     "policies: [{request-size: '${S}', stage: '${STAGE}'}]\nroutes: [{respond: '${S}', priority: '${P}'}]",
 ]
 BAD = [
@@ -87,7 +101,22 @@ BAD = [
     "routes: [{path: [], respond: 200}]",
     "routes: [{respond: 99}]",
     "routes: [{respond: 200, endpoint: x}]",
+    "listen: {address: ':80', redirect_https: 0}",
+    "listen: {address: ':80', redirect_https: many}",
+    "listen: {address: ':80', proxy_protocol: []}",
+    "listen: {address: ':80', proxy_protocol: 5}",
+    "listen: {address: ':80', origin: x}",
+    "listen: {address: ':80', tls: true}",
+    "listen: {address: ':80', tls: {certificate: FILE, min_version: 1.1}}",
+    "listen: {address: ':80', tls: {certificate: FILE, client_certificates: perhaps}}",
+    "listen: {address: ':80', tls: {certificates: [{key: FILE}]}}",
+    "services: {a: {url: 'https://a', tls: {verify: 7}}}",
+    "services: {a: {url: 'https://a', tls: {server: a}}}",
+    "forwarded: {headers: neither}",
+    "forwarded: off",
+    "limits: {tunnel_timeout: off}",
 ]
+BAD = [text.replace("FILE", __file__) for text in BAD]
 
 
 def test_it_is_a_schema() -> None:

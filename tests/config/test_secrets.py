@@ -25,6 +25,12 @@ policies: [{request-size: K}, {request-size: xK, name: K}]
 policies: [{correlation-id: K}, {cors: {origins: [], max_age: K}}]
 policies: [K, {name: K}, {cors: {origins: K}, stage: K}]
 listen: K
+listen: {address: ':80', tls: {certificate: K, key: K, certificates: K, min_version: K, client_ca: K}}
+listen: {address: ':80', tls: {certificates: [K], client_certificates: K}, proxy_protocol: K, redirect_https: K}
+services: {a: {url: 'https://a', tls: {ca: K, certificate: K, key: K, verify: K, server_name: K, min_version: K}}}
+trusted_proxies: K
+forwarded: K
+forwarded: {headers: K, via: K}
 workers: K
 plugins: K
 include: K

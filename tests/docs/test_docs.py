@@ -10,10 +10,12 @@ import socket
 import sys
 import tomllib
 from collections.abc import Awaitable, Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import trustme
 import yaml
 
 from docs import generate
@@ -72,6 +74,12 @@ def services_meant(node: object) -> Iterator[str]:
             yield from services_meant(inner)
 
 
+@cache
+def certificate() -> bytes:
+    """Return a certificate and its key, in which any file of an example can find what it should have."""
+    return trustme.CA().issue_cert("example.com").private_key_and_cert_chain_pem.bytes()
+
+
 def loaded(text: str, folder: Path) -> Loaded:
     """Load an example; one that declares no services is given those that it names."""
     file = yaml.safe_load(text)
@@ -80,6 +88,9 @@ def loaded(text: str, folder: Path) -> Loaded:
         text += "services:\n" + "".join(f"  {name}: http://127.0.0.1:9\n" for name in names)
     for name, code in plugins().items():
         (folder / name).write_text(code, "utf-8")
+    for name in re.findall(r"\btls/[\w.-]+\.(?:pem|crt|key)\b", text):
+        (folder / "tls").mkdir(exist_ok=True)
+        (folder / name).write_bytes(certificate())
     path = folder / "portico.yaml"
     path.write_text(text, "utf-8")
     result = load(path)

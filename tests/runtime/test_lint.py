@@ -170,3 +170,39 @@ def test_what_asks_no_service_may_be_open(warnings: Warnings) -> None:
 def test_where_nobody_asks_all_may_be_open(warnings: Warnings) -> None:
     text = OPEN.replace(", policies: [keys]", "")
     assert warnings(text + "  - {name: open, path: /open, service: a}\n") == []
+
+
+def test_a_service_whose_certificate_is_not_looked_at(warnings: Warnings) -> None:
+    text = """\
+services:
+  checked: {url: 'https://a', tls: {min_version: 1.3}}
+  any: {url: 'https://b', tls: {verify: false}}
+routes:
+  - {path: /a, service: checked}
+  - {path: /b, service: any}
+"""
+    assert warnings(text) == [
+        "3 whoever is on the way to service any can read and change everything, as verify is false"
+    ]
+
+
+def test_a_listener_that_believes_everyone_s_proxy_protocol(warnings: Warnings) -> None:
+    text = """\
+listen:
+  - {address: '0.0.0.0:81', proxy_protocol: true}
+  - {address: ':82', proxy_protocol: [10.0.0.0/8, '::/0']}
+  - {address: ':83', proxy_protocol: 10.0.0.0/8}
+  - {address: '127.0.0.1:84', proxy_protocol: true}
+  - {address: '[::1]:85', proxy_protocol: true}
+  - {address: 'localhost:86', proxy_protocol: true}
+  - ':87'
+"""
+    assert warnings(text) == [
+        "2 everyone who connects to 0.0.0.0:81 can say who they are",
+        "3 everyone who connects to :82 can say who they are",
+    ]
+
+
+def test_trusting_everyone(warnings: Warnings) -> None:
+    said = warnings("trusted_proxies:\n  - 10.0.0.0/8\n  - 0.0.0.0/0\n")
+    assert said == ["3 with 0.0.0.0/0 trusted, everyone can say who they are"]

@@ -8,11 +8,13 @@ from contextlib import suppress
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from portico.config.values import BadValue, text_of
 
 _HOST = r"(?!-)[A-Za-z0-9._-]{1,253}"
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_SERVER_NAME = rf"(?=.{{1,253}}$)(?:{_LABEL}\.)*(?!\d+$){_LABEL}"  # the last label of a name is never a number
 
 
 class Address(NamedTuple):
@@ -20,6 +22,14 @@ class Address(NamedTuple):
 
     host: str
     port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect to it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -114,6 +124,13 @@ def parse_network(value: object) -> Network:
     raise BadValue(f"{text!r} is not a network", hint)
 
 
+def _check_server_name(value: str) -> str:
+    name = value.lower()
+    if re.fullmatch(_SERVER_NAME, name) is None:
+        raise BadValue(f"{value!r} is not the name of a server", "write orders.internal, without scheme, port or path")
+    return name
+
+
 def _split_address(text: str) -> Address | None:
     """Return host and port of `host:port`, `[v6]:port` or `:port`."""
     host, colon, port = text.rpartition(":")
@@ -171,3 +188,14 @@ LOCAL_NETWORKS: Final[tuple[Network, ...]] = tuple(
 
 Cidr = Annotated[Network, PlainValidator(parse_network), PlainSerializer(str), _as_text({}, ["10.0.0.0/8", "fd00::/8"])]
 """A range of addresses."""
+
+EVERYONE: Final[tuple[Network, ...]] = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
+"""Every address there is."""
+
+ServerName = Annotated[str, AfterValidator(_check_server_name), Field(examples=["orders.internal"])]
+"""The name of a server, in lower case, as in its certificate."""
+
+
+def is_everyone(network: Network) -> bool:
+    """Whether a network has every address of its kind."""
+    return network.prefixlen == 0

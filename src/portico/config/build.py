@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 from portico.config.annotations import file_keys
 from portico.config.findings import Findings
 from portico.config.nodes import Entry, Fields, Items, Node, Scalar, describe, is_null, plain
-from portico.config.schema import Part
+from portico.config.part import Part
+from portico.config.values import Context, Services
 from portico.config.wording import Report, located, unknown_key
 
 M = TypeVar("M", bound=BaseModel)
@@ -27,12 +28,14 @@ def build(
     findings: Findings,
     *,
     given: Mapping[str, object] | None = None,
-    context: object = None,
+    services: Services | None = None,
 ) -> M | None:
     """Return the `model` that `node` describes, or None with each mistake in `findings`.
 
-    `what` is what messages call it; `given` are the fields that do not come out of the file.
+    `what` is what messages call it; `given` are the fields that do not come out of the file; `services` are those that
+    it may refer to.
     """
+    context = Context(node.place.file, services)
     if issubclass(model, Part):
         node = _without_strangers(model, node, what, findings)
     as_text: set[Node] = set()

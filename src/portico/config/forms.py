@@ -10,7 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticOmit
+from pydantic_core.core_schema import ValidatorFunctionWrapHandler
 from pydantic_core.core_schema import no_info_before_validator_function as before
+from pydantic_core.core_schema import no_info_wrap_validator_function as around
 
 JsonSchema = dict[str, Any]
 
@@ -40,6 +42,23 @@ class Off:
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
         forms = handler(schema)
         return {"anyOf": [*(form for form in forms.get("anyOf", [forms]) if form != {"type": "null"}), OFF]}
+
+
+@dataclass(frozen=True)
+class Yes:
+    """`true` is a certain value, which is not validated: `Annotated[tuple[Cidr, ...] | None, Yes(EVERYONE)]`."""
+
+    value: object
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return around(self._meant, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
+        forms = handler(schema)
+        return {"anyOf": [{"const": True}, *forms.get("anyOf", [forms])]}
+
+    def _meant(self, value: object, other: ValidatorFunctionWrapHandler) -> object:
+        return self.value if value is True else other(value)
 
 
 @dataclass(frozen=True)

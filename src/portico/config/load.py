@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from portico.config.addresses import is_everyone
 from portico.config.build import build, entries_of, is_public, items_of
 from portico.config.document import Document, plugin_name
 from portico.config.findings import Finding, Findings
-from portico.config.nodes import Fields, Scalar, describe, is_null
+from portico.config.nodes import Entry, Fields, Items, Node, Scalar, describe, is_null
 from portico.config.policy_lists import PolicyLists, scope_of, with_shorthand
 from portico.config.routes import Routes
-from portico.config.schema import Config, Policies, Service
+from portico.config.schema import Config, Listener, Policies, Service
 from portico.config.services import References
 from portico.config.values import BadValue, check_name
 
@@ -39,6 +40,13 @@ def validate(document: Document, *, policies: Models, endpoints: Models) -> Load
     findings = Findings(document.findings)
     config = _Validation(document.root, policies, endpoints, findings).config()
     return Loaded(None if findings.failed else config, list(findings.sorted()))
+
+
+def _items(entry: Entry | None) -> list[Node]:
+    """Return what stands under a key where one may stand for a list of one."""
+    if entry is None:
+        return []
+    return entry.node.nodes if isinstance(entry.node, Items) else [entry.node]
 
 
 class _Validation:
@@ -73,7 +81,30 @@ class _Validation:
             "plugins": self._plugins(),
             "services": services | self._references.implicit,
         }
-        return build(Config, self._root.without(*given), "the configuration", self._findings, given=given)
+        root = self._root.without(*given)  # but with `listen`: what is wrong among listeners has its place there
+        config = build(Config, root, "the configuration", self._findings, given={**given, **self._listeners()})
+        if config is not None:
+            self._warn(config)
+        return config
+
+    def _listeners(self) -> dict[str, object]:
+        """Return the listeners by their key, or nothing where none is given."""
+        nodes = _items(self._entries.get("listen"))
+        listeners = []
+        for node in nodes:
+            fields = node if isinstance(node, Fields) else Fields(node.place, {"address": Entry(node.place, node)})
+            listeners.append(build(Listener, fields, "listen", self._findings, given={"origin": str(node.place)}))
+        if None in listeners:  # the others are well, and what is odd among all cannot be told
+            return {"listen": Config().listen}
+        return {"listen": tuple(listeners)} if listeners else {}
+
+    def _warn(self, config: Config) -> None:
+        """Tell what is legal, and probably not meant."""
+        nodes = _items(self._entries.get("trusted_proxies"))
+        for node, network in zip(nodes, config.trusted_proxies, strict=True):
+            if is_everyone(network):
+                hint = "name the networks of the proxies in front of the gateway"
+                self._findings.warning(node.place, f"with {network} trusted, everyone can say who they are", hint)
 
     def _service(self, name: str, settings: Fields, policies: Policies) -> Service | None:
         try:

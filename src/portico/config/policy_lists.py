@@ -93,7 +93,7 @@ class PolicyLists:
         else:
             self._references.begin(entry.key)
             settings = self._settings(kind, model, node)
-            config = build(model, settings, f"policy {kind}", self._findings, context=self._references)
+            config = build(model, settings, f"policy {kind}", self._findings, services=self._references)
         beside = Fields(node.place, {key: node.entries[key] for key in _BESIDE if key in node.entries})
         given: dict[str, object] = {"kind": kind, "config": config, "origin": str(entry.key)}
         name = beside.entries.get("name")

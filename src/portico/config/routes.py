@@ -17,8 +17,9 @@ from portico.config.build import build, is_public, items_of
 from portico.config.findings import Findings
 from portico.config.nearest import nearest, one_of
 from portico.config.nodes import Entry, Fields, Node, Scalar, describe
+from portico.config.part import Part
 from portico.config.policy_lists import PolicyLists, Scope, with_shorthand
-from portico.config.schema import EndpointUse, Part, Route
+from portico.config.schema import EndpointUse, Route
 from portico.config.services import References
 from portico.config.wording import unknown_key
 
@@ -122,7 +123,7 @@ class Routes:
             else:
                 entries[key] = beside
         config = build(
-            model, Fields(settings.place, entries), f"endpoint {kind}", self._findings, context=self._references
+            model, Fields(settings.place, entries), f"endpoint {kind}", self._findings, services=self._references
         )
         return EndpointUse(kind=kind, config=config, origin=str(entry.key)) if config is not None else None
 

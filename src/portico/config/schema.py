@@ -6,12 +6,24 @@ what a route ends in) are given by the loader; they are marked NotInFile.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from portico.config.addresses import LOCAL_NETWORKS, Address, Cidr, HttpUrl, ListenAddress, TargetAddress
-from portico.config.forms import NotInFile, Off, OneOrMany, Shorthand, is_off
+from portico.config.addresses import EVERYONE, LOCAL_NETWORKS, Address, Cidr, HttpUrl, ListenAddress, TargetAddress
+from portico.config.forms import NotInFile, Off, OneOrMany, Shorthand, Yes, is_off
+from portico.config.part import Part
+from portico.config.tls import ListenerTls, ServiceTls
 from portico.config.values import (
     BadValue,
     Count,
@@ -21,7 +33,9 @@ from portico.config.values import (
     Method,
     Name,
     PathText,
+    Port,
     Size,
+    Token,
     ValueCondition,
     Whole,
 )
@@ -31,19 +45,8 @@ StageName = Literal["observe", "guard", "authenticate", "authorize", "limit", "c
 Positive = Annotated[Duration, Field(gt=0)]
 PositiveOrOff = Annotated[Positive | None, Off()]
 
-
-class Part(BaseModel):
-    """A part of the configuration. Parts are equal when they say the same, wherever they say it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self._said() == other._said()
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def _said(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "origin"}
+_PORT_OF_FIRST_TLS: Final = 0
+"""What stands for the port of the first listener with TLS until all listeners are known; no file can give it."""
 
 
 class Listener(Part):
@@ -51,6 +54,26 @@ class Listener(Part):
 
     address: ListenAddress
     """`host:port`, `[v6]:port`, or `:port` for every interface."""
+    tls: ListenerTls | None = None
+    """How TLS is spoken with clients; they speak plain HTTP unless it is there."""
+    proxy_protocol: Annotated[
+        Annotated[tuple[Cidr, ...], Field(min_length=1), OneOrMany()] | None, Off(), Yes(EVERYONE)
+    ] = None
+    """The networks of the load balancers that connect here, or `true` for any. Each of their connections must begin
+    with a header of the PROXY protocol, version 1 or 2, which says who the client is; connections from elsewhere are
+    closed. Not spoken unless given."""
+    redirect_https: Annotated[Port | None, Off(), Yes(_PORT_OF_FIRST_TLS)] = None
+    """Answers every request here with a redirect (308) to the same URL with `https` and this port; `true` is the port
+    of the first listener that has `tls`."""
+    origin: Annotated[str, NotInFile()] = ""
+    """Where it is written: `file:line:column`."""
+
+    @field_validator("redirect_https")
+    @classmethod
+    def _to_another_listener(cls, port: int | None, info: ValidationInfo) -> int | None:
+        if port is not None and info.data.get("tls") is not None:
+            raise BadValue("this listener has tls itself", "leave one out, or give plain HTTP a listener of its own")
+        return port
 
 
 class Target(Part):
@@ -132,6 +155,9 @@ class Service(Part):
     """Where it is: `http(s)://host[:port][/path]`; requests go below the path. Either this or `targets`."""
     targets: Annotated[tuple[Annotated[Target, Shorthand("address")], ...], Field(validate_default=True)] = ()
     """The places where it runs: `host:port`, or a mapping of `address` and `weight`."""
+    tls: ServiceTls | None = None
+    """How TLS is spoken with the targets that are `https`. Unless given their certificates are verified with the
+    authorities of the system."""
     timeout: Annotated[Timeout, Shorthand("total"), BeforeValidator(_not_off)] = Timeout()
     """How long it may take; a single duration is `total`."""
     max_connections: Count = 1024
@@ -164,6 +190,16 @@ class Service(Part):
             raise BadValue("the service has a url as well", "keep one of them")
         return only
 
+    @field_validator("tls")
+    @classmethod
+    def _where_tls_is_spoken(cls, tls: ServiceTls | None, info: ValidationInfo) -> ServiceTls | None:
+        targets: tuple[Target, ...] = info.data.get("targets", ())
+        if tls is not None and targets and all(target.scheme == "http" for target in targets):
+            first = targets[0].address
+            secure = first._replace(scheme="https", port=443 if first.port == 80 else first.port)
+            raise BadValue("TLS is spoken to none of the service's targets", f"write {secure}, or leave tls out")
+        return tls
+
 
 class EndpointUse(Part):
     """What a route ends in."""
@@ -190,11 +226,11 @@ class Route(Part):
     """The hosts that the requests are for, such as `api.example.com` or `*.example.com`; all unless given."""
     methods: Annotated[tuple[Method, ...], Field(min_length=1, validate_default=False), OneOrMany()] = ()
     """The methods of the requests; all unless given."""
-    headers: dict[HeaderName, ValueCondition] = {}
+    headers: dict[HeaderName, ValueCondition] = Field(default_factory=dict)
     """What headers must be: a text, `~` and a regular expression, `true` for present or `false` for absent."""
-    query: Conditions = {}
+    query: Conditions = Field(default_factory=dict)
     """What query parameters must be, in the same words."""
-    cookies: Conditions = {}
+    cookies: Conditions = Field(default_factory=dict)
     """What cookies must be, in the same words."""
     priority: Whole = 0
     """Decides between routes that match the same request equally well; the higher wins."""
@@ -209,7 +245,8 @@ class Route(Part):
 
 
 class Limits(Part):
-    """What a client may send, and for how long; whatever is beyond is refused before it can do harm."""
+    """What a client may send, what a service may answer, and for how long; whatever is beyond is refused before it can
+    do harm."""
 
     request_head: Size = 32 * 1024
     """The most bytes of a request line and its headers together; beyond it the answer is 431."""
@@ -219,18 +256,44 @@ class Limits(Part):
     """The most headers of a request; beyond it the answer is 431."""
     body: Size = 100 * 1024 * 1024
     """The most bytes of a request's body; beyond it the answer is 413. A route's `max_body` overrides it."""
+    chunk_line: Size = 256
+    """The most bytes of the line that begins a chunk: its size and its extensions. A request beyond it is answered 400;
+    a service's answer beyond it is malformed."""
+    trailers: Size = 8 * 1024
+    """The most bytes of the headers that follow a chunked body (its trailers). A request beyond it is answered 400; a
+    service's answer beyond it is malformed."""
+    handshake_timeout: Positive = 10.0
+    """How long a new connection may take before HTTP begins: for the header of the PROXY protocol and the TLS handshake
+    together."""
     head_timeout: Positive = 30.0
     """How long a client may take to send the head of a request, from its first byte."""
     body_timeout: Positive = 30.0
     """How long a client may pause between two pieces of a body."""
+    write_timeout: Positive = 30.0
+    """How long a client may leave what it was sent unread; then its connection is cut. (`body_timeout` served for this,
+    too, before there was this limit.)"""
     keepalive_timeout: Positive = 75.0
     """How long a connection is kept without a request."""
+    tunnel_timeout: Positive = 600.0
+    """How long a connection that was upgraded, such as a WebSocket, may be silent in both directions."""
     connections: Count = 10_000
     """The most connections that clients may have to each worker."""
     requests_per_connection: Count = 10_000
     """After how many requests a connection is closed."""
     response_head: Size = 64 * 1024
     """The most bytes of a service's status line and headers together; beyond it the client is answered 502."""
+    response_header_count: Count = 1000
+    """The most headers of a service's answer; beyond it the client is answered 502."""
+
+
+class Forwarded(Part):
+    """What services are told of the client, and in which words. A text stands for its `headers`."""
+
+    headers: Literal["x-forwarded", "forwarded", "both"] = "x-forwarded"
+    """Which headers say who the client is, and what it asked for: `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`, or
+    `Forwarded` (RFC 7239), or both. The same ones are believed of `trusted_proxies`; with both, `X-Forwarded-*`."""
+    via: Annotated[Token | None, Off()] = "portico"
+    """What the gateway calls itself in `Via` (RFC 9110, section 7.6.3); `off` sends no `Via`."""
 
 
 class Health(Part):
@@ -257,7 +320,7 @@ class Config(Part):
     """Where clients connect: an address, a mapping, or a list of them."""
     workers: Count | Literal["auto"] = "auto"
     """How many processes serve; `auto` is one for each core."""
-    services: dict[str, Annotated[Service, Shorthand("url")]] = {}
+    services: dict[str, Annotated[Service, Shorthand("url")]] = Field(default_factory=dict)
     """What requests can be sent to, by name."""
     policies: Policies = ()
     """Policies around every request."""
@@ -267,12 +330,30 @@ class Config(Part):
     """Python files, or modules, with policies and endpoints of your own."""
     limits: Limits = Limits()
     """What a client may send."""
+    trusted_proxies: Annotated[tuple[Cidr, ...], OneOrMany()] = ()
+    """The networks of the proxies and load balancers in front of the gateway, whose `X-Forwarded-*` (or `Forwarded`)
+    are believed and added to; from everyone else they are replaced. One, or a list."""
+    forwarded: Annotated[Forwarded, Shorthand("headers")] = Forwarded()
+    """What services are told of the client."""
     health: Health = Health()
     """Who is told how each service is."""
     path: PathRules = PathRules()
     """How the path of a request is read."""
     shutdown_timeout: Duration = 30.0
     """How long requests under way may take to end when the gateway stops."""
+
+    @field_validator("listen")
+    @classmethod
+    def _ports_of_redirects(cls, listen: tuple[Listener, ...]) -> tuple[Listener, ...]:
+        """Give each redirect that is to lead to the first listener with TLS that one's port."""
+        port = next((listener.address.port for listener in listen if listener.tls is not None), None)
+        open_ones = [index for index, each in enumerate(listen) if each.redirect_https == _PORT_OF_FIRST_TLS]
+        if open_ones and not port:
+            raise _within([(index, "redirect_https") for index in open_ones], _no_port(port))
+        return tuple(
+            each.model_copy(update={"redirect_https": port}) if index in open_ones else each
+            for index, each in enumerate(listen)
+        )
 
     @field_validator("listen")
     @classmethod
@@ -284,3 +365,16 @@ class Config(Part):
             if address.port:  # port 0 is another one each time
                 seen.add(address)
         return listen
+
+
+def _no_port(port: int | None) -> BadValue:
+    if port is None:
+        return BadValue("no listener has tls", "give one tls: {certificate: ..., key: ...}, or write the port here")
+    return BadValue("the listener with tls takes any free port", "give it a port, or write one here")
+
+
+def _within(paths: Iterable[tuple[int | str, ...]], error: BadValue) -> ValidationError:
+    """Return `error` as the verdict on what is further inside."""
+    kind = PydanticCustomError("value_error", "{error}", {"error": error})
+    details = [InitErrorDetails(type=kind, loc=path, input=None) for path in paths]
+    return ValidationError.from_exception_data("listeners", details)

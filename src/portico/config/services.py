@@ -18,7 +18,7 @@ _IS_PLACE = re.compile(r".*://.*|.*:\d+")
 
 
 class References:
-    """Resolves the names of services that endpoints and policies use; pydantic's context while they are validated.
+    """Resolves the names of services that endpoints and policies use, while they are validated.
 
     A name that is no service but says where one is (`host:port` or a URL) makes a service of that name.
     """

@@ -6,7 +6,9 @@ how to mend it; a plain ValueError from a policy's own validator is reported jus
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from typing import Annotated, Literal, NamedTuple, Protocol
 
 from pydantic import (
@@ -123,6 +125,9 @@ Whole = Annotated[int, BeforeValidator(_no_truth)]
 Count = Annotated[int, Field(ge=1), BeforeValidator(_no_truth)]
 """A whole number from 1."""
 
+Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_no_truth)]
+"""The number of a TCP port."""
+
 StatusCode = Annotated[int, Field(ge=200, le=599), BeforeValidator(_no_truth)]
 """The status of a final answer."""
 
@@ -130,7 +135,7 @@ StatusCode = Annotated[int, Field(ge=200, le=599), BeforeValidator(_no_truth)]
 # Names
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
-_METHOD = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_TCHARS = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _HOST_PATTERN = r"(\*\.)?[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?\.?|\*|\[[0-9a-f:.]+\]"
 
 
@@ -158,9 +163,15 @@ def _check_header_value(value: str) -> str:
 
 
 def _check_method(value: str) -> str:
-    if re.fullmatch(_METHOD, value) is None:
+    if re.fullmatch(_TCHARS, value) is None:
         raise BadValue(f"{value!r} is not a method", "write GET, or a list: [GET, POST]")
     return value.upper()
+
+
+def _check_token(value: str) -> str:
+    if re.fullmatch(_TCHARS, value) is None:
+        raise BadValue(f"{value!r} is not a token", "write one word such as portico, without spaces or slashes")
+    return value
 
 
 def _check_host_pattern(value: str) -> str:
@@ -187,6 +198,9 @@ HeaderValue = Annotated[str, AfterValidator(_check_header_value)]
 
 Method = Annotated[str, AfterValidator(_check_method), Field(examples=["GET", "POST"])]
 """A request method, in upper case."""
+
+Token = Annotated[str, AfterValidator(_check_token), Field(examples=["portico", "edge-1.example.com"])]
+"""One word of a header: letters, digits, and the signs that RFC 9110, section 5.6.2, has for it."""
 
 HostPattern = Annotated[str, AfterValidator(_check_host_pattern), Field(examples=["api.example.com", "*.example.com"])]
 """The name of a host, in lower case, or `*.` and the name of a domain."""
@@ -235,18 +249,55 @@ ValueCondition = Annotated[
 
 
 class Services(Protocol):
-    """The services that a reference can name; given to validation as pydantic's context."""
+    """The services that a reference can name."""
 
     def refer(self, name: str) -> None:
         """Note that `name` is used, or raise BadValue where there is no such service."""
         ...
 
 
-def _check_reference(value: str, info: ValidationInfo[Services | None]) -> str:
-    if info.context is not None:
-        info.context.refer(value)
+class Context(NamedTuple):
+    """What a value's meaning depends on, given to validation as pydantic's context; none for what no file says."""
+
+    file: str
+    """The file in which the value stands."""
+    services: Services | None = None
+    """The services of the configuration."""
+
+
+def _check_reference(value: str, info: ValidationInfo[Context | None]) -> str:
+    if info.context is not None and info.context.services is not None:
+        info.context.services.refer(value)
     return value
+
+
+def _check_file(value: str, info: ValidationInfo[Context | None]) -> str:
+    if not value:
+        raise BadValue("an empty text is not the path of a file", "leave it out, or write a path")
+    folder = os.path.dirname(os.path.abspath(info.context.file)) if info.context is not None else os.getcwd()  # noqa: PTH100, PTH109, PTH120
+    # The message has the path as it was written, so that a secret in it is found there, and hidden.
+    path = os.path.join(folder, value)  # noqa: PTH118
+    problem = _why_unreadable(os.path.normpath(path))
+    if problem:
+        hint = "'~' has no meaning here; write the whole path" if value.startswith("~") else ""
+        raise BadValue(f"cannot read {path}: {problem}", hint)
+    return os.path.normpath(path)
+
+
+def _why_unreadable(path: str) -> str:
+    """Return why a file cannot be read, or an empty text."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would be waited for
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    try:
+        return "" if stat.S_ISREG(os.fstat(file).st_mode) else "it is not a regular file"
+    finally:
+        os.close(file)
 
 
 ServiceName = Annotated[str, AfterValidator(_check_reference), Field(examples=["orders", "orders:8080"])]
 """The name of a service of the file, or the `host:port` or URL of one that the file does not declare."""
+
+FilePath = Annotated[str, AfterValidator(_check_file), Field(examples=["/etc/portico/tls.crt", "tls/server.pem"])]
+"""The path of a file that is there and can be read; relative to the folder of the file in which it is written."""
