@@ -51,6 +51,8 @@ class Plan:
     workers: int
     snapshot: bytes
     drain_timeout: float
+    schemes: Sequence[str] = ()
+    """What a URL of each address begins with, for the log; `http` unless given."""
     command: Sequence[str] = (sys.executable, "-m", "portico.runtime.worker")
 
 
@@ -221,8 +223,13 @@ class Supervisor:
                 logger.info("worker %d serves again", slot.number)
             elif all(each.ready for each in self._slots):
                 self._announced = True
-                where = ", ".join(f"http://{_shown(host)}:{port}" for host, port in self._addresses)
-                logger.info("listening on %s with %d worker(s)", where, len(self._slots))
+                logger.info("listening on %s with %d worker(s)", ", ".join(self._urls()), len(self._slots))
+
+    def _urls(self) -> list[str]:
+        schemes = [*self._plan.schemes, *["http"] * len(self._addresses)]
+        return [
+            f"{scheme}://{_shown(host)}:{port}" for scheme, (host, port) in zip(schemes, self._addresses, strict=False)
+        ]
 
     def _reap(self, slot: Slot, now: float) -> None:
         """Notice where a worker has ended, and decide when its place is filled again."""

@@ -69,6 +69,7 @@ def run(file: File) -> None:
         workers=workers,
         snapshot=pack(config, loaded.plugins),
         drain_timeout=config.shutdown_timeout,
+        schemes=["http" if listener.tls is None else "https" for listener in config.listen],
     )
     del loaded
     try:

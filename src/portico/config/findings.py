@@ -25,6 +25,13 @@ class Place(NamedTuple):
         return f"{self.file}:{self.line}:{self.column}"
 
 
+def place_of(origin: str) -> Place:
+    """Return the place that an origin names."""
+    file, _, rest = origin.rpartition(":")
+    file, _, line = file.rpartition(":")
+    return Place(file, int(line), int(rest)) if line.isdigit() and rest.isdigit() else Place(origin)
+
+
 class Finding(NamedTuple):
     """One thing that is wrong: where it is, what it is, and how to mend it."""
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
-from typing import Final, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 from portico.http.headers import Headers
 
@@ -43,11 +43,36 @@ class Style:
 PLAIN: Final = Style(True, False, "portico")
 
 
+class Encryption:
+    """What TLS says of a client: version and cipher suite, and the name that it asked for (SNI; empty where it did not).
+
+    `certificate` is its certificate in DER, and `subject` what is in it as `ssl.SSLSocket.getpeercert` has it; both are
+    None where it has shown none. A certificate that is there has been verified against the listener's `client_ca`.
+    """
+
+    __slots__ = ("certificate", "cipher", "server_name", "subject", "version")
+
+    def __init__(
+        self,
+        version: str,
+        cipher: str,
+        server_name: str,
+        certificate: bytes | None = None,
+        subject: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.version = version
+        self.cipher = cipher
+        self.server_name = server_name
+        self.certificate = certificate
+        self.subject = subject
+
+
 class Client:
     """Who sent a request, and through which door: one object for each connection, or for each client behind a proxy.
 
     `address` is an IP address without brackets; for a Unix socket it is empty and `port` is 0. `scheme` is "http" or
-    "https". `peer` is the address that the connection came from: the client's own, or that of a proxy.
+    "https". `peer` is the address that the connection came from: the client's own, or that of a proxy. `encryption` is
+    None unless the client itself speaks TLS with the gateway.
     """
 
     __slots__ = (
@@ -58,6 +83,7 @@ class Client:
         "_style",
         "_told",
         "address",
+        "encryption",
         "local_port",
         "peer",
         "port",
@@ -82,6 +108,7 @@ class Client:
         self.local_port = local_port
         self.scheme = scheme
         self.peer = peer or address
+        self.encryption: Encryption | None = None
         self._style = style
         self._minor = minor
         self._chain = tuple(chain) or (address,)

@@ -66,6 +66,7 @@ def outbound_head(request: Request, target: str, authority: bytes) -> bytes:
 
 
 @trait
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ClientConnection:
     """A connection to a target, as its pool sees it: with room for one stream, or for several at once."""
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import ssl
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from portico.errors import ConnectFailed, Overloaded, Source, UpstreamTimeout
 from portico.net.client import AnswerLimits, ClientConnection, ClientStream, Connections
+from portico.net.client_tls import ClientTls
 from portico.net.h1_client import H1Connection
-from portico.net.stream import Outbox, Stream
+from portico.net.stream import NEVER, Outbox, Stream
+from portico.net.tls_stream import TlsStream
 from portico.wire.fields import response_fields
 
 _CONNECT_SOURCE: Final = Source.CONNECT
@@ -52,7 +53,7 @@ class Pool(Connections):
         "_port",
         "_ready",
         "_speak",
-        "_ssl",
+        "_tls",
         "fields",
         "limits",
         "loop",
@@ -63,7 +64,7 @@ class Pool(Connections):
         self,
         host: str,
         port: int,
-        tls: ssl.SSLContext | None,
+        tls: ClientTls | None,
         options: PoolOptions,
         tasks: asyncio.TaskGroup,
         outbox: Outbox | None = None,
@@ -71,7 +72,7 @@ class Pool(Connections):
     ) -> None:
         self._host = host
         self._port = port
-        self._ssl = tls
+        self._tls = tls
         self._max_connections = options.max_connections
         self._max_idle = options.max_idle
         self._idle_timeout = options.idle_timeout
@@ -116,7 +117,7 @@ class Pool(Connections):
         self._connections += 1
         try:
             async with asyncio.timeout_at(when):
-                stream = await self._open(lambda: Stream(self.loop, self._outbox), self._ssl)
+                stream = await self._open()
         except TimeoutError:
             self._connections -= 1
             # Another target is worth a try only where this one was slow, and not where the request has no time left.
@@ -140,12 +141,25 @@ class Pool(Connections):
 
     async def probe(self) -> None:
         """Open a connection and close it again; raise OSError where the target does not accept it."""
-        stream = await self._open(lambda: Stream(self.loop), None)
-        stream.close()
+        (await self._connect(lambda: Stream(self.loop))).close()
 
-    async def _open(self, protocol: Callable[[], Stream], tls: ssl.SSLContext | None) -> Stream:
+    async def _open(self) -> Stream:
+        """Open a connection, TLS included; raise OSError."""
+        tls, outbox = self._tls, self._outbox
+        if tls is None:
+            return await self._connect(lambda: Stream(self.loop, outbox))
+        name = tls.server_name or self._host
         try:
-            _, stream = await self.loop.create_connection(protocol, self._host, self._port, ssl=tls)
+            stream = await self._connect(lambda: TlsStream(self.loop, outbox, tls.context, NEVER, name))
+            assert isinstance(stream, TlsStream)
+        except ValueError as error:
+            raise OSError(f"TLS cannot ask for {name!r}: {error}") from error
+        await stream.handshake()
+        return stream
+
+    async def _connect(self, protocol: Callable[[], Stream]) -> Stream:
+        try:
+            _, stream = await self.loop.create_connection(protocol, self._host, self._port)
         except UnicodeError as error:
             raise OSError(f"{self._host!r} is no host name") from error
         return stream

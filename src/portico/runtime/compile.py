@@ -6,10 +6,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from portico.config.findings import Finding, Findings, Place
+from portico.config.findings import Finding, Findings, place_of
 from portico.config.schema import Config, EndpointUse, PolicyUse
 from portico.config.schema import Route as RouteConfig
 from portico.config.values import Condition as ConditionConfig
@@ -22,7 +22,9 @@ from portico.policy.registry import Registry
 from portico.routing.entry import Absent, Condition, Entry, Equals, Matches, Part, Present
 from portico.routing.matcher import Matcher
 from portico.routing.pattern import ANY_PATH, PathPattern, PatternError, parse_host_pattern, parse_path
+from portico.runtime.certificates import CertificateWatch
 from portico.runtime.env import RouteEnv
+from portico.runtime.listeners import entrances
 from portico.runtime.runtime import Route, Runtime
 from portico.runtime.services import ServiceBuilder
 from portico.runtime.shared import Leases
@@ -52,6 +54,7 @@ class Surroundings:
     tasks: asyncio.TaskGroup
     outbox: Outbox
     clock: Callable[[], float]
+    certificates: CertificateWatch = field(default_factory=CertificateWatch)
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,19 @@ def compile_config(config: Config, surroundings: Surroundings, revision: str = "
     """Compile `config`; raise CompileError, with all that is wrong, where it cannot be run."""
     lease = surroundings.leases.lease()
     try:
-        builder = ServiceBuilder(config, lease, surroundings.tasks, surroundings.outbox, surroundings.clock)
+        findings = Findings()
+        builder = ServiceBuilder(
+            config,
+            lease,
+            surroundings.tasks,
+            surroundings.outbox,
+            surroundings.clock,
+            surroundings.certificates,
+            findings,
+        )
         services = {name: builder.build(name, service) for name, service in config.services.items()}
         reachability = Reachability(tuple(services.values()), surroundings.tasks, surroundings.clock)
-        findings = Findings()
+        doors = entrances(config, surroundings.certificates, findings)
 
         used: set[str] = set()
 
@@ -91,7 +103,7 @@ def compile_config(config: Config, surroundings: Surroundings, revision: str = "
     except BaseException:
         lease.close()
         raise
-    runtime = Runtime(revision, Matcher(entries, no_route, wrong_method), routes.all, services, lease)
+    runtime = Runtime(revision, Matcher(entries, no_route, wrong_method), routes.all, services, doors, lease)
     if findings.failed:
         runtime.close()
         raise CompileError(findings.sorted())
@@ -225,13 +237,6 @@ class _Routes:
 
     def _error(self, origin: str, message: str, hint: str = "") -> None:
         self._findings.error(place_of(origin), message, hint)
-
-
-def place_of(origin: str) -> Place:
-    """Return the place that an origin names."""
-    file, _, rest = origin.rpartition(":")
-    file, _, line = file.rpartition(":")
-    return Place(file, int(line), int(rest)) if line.isdigit() and rest.isdigit() else Place(origin)
 
 
 def _condition(part: Part, name: str, wanted: ConditionConfig) -> Condition:

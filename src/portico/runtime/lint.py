@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from portico.config.addresses import is_everyone
-from portico.config.findings import Findings
+from portico.config.findings import Findings, place_of
 from portico.config.nearest import did_you_mean
 from portico.config.schema import Config
 from portico.net.server import REFUSED_METHODS
 from portico.policy.base import Stage
 from portico.routing.entry import Entry
 from portico.routing.shadow import find_shadows
-from portico.runtime.compile import BUILT_IN, Compiled, place_of
+from portico.runtime.compile import BUILT_IN, Compiled
 from portico.runtime.runtime import Route
 
 METHODS: Final = frozenset(

@@ -13,6 +13,7 @@ from portico.http.problem import PROBLEM_JSON, Problem
 from portico.policy.base import Component, Endpoint
 from portico.policy.chain import Scoped
 from portico.routing.matcher import Matcher
+from portico.runtime.listeners import Entrance
 from portico.runtime.shared import Lease
 from portico.upstream.stack import Service
 
@@ -92,7 +93,7 @@ class Route:
 class Runtime:
     """A compiled Config. `handle` is the Handler of everything that it serves."""
 
-    __slots__ = ("_lease", "_matcher", "revision", "routes", "services")
+    __slots__ = ("_lease", "_matcher", "entrances", "revision", "routes", "services")
 
     def __init__(
         self,
@@ -100,11 +101,13 @@ class Runtime:
         matcher: Matcher[Route],
         routes: Sequence[Route],
         services: dict[str, Service],
+        entrances: Sequence[Entrance],
         lease: Lease,
     ) -> None:
         self.revision = revision
         self.routes = tuple(routes)
         self.services = services
+        self.entrances = tuple(entrances)
         self._matcher = matcher
         self._lease = lease
 

@@ -27,9 +27,10 @@ import uvloop
 from portico.config.schema import Config
 from portico.http.target import EncodedSlashes
 from portico.net.listener import Listener
-from portico.net.server import Server, ServerLimits
+from portico.net.server import Server
 from portico.net.stream import Outbox
 from portico.runtime.compile import Surroundings, compile_config
+from portico.runtime.listeners import Entrance, limits, redirect_to_https, trust
 from portico.runtime.plugins import PluginSource, import_plugin, load_registry
 from portico.runtime.shared import Leases
 
@@ -70,16 +71,20 @@ async def serve(config: Config, plugins: Sequence[PluginSource], inherited: Inhe
         surroundings = Surroundings(load_registry(plugins), Leases(), tasks, outbox, loop.time)
         runtime = compile_config(config, surroundings).runtime
         rules = EncodedSlashes(config.path.encoded_slashes)
-        server = Server(runtime.handle, _limits(config), rules, tasks, outbox)
+        server = Server(runtime.handle, limits(config), rules, tasks, outbox, trust(config))
+        doors = [_listener(server, entrance) for entrance in runtime.entrances]
         listeners = [
-            await loop.create_server(Listener(server).protocol, sock=sock, backlog=4096) for sock in inherited.sockets
+            await loop.create_server(door.protocol, sock=sock, backlog=4096)
+            for door, sock in zip(doors, inherited.sockets, strict=True)
         ]
+        watching = tasks.create_task(surroundings.certificates.run(), name="certificates")
         gc.collect()
         gc.freeze()  # what a load has built lives as long as its runtime: no collection need walk it
         os.write(inherited.ready, b"\n")
         os.close(inherited.ready)
         await stopping.wait()
         loop.remove_reader(inherited.lifeline)
+        watching.cancel()
         for listener in listeners:
             listener.close()
         loop.add_signal_handler(signal.SIGTERM, os._exit, 143)
@@ -94,18 +99,10 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _limits(config: Config) -> ServerLimits:
-    limits = config.limits
-    return ServerLimits(
-        request_head=limits.request_head,
-        request_target=limits.request_target,
-        header_count=limits.header_count,
-        head_timeout=limits.head_timeout,
-        body_timeout=limits.body_timeout,
-        keepalive_timeout=limits.keepalive_timeout,
-        connections=limits.connections,
-        requests_per_connection=limits.requests_per_connection,
-    )
+def _listener(server: Server, entrance: Entrance) -> Listener:
+    redirect = entrance.redirect_https
+    handler = None if redirect is None else redirect_to_https(redirect, lambda: server.handler)
+    return Listener(server, handler, entrance.tls, entrance.proxies)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

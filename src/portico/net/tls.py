@@ -1,0 +1,308 @@
+"""What TLS is spoken with: certificates, their keys, and who is trusted, made into contexts of the `ssl` module."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import ssl
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from portico.errors import ConfigError
+
+logger = logging.getLogger("portico.tls")
+
+CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""The suites of TLS 1.2: forward secrecy and authenticated encryption, nothing else. Those of TLS 1.3 are all sound."""
+
+PROTOCOLS: Final = ("http/1.1",)
+"""What is agreed on by ALPN (RFC 7301)."""
+
+_X509_V_FLAG_NO_CHECK_TIME: Final = 0x200000  # of OpenSSL's x509_vfy.h; the ssl module has no name for it
+_OTHER_KEY: Final = frozenset(("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"))
+
+_Stamp = tuple[int, int, int] | None
+"""What changes with a file: when it was written, its size, and which file it is; None where there is none."""
+
+
+class KeyPair(NamedTuple):
+    """The paths of a certificate's file (PEM, those between it and the root after it) and of its key's."""
+
+    certificate: str
+    key: str
+
+
+class Expiry(NamedTuple):
+    """Until when a certificate's file is of use: the earliest end in it, in seconds since the epoch."""
+
+    certificate: str
+    not_after: float
+
+
+class AcceptedTls(ssl.SSLObject):
+    """The TLS of one accepted connection."""
+
+    server_name: str | None = None
+    """The name that the client asks for (SNI, RFC 6066 section 3), in lower case."""
+
+
+class _Loaded(NamedTuple):
+    context: ssl.SSLContext
+    expires: tuple[Expiry, ...]
+    stamps: tuple[_Stamp, ...]
+
+
+class ServerTls:
+    """The TLS of a listener: its certificates, which are chosen by name, and what it asks of clients.
+
+    Whether clients need a certificate, and who may have signed it, is the same for all names: what a client is shown
+    can be chosen once its name for us is known, but not what it is asked for.
+
+    Sessions are resumed by tickets, whose key is made anew with each load: resumption never outlives the client CA.
+    """
+
+    __slots__ = ("__weakref__", "_client_ca", "_client_certificates", "_failure", "_loaded", "_minimum", "_pairs")
+
+    def __init__(
+        self,
+        pairs: Sequence[KeyPair],
+        minimum: ssl.TLSVersion,
+        client_ca: str | None,
+        client_certificates: ssl.VerifyMode,
+    ) -> None:
+        """Load everything; the first of `pairs` is shown where no name matches. Raises ConfigError."""
+        self._pairs = tuple(pairs)
+        self._minimum = minimum
+        self._client_ca = client_ca
+        self._client_certificates = client_certificates
+        self._failure = ""
+        self._loaded = self._load()
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """The context for the next connection; those that are open keep theirs."""
+        return self._loaded.context
+
+    @property
+    def expires(self) -> tuple[Expiry, ...]:
+        """Until when each certificate is of use, in the order of the pairs."""
+        return self._loaded.expires
+
+    def refresh(self) -> bool:
+        """Load everything anew where a file has changed, and tell whether that was done.
+
+        Where it cannot be loaded, what was loaded before stays, and each distinct failure is logged once.
+        """
+        if self._stamps() == self._loaded.stamps:
+            self._failure = ""
+            return False
+        try:
+            self._loaded = self._load()
+        except ConfigError as error:
+            if str(error) != self._failure:
+                self._failure = str(error)
+                logger.error("certificates were not read again, the old ones stay in use: %s", error)  # noqa: TRY400
+            return False
+        self._failure = ""
+        logger.info("certificates were read again: %s", ", ".join(pair.certificate for pair in self._pairs))
+        return True
+
+    def _stamps(self) -> tuple[_Stamp, ...]:
+        paths = [path for pair in self._pairs for path in pair]
+        if self._client_ca is not None:
+            paths.append(self._client_ca)
+        return tuple(_stamp(path) for path in paths)
+
+    def _load(self) -> _Loaded:
+        stamps = self._stamps()  # taken before the files are read: what changes meanwhile is read again
+        by_name: dict[str, ssl.SSLContext] = {}
+        expires: list[Expiry] = []
+        contexts: list[ssl.SSLContext] = []
+        for pair in self._pairs:
+            context = _context(ssl.PROTOCOL_TLS_SERVER, self._minimum)
+            # Whatever is offered is sound, so the client decides: it knows whether it has AES in hardware.
+            context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+            _load_pair(context, pair)
+            shown, not_after = _as_a_client_sees_it(context, pair)
+            _warn_of_time(pair, shown, not_after)
+            expires.append(Expiry(pair.certificate, not_after))
+            names = _names(shown)
+            if contexts and by_name.keys() >= set(names):
+                logger.warning("%s is never shown: no name in it is without a certificate", pair.certificate)
+            for name in names:
+                by_name.setdefault(name, context)
+            if self._client_ca is not None:  # all alike, since a client is verified with the one of its name
+                _load_authorities(context, self._client_ca)
+            context.verify_mode = self._client_certificates
+            contexts.append(context)
+        front = contexts[0]
+        front.sslobject_class = AcceptedTls
+        front.sni_callback = _chooser(front, by_name)
+        return _Loaded(front, tuple(expires), stamps)
+
+
+def client_context(
+    ca: str | None, pair: KeyPair | None, verify: bool, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
+) -> ssl.SSLContext:
+    """Return the context for connections to a service. Raises ConfigError.
+
+    Its certificate must be signed by one of `ca` (a PEM file; the system's authorities unless given) and have the name
+    it is asked for, unless `verify` is false. Where it asks for a certificate it is shown that of `pair`.
+    """
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, minimum)
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif ca is None:
+        context.load_default_certs()
+    else:
+        _load_authorities(context, ca)
+    if pair is not None:
+        _load_pair(context, pair)
+    return context
+
+
+def _context(protocol: int, minimum: ssl.TLSVersion) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = minimum
+    context.set_ciphers(CIPHERS)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(PROTOCOLS)
+    return context
+
+
+def _chooser(
+    front: ssl.SSLContext, by_name: dict[str, ssl.SSLContext]
+) -> Callable[[ssl.SSLObject, str | None, ssl.SSLContext], None]:
+    """Return what is asked, in each handshake, for the context of a name; nobody would see what it raised."""
+
+    def choose(tls: ssl.SSLObject, asked: str | None, _: ssl.SSLContext) -> None:
+        if asked is None:
+            return
+        name = asked.lower().removesuffix(".")
+        if isinstance(tls, AcceptedTls):
+            tls.server_name = name
+        found = by_name.get(name) or by_name.get("*." + name.partition(".")[2])
+        if found is not None and found is not front:
+            tls.context = found
+
+    return choose
+
+
+def _names(certificate: dict[str, Any]) -> list[str]:
+    """Return the names that a certificate is for, of hosts, their wildcards for one label, and addresses."""
+    names = []
+    for kind, value in certificate.get("subjectAltName", ()):
+        if kind == "DNS":
+            names.append(value.lower())
+        elif kind == "IP Address":
+            names.append(str(ipaddress.ip_address(value)))
+    return names
+
+
+def _as_a_client_sees_it(context: ssl.SSLContext, pair: KeyPair) -> tuple[dict[str, Any], float]:
+    """Return what is in a certificate, and when the first of its file expires.
+
+    The ssl module has no public way to look into a certificate's file, but it decodes what a peer has shown. So a
+    client that trusts just this file is let shake hands with `context` in memory, for about a millisecond. Were it the
+    `cryptography` library, each worker would take 11 MiB more, and all to read two fields; and this way a certificate
+    that no client would take is found at load.
+    """
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags = client.verify_flags | ssl.VERIFY_X509_PARTIAL_CHAIN | _X509_V_FLAG_NO_CHECK_TIME
+    _load_authorities(client, pair.certificate)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    asking = client.wrap_bio(to_client, to_server)
+    showing = context.wrap_bio(to_server, to_client, server_side=True)
+    try:
+        for side in (asking, showing, asking):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+    except ssl.SSLCertVerificationError as error:
+        raise ConfigError(f"{pair.certificate}: no client would accept it: {error.verify_message}") from error
+    except ssl.SSLError as error:
+        raise ConfigError(f"{pair.certificate}: it cannot be used: {reason(error)}") from error
+    shown = asking.getpeercert()
+    assert shown
+    above: Iterable[dict[str, Any]] = client.get_ca_certs()
+    times = [ssl.cert_time_to_seconds(each["notAfter"]) for each in (shown, *above)]
+    return shown, min(times)
+
+
+def _warn_of_time(pair: KeyPair, shown: dict[str, Any], not_after: float) -> None:
+    now = time.time()
+    if not_after <= now:
+        logger.warning("%s has expired, or one after it in the file has: clients will refuse it", pair.certificate)
+    elif ssl.cert_time_to_seconds(shown["notBefore"]) > now:
+        logger.warning("%s is not valid yet: clients will refuse it", pair.certificate)
+
+
+def _load_pair(context: ssl.SSLContext, pair: KeyPair) -> None:
+    _expect(pair.certificate, b"CERTIFICATE-----", "certificate")
+    _expect(pair.key, b"PRIVATE KEY-----", "private key")
+    try:
+        context.load_cert_chain(pair.certificate, pair.key, password=_no_password)
+    except _PasswordAsked as error:
+        raise ConfigError(f"{pair.key}: the key is encrypted; give one without a password") from error
+    except ssl.SSLError as error:
+        raise ConfigError(_why_not(pair, error)) from error
+    except OSError as error:
+        raise ConfigError(f"{pair.certificate}: cannot be read: {error.strerror}") from error
+
+
+class _PasswordAsked(Exception):
+    """OpenSSL asks for the password of a key."""
+
+
+def _no_password() -> str:
+    raise _PasswordAsked
+
+
+def _why_not(pair: KeyPair, error: ssl.SSLError) -> str:
+    """Say which of two files is at fault, which OpenSSL does not."""
+    if error.reason in _OTHER_KEY:
+        return f"{pair.key}: the key does not belong to the certificate {pair.certificate}"
+    _load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), pair.certificate)
+    if error.reason and error.reason != "PEM_LIB":
+        return f"{pair.certificate}: it cannot be used: {reason(error)}"
+    return f"{pair.key}: the private key is damaged, or of a kind that is not known"
+
+
+def _load_authorities(context: ssl.SSLContext, path: str) -> None:
+    _expect(path, b"CERTIFICATE-----", "certificate")
+    try:
+        context.load_verify_locations(cafile=path)
+    except ssl.SSLError as error:
+        raise ConfigError(f"{path}: a certificate in it is damaged") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _expect(path: str, mark: bytes, what: str) -> None:
+    """Raise ConfigError where a file is not there, or is not PEM of the right kind."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    if mark not in content:
+        raise ConfigError(f"{path}: there is no {what} in it in PEM form")
+
+
+def _stamp(path: str) -> _Stamp:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def reason(error: ssl.SSLError) -> str:
+    """Say in OpenSSL's words why TLS failed, such as `unsupported protocol`."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {error.verify_message}"
+    return error.reason.lower().replace("_", " ") if error.reason else str(error)

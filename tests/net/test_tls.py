@@ -1,0 +1,433 @@
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+import time
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from portico.errors import ConfigError
+from portico.net.tls import AcceptedTls, KeyPair, ServerTls, client_context
+from tests.harness.certificates import Authority, for_clients_only, meet, root_that_ends_in
+
+V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def others(tmp_path: Path) -> Authority:
+    return Authority(tmp_path, "others")
+
+
+def serving(*pairs: KeyPair, minimum: ssl.TLSVersion = V12) -> ServerTls:
+    return ServerTls(pairs, minimum, None, ssl.CERT_NONE)
+
+
+def asking(authority: Authority, pair: KeyPair, clients: ssl.VerifyMode, *more: KeyPair) -> ServerTls:
+    return ServerTls([pair, *more], V12, authority.path, clients)
+
+
+def shown(server: ServerTls, client: ssl.SSLContext, name: str | None) -> str:
+    """Return the file that a client is shown who asks for `name`; it is also the common name."""
+    client.check_hostname = False
+    certificate = meet(server.context, client, name).client.getpeercert()
+    assert certificate is not None
+    subject = dict(part for (part,) in certificate["subject"])
+    return str(subject["commonName"])
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        (None, "default"),
+        ("default.test", "default"),
+        ("nobody.test", "default"),
+        ("test", "default"),
+        ("a.test", "a"),
+        ("A.Test", "a"),
+        ("a.test.", "a"),
+        ("also-a.test", "a"),
+        ("wild.test", "default"),
+        ("x.wild.test", "wildcard"),
+        ("X.WILD.test", "wildcard"),
+        ("one.wild.test", "exact"),
+        ("one.one.wild.test", "default"),
+        ("*.wild.test", "wildcard"),
+        ("xn--bcher-kva.test", "a"),
+        ("twice.test", "a"),
+    ],
+)
+def test_the_name_that_a_client_asks_for_chooses_the_certificate(
+    authority: Authority, name: str | None, file: str
+) -> None:
+    server = serving(
+        authority.issue("default", "default.test"),
+        authority.issue("wildcard", "*.wild.test"),
+        authority.issue("a", "a.test", "also-a.test", "xn--bcher-kva.test", "twice.test"),
+        authority.issue("exact", "one.wild.test", "twice.test"),
+    )
+    assert shown(server, authority.client(), name) == file
+
+
+def test_the_name_that_was_asked_for_is_known(authority: Authority) -> None:
+    server = serving(authority.issue("a", "a.test"), authority.issue("b", "b.test"))
+    for name, known in (("A.test", "a.test"), ("b.test", "b.test")):
+        side = meet(server.context, authority.client(), name).server
+        assert isinstance(side, AcceptedTls)
+        assert side.server_name == known
+    client = authority.client()
+    client.check_hostname = False
+    nameless = meet(server.context, client).server
+    assert isinstance(nameless, AcceptedTls)
+    assert nameless.server_name is None
+
+
+def test_a_certificate_that_is_never_shown_is_told_of(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
+    serving(authority.issue("a", "a.test", "b.test"), authority.issue("b", "b.test"), authority.issue("c", "c.test"))
+    assert [record.getMessage().partition(":")[0].rpartition("/")[2] for record in caplog.records] == [
+        "b.crt is never shown"
+    ]
+
+
+@pytest.mark.parametrize("only", [V12, V13])
+@pytest.mark.parametrize("name", ["a.test", "b.test"])
+@pytest.mark.parametrize("clients", [ssl.CERT_NONE, ssl.CERT_OPTIONAL, ssl.CERT_REQUIRED])
+def test_sessions_are_resumed(authority: Authority, only: ssl.TLSVersion, name: str, clients: ssl.VerifyMode) -> None:
+    pairs = [authority.issue("a", "a.test"), authority.issue("b", "b.test")]
+    ca = None if clients is ssl.CERT_NONE else authority.path
+    server = ServerTls(pairs, V12, ca, clients)
+    client = authority.client(authority.issue("client", "client.test"), only)
+    first = meet(server.context, client, name)
+    assert not first.server.session_reused
+    second = meet(server.context, client, name, first.client.session)
+    assert second.server.session_reused
+    assert second.client.session_reused
+    assert second.server.getpeercert(True) == first.server.getpeercert(True)
+    assert (second.server.getpeercert(True) is None) == (clients is ssl.CERT_NONE)
+
+
+def test_a_session_does_not_outlive_the_authority_that_let_it_in(authority: Authority, others: Authority) -> None:
+    pair = authority.issue("a", "a.test")
+    server = asking(authority, pair, ssl.CERT_REQUIRED)
+    client = authority.client(authority.issue("client", "client.test"))
+    first = meet(server.context, client, "a.test")
+    Path(authority.path).write_bytes(Path(others.path).read_bytes())
+    assert server.refresh()
+    with pytest.raises(ssl.SSLCertVerificationError):
+        meet(server.context, client, "a.test", first.client.session)
+
+
+@pytest.mark.parametrize("only", [V12, V13])
+@pytest.mark.parametrize("name", ["a.test", "b.test"])
+@pytest.mark.parametrize(
+    ("clients", "who", "let_in"),
+    [
+        (ssl.CERT_OPTIONAL, "nobody", True),
+        (ssl.CERT_OPTIONAL, "known", True),
+        (ssl.CERT_OPTIONAL, "stranger", False),
+        (ssl.CERT_OPTIONAL, "expired", False),
+        (ssl.CERT_REQUIRED, "nobody", False),
+        (ssl.CERT_REQUIRED, "known", True),
+        (ssl.CERT_REQUIRED, "stranger", False),
+        (ssl.CERT_REQUIRED, "expired", False),
+    ],
+)
+def test_clients_are_asked_for_certificates_whatever_name_they_ask_for(
+    authority: Authority,
+    others: Authority,
+    clients: ssl.VerifyMode,
+    who: str,
+    let_in: bool,
+    name: str,
+    only: ssl.TLSVersion,
+) -> None:
+    server = asking(authority, authority.issue("a", "a.test"), clients, authority.issue("b", "b.test"))
+    cards = {
+        "nobody": None,
+        "known": authority.issue("known", "known.test"),
+        "stranger": others.issue("stranger", "stranger.test"),
+        "expired": authority.issue("expired", "expired.test", days=-1),
+    }
+    client = authority.client(cards[who], only)
+    if not let_in:
+        with pytest.raises(ssl.SSLError):
+            meet(server.context, client, name)
+        return
+    seen = meet(server.context, client, name).server.getpeercert()
+    assert seen is None if who == "nobody" else seen["subjectAltName"] == (("DNS", "known.test"),)  # type: ignore[index]
+
+
+def test_the_lowest_version_is_kept_to(authority: Authority) -> None:
+    server = serving(authority.issue("a", "a.test"), minimum=V13)
+    assert meet(server.context, authority.client(), "a.test").server.version() == "TLSv1.3"
+    with pytest.raises(ssl.SSLError, match=r"(?i)unsupported protocol"):
+        meet(server.context, authority.client(only=V12), "a.test")
+
+
+@pytest.mark.parametrize("suites", ["ECDHE-ECDSA-AES256-SHA384", "ECDHE-ECDSA-AES128-SHA", "AES128-GCM-SHA256", "DHE"])
+def test_suites_without_forward_secrecy_or_authenticated_encryption_are_refused(
+    authority: Authority, suites: str
+) -> None:
+    server = serving(authority.issue("a", "a.test"))
+    client = authority.client(only=V12)
+    client.set_ciphers(suites)
+    with pytest.raises(ssl.SSLError, match=r"(?i)no shared cipher"):
+        meet(server.context, client, "a.test")
+
+
+@pytest.mark.parametrize("suite", ["ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-ECDSA-AES128-GCM-SHA256"])
+def test_the_client_chooses_among_sound_suites(authority: Authority, suite: str) -> None:
+    server = serving(authority.issue("a", "a.test"))
+    client = authority.client(only=V12)
+    client.set_ciphers(f"{suite}:ECDHE+AESGCM:ECDHE+CHACHA20")
+    cipher = meet(server.context, client, "a.test").server.cipher()
+    assert cipher is not None
+    assert cipher[0] == suite
+
+
+@pytest.mark.parametrize("name", ["a.test", "b.test"])
+def test_http_1_is_agreed_on(authority: Authority, name: str) -> None:
+    server = serving(authority.issue("a", "a.test"), authority.issue("b", "b.test"))
+    for offered, agreed in ((["h2", "http/1.1"], "http/1.1"), (["h2"], None)):
+        client = authority.client()
+        client.set_alpn_protocols(offered)
+        assert meet(server.context, client, name).client.selected_alpn_protocol() == agreed
+
+
+# What is wrong with files is said at load.
+
+
+def encrypted(pair: KeyPair) -> None:
+    key = serialization.load_pem_private_key(Path(pair.key).read_bytes(), None)
+    secret = serialization.BestAvailableEncryption(b"secret")
+    text = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret)
+    Path(pair.key).write_bytes(text)
+
+
+def damaged(path: str) -> None:
+    lines = Path(path).read_text().splitlines()
+    lines[2] = lines[2][::-1]
+    del lines[3]
+    Path(path).write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda pair, _: Path(pair.certificate).unlink(), r"a\.crt: cannot be read: No such file"),
+        (lambda pair, _: Path(pair.key).unlink(), r"a\.key: cannot be read: No such file"),
+        (lambda pair, _: Path(pair.certificate).write_bytes(b"\x30\x82"), r"a\.crt: there is no certificate in it in"),
+        (lambda pair, _: Path(pair.key).write_text(""), r"a\.key: there is no private key in it in PEM form"),
+        (lambda pair, _: damaged(pair.certificate), r"a\.crt: a certificate in it is damaged"),
+        (lambda pair, _: damaged(pair.key), r"a\.key: the private key is damaged"),
+        (lambda pair, _: encrypted(pair), r"a\.key: the key is encrypted"),
+        (
+            lambda pair, other: Path(pair.key).write_bytes(Path(other.key).read_bytes()),
+            r"a\.key: the key does not belong to the certificate .*a\.crt",
+        ),
+    ],
+)
+def test_files_that_are_of_no_use_are_named(authority: Authority, harm, message: str) -> None:  # type: ignore[no-untyped-def]
+    pair, other = authority.issue("a", "a.test"), authority.issue("other", "other.test")
+    harm(pair, other)
+    for load in (lambda: serving(other, pair), lambda: client_context(None, pair, verify=True)):
+        with pytest.raises(ConfigError, match=message):
+            load()
+
+
+def test_a_certificate_that_no_client_would_take_is_refused(authority: Authority, tmp_path: Path) -> None:
+    pair = for_clients_only(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"clients-only\.pem: no client would accept it: unsuitable certificate purpose"
+    ):
+        serving(pair)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read: No such file"),
+        (b"text", "there is no certificate in it in PEM form"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "a certificate in it is damaged"),
+    ],
+)
+def test_authorities_that_are_of_no_use_are_named(
+    authority: Authority, tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    pair = authority.issue("a", "a.test")
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_bytes(content)
+    for load in (
+        lambda: ServerTls([pair], V12, str(path), ssl.CERT_REQUIRED),
+        lambda: client_context(str(path), None, verify=True),
+    ):
+        with pytest.raises(ConfigError, match=f"ca.pem: {message}"):
+            load()
+
+
+def test_certificate_and_key_may_be_in_one_file(authority: Authority, tmp_path: Path) -> None:
+    pair = authority.issue("a", "a.test")
+    both = tmp_path / "both.pem"
+    both.write_bytes(Path(pair.key).read_bytes() + Path(pair.certificate).read_bytes())
+    server = serving(KeyPair(str(both), str(both)))
+    assert shown(server, authority.client(), "a.test") == "a"
+
+
+def test_when_certificates_end_is_known_and_one_that_has_is_warned_of(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    soon, over = authority.issue("soon", "a.test", days=2), authority.issue("over", "b.test", days=-3)
+    server = serving(soon, over)
+    assert [expiry.certificate for expiry in server.expires] == [soon.certificate, over.certificate]
+    for expiry, days in zip(server.expires, (2, -3), strict=True):
+        assert abs(expiry.not_after - (time.time() + days * 86400)) < 120
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{over.certificate} has expired, or one after it in the file has: clients will refuse it"
+    ]
+
+
+def test_the_first_certificate_of_a_file_to_end_counts(authority: Authority, tmp_path: Path) -> None:
+    pair = authority.issue("a", "a.test", days=30)
+    above = root_that_ends_in(5)
+    Path(pair.certificate).write_bytes(Path(pair.certificate).read_bytes() + above)
+    (expiry,) = serving(pair).expires
+    assert abs(expiry.not_after - (time.time() + 5 * 86400)) < 120
+
+
+# Files change while they are in use.
+
+
+def later(*paths: str) -> None:
+    """Have files look as if they had been written a minute from now: a test is quicker than a file's clock."""
+    for path in paths:
+        when = time.time() + 60
+        os.utime(path, (when, when))
+
+
+def test_nothing_is_loaded_where_nothing_has_changed(authority: Authority) -> None:
+    server = serving(authority.issue("a", "a.test"))
+    context = server.context
+    assert not server.refresh()
+    assert server.context is context
+
+
+def test_a_file_that_has_changed_is_used_for_the_next_connection(authority: Authority) -> None:
+    server = serving(authority.issue("first", "default.test"), authority.issue("a", "a.test"))
+    client = authority.client()
+    old = meet(server.context, client, "a.test")
+    authority.issue("a", "b.test", replaces=True)
+    assert server.refresh()
+    assert shown(server, client, "b.test") == "a"
+    assert shown(server, client, "a.test") == "first"
+    old.client.write(b"still there")
+    assert old.server.read(100) == b"still there"
+    assert not server.refresh()
+
+
+def test_what_cannot_be_loaded_leaves_the_old_in_use_and_is_said_once(
+    authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair = authority.issue("a", "a.test")
+    server = serving(pair)
+    context, expires = server.context, server.expires
+    key = Path(pair.key).read_bytes()
+
+    def messages() -> list[str]:
+        said = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+        caplog.clear()
+        return said
+
+    authority.issue("a", "a.test", days=90, replaces=True)
+    new_key = Path(pair.key).read_bytes()
+    Path(pair.key).write_bytes(key)  # the certificate comes first, its key a moment later
+    for _ in range(3):
+        assert not server.refresh()
+    (message,) = messages()
+    assert "a.key: the key does not belong to the certificate" in message
+    assert (server.context, server.expires) == (context, expires)
+    Path(pair.key).unlink()
+    for _ in range(3):
+        assert not server.refresh()
+    (message,) = messages()
+    assert "a.key: cannot be read" in message
+    Path(pair.key).write_bytes(new_key)
+    assert server.refresh()
+    assert messages() == []
+    assert server.context is not context
+    assert server.expires != expires
+
+
+def test_a_symbolic_link_that_leads_elsewhere_is_a_change(authority: Authority, tmp_path: Path) -> None:
+    for version, name in (("v1", "a.test"), ("v2", "b.test")):
+        (tmp_path / version).mkdir()
+        pair = authority.issue(version, name)
+        Path(pair.certificate).rename(tmp_path / version / "tls.crt")
+        Path(pair.key).rename(tmp_path / version / "tls.key")
+    data = tmp_path / "data"
+    data.symlink_to("v1")
+    for file in ("tls.crt", "tls.key"):
+        (tmp_path / file).symlink_to(f"data/{file}")
+    server = serving(KeyPair(str(tmp_path / "tls.crt"), str(tmp_path / "tls.key")))
+    (tmp_path / "next").symlink_to("v2")
+    (tmp_path / "next").rename(data)
+    assert server.refresh()
+    assert shown(server, authority.client(), None) == "v2"
+
+
+def test_the_authority_of_clients_is_read_again_as_well(authority: Authority, others: Authority) -> None:
+    server = asking(authority, authority.issue("a", "a.test"), ssl.CERT_REQUIRED)
+    client = authority.client(others.issue("client", "client.test"))
+    with pytest.raises(ssl.SSLError):
+        meet(server.context, client, "a.test")
+    Path(authority.path).write_bytes(Path(authority.path).read_bytes() + Path(others.path).read_bytes())
+    assert server.refresh()
+    assert meet(server.context, client, "a.test").server.getpeercert()
+
+
+def test_a_file_that_was_only_touched_does_no_harm(authority: Authority) -> None:
+    pair = authority.issue("a", "a.test")
+    server = serving(pair)
+    later(*pair)
+    assert server.refresh()
+    assert shown(server, authority.client(), "a.test") == "a"
+
+
+# Toward services.
+
+
+def test_a_service_is_verified(authority: Authority, others: Authority) -> None:
+    server = serving(authority.issue("a", "a.test", "127.0.0.1")).context
+    client = client_context(authority.path, None, verify=True)
+    assert meet(server, client, "a.test").client.selected_alpn_protocol() == "http/1.1"
+    meet(server, client, "127.0.0.1")
+    with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+        meet(server, client, "b.test")
+    with pytest.raises(ssl.SSLCertVerificationError, match="unable to get local issuer"):
+        meet(server, client_context(others.path, None, verify=True), "a.test")
+    with pytest.raises(ssl.SSLCertVerificationError):
+        meet(server, client_context(None, None, verify=True), "a.test")
+    meet(server, client_context(None, None, verify=False), "b.test")
+
+
+def test_a_service_is_shown_a_certificate(authority: Authority) -> None:
+    server = asking(authority, authority.issue("a", "a.test"), ssl.CERT_REQUIRED).context
+    client = client_context(authority.path, authority.issue("gateway", "gateway.test"), verify=True)
+    assert meet(server, client, "a.test").server.getpeercert()
+    with pytest.raises(ssl.SSLError):
+        meet(server, client_context(authority.path, None, verify=True), "a.test")
+
+
+def test_a_service_that_speaks_an_old_version_is_refused(authority: Authority) -> None:
+    server = serving(authority.issue("a", "a.test")).context
+    server.maximum_version = V12
+    meet(server, client_context(authority.path, None, verify=True), "a.test")
+    with pytest.raises(ssl.SSLError):
+        meet(server, client_context(authority.path, None, verify=True, minimum=V13), "a.test")
