@@ -36,6 +36,7 @@ from portico.config.values import (
     Port,
     Size,
     Token,
+    Upgrade,
     ValueCondition,
     Whole,
 )
@@ -164,6 +165,9 @@ class Service(Part):
     """How many connections each worker may have to each target; requests beyond that are answered 503."""
     keepalive: Annotated[Keepalive | None, Off()] = Keepalive()
     """How long connections are kept for the next request; `off` makes a new one each time."""
+    upgrades: Annotated[Annotated[tuple[Upgrade, ...], OneOrMany()] | None, Off()] = ("websocket",)
+    """The protocols that a client may change to on its connection (`Upgrade`), which then belongs to it and the service
+    alone; `off` for none. What is not listed is not asked for, and the service answers as to any other request."""
     policies: Policies = ()
     """Policies around every request to this service."""
     origin: Annotated[str, NotInFile()] = ""

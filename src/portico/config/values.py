@@ -199,8 +199,21 @@ HeaderValue = Annotated[str, AfterValidator(_check_header_value)]
 Method = Annotated[str, AfterValidator(_check_method), Field(examples=["GET", "POST"])]
 """A request method, in upper case."""
 
+
+def _check_upgrade(text: str) -> str:
+    protocol = text.lower()
+    if re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9a-z/]+", protocol) is None:
+        raise BadValue(f"{text!r} is not a protocol to upgrade to", "write websocket")
+    if protocol == "h2c":
+        raise BadValue("h2c would take all later requests past the gateway", "leave it out")
+    return protocol
+
+
 Token = Annotated[str, AfterValidator(_check_token), Field(examples=["portico", "edge-1.example.com"])]
 """One word of a header: letters, digits, and the signs that RFC 9110, section 5.6.2, has for it."""
+
+Upgrade = Annotated[str, AfterValidator(_check_upgrade), Field(examples=["websocket"])]
+"""A protocol to change to (RFC 9110, section 7.8), in lower case."""
 
 HostPattern = Annotated[str, AfterValidator(_check_host_pattern), Field(examples=["api.example.com", "*.example.com"])]
 """The name of a host, in lower case, or `*.` and the name of a domain."""

@@ -43,7 +43,10 @@ class ServiceBuilder:
         timeout = service.timeout
         targets = [(self._target(service, target), target.weight) for target in service.targets]
         patience = Patience(_or_never(timeout.first_byte), _or_never(timeout.idle))
-        return Service(name, targets, _or_never(timeout.connect), patience, _or_never(timeout.total), self.clock)
+        upgrades = frozenset(protocol.encode("ascii") for protocol in service.upgrades or ())
+        return Service(
+            name, targets, _or_never(timeout.connect), patience, _or_never(timeout.total), self.clock, upgrades
+        )
 
     def _target(self, service: ServiceConfig, target: TargetConfig) -> Target:
         host = f"[{target.host}]" if ":" in target.host else target.host

@@ -40,7 +40,7 @@ class Target:
 class Service:
     """A service of the file. `handle` is its Handler, the only way to reach it."""
 
-    __slots__ = ("_balancer", "_clock", "_connect_timeout", "_patience", "_total", "name", "targets")
+    __slots__ = ("_balancer", "_clock", "_connect_timeout", "_patience", "_total", "_upgrades", "name", "targets")
 
     def __init__(
         self,
@@ -50,8 +50,11 @@ class Service:
         patience: Patience,
         total: float,
         clock: Callable[[], float],
+        upgrades: frozenset[bytes] = frozenset((b"websocket",)),
     ) -> None:
+        """`upgrades` are the protocols, in lower case, that a client may change to (RFC 9110 section 7.8)."""
         self.name = name
+        self._upgrades = upgrades
         self.targets = tuple(target for target, _ in targets)
         self._balancer = RoundRobin(targets)
         self._connect_timeout = connect_timeout
@@ -66,6 +69,8 @@ class Service:
         """
         if request.deadline is None and self._total != NEVER:
             request.deadline = self._clock() + self._total
+        if request.upgrade and request.upgrade not in self._upgrades:
+            request.upgrade = b""
         target = self._balancer.next()
         error: UpstreamError
         try:
