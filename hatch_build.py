@@ -30,6 +30,7 @@ COMPILED = (
     "routing/trie",
     "routing/matcher",
     "net/stream",
+    "net/tls_stream",
     "net/client",
     "net/h1_client",
     "net/pool",
