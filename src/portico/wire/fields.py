@@ -7,6 +7,7 @@ stands: what depends on several of them, such as framing, is decided elsewhere, 
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import httptools
@@ -27,6 +28,11 @@ _SECRET: Final = frozenset(
     (b"authorization", b"proxy-authorization", b"cookie", b"set-cookie", b"x-api-key", b"x-auth-token", b"x-csrf-token")
 )
 """Fields whose values are not kept beyond their message."""
+
+
+_FRAMING: Final = re.compile(rb"(content-length|transfer-encoding):([\t\x20-\x7e\x80-\xff]*)", re.IGNORECASE)
+"""The fields of framing, which llhttp does not get to see: it judges several of them together, so that what it says of
+a line would depend on which others are remembered. `framing.py` and `h1.py` judge them, always."""
 
 
 class MalformedFields(Exception):
@@ -117,7 +123,7 @@ class FieldTable:
     def _read_new(self, lines: list[bytes]) -> Headers:
         """Read what is not known of `lines`, and remember what may come again."""
         known = self._known
-        fields = [known.get(line) for line in lines]
+        fields = [known.get(line) or self._read_framing(line) for line in lines]
         unknown = [line for line, field in zip(lines, fields, strict=True) if field is None]
         fresh = iter(self._tokenize(unknown))
         headers = Headers()
@@ -125,6 +131,15 @@ class FieldTable:
             pair = next(fresh) if field is None else field.pair
             headers.put_parsed(pair[0], pair[1])
         return headers
+
+    def _read_framing(self, line: bytes) -> _Field | None:
+        """Read a line of framing, or return None where it is none."""
+        match = _FRAMING.fullmatch(line)
+        if match is None:
+            return None
+        pair = (match[1], match[2].strip(b" \t"))
+        self._remember(line, pair)
+        return _Field(pair)
 
     def _tokenize(self, lines: list[bytes]) -> list[Pair]:
         """Have llhttp read `lines`; each must come out as one field, which catches folding and the like for certain."""

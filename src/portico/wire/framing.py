@@ -21,21 +21,37 @@ MAX_LENGTH_DIGITS: Final = 18
 """Digits of a Content-Length, so that it fits any peer's 64 bits."""
 
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
-_TRAILER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*")
+_TRAILER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)")
 _FORBIDDEN_TRAILERS: Final = HOP_BY_HOP | {
     # Framing, routing, authentication, and what says how to read the content (RFC 9110 section 6.5.1).
-    b"content-length",
-    b"content-encoding",
-    b"content-type",
-    b"content-range",
-    b"host",
+    b"age",
+    b"authentication-info",
     b"authorization",
-    b"cookie",
-    b"set-cookie",
     b"cache-control",
+    b"content-encoding",
+    b"content-length",
+    b"content-range",
+    b"content-type",
+    b"cookie",
+    b"date",
     b"expect",
+    b"expires",
+    b"host",
+    b"if-match",
+    b"if-modified-since",
+    b"if-none-match",
+    b"if-range",
+    b"if-unmodified-since",
     b"location",
+    b"max-forwards",
+    b"pragma",
     b"range",
+    b"retry-after",
+    b"set-cookie",
+    b"vary",
+    b"via",
+    b"warning",
+    b"www-authenticate",
     # What the gateway says of the client.
     b"forwarded",
     b"x-forwarded-for",
@@ -63,6 +79,7 @@ class Reader:
         "_in_chunk",
         "_max_chunk_line",
         "_max_trailers",
+        "_named",
         "_remaining",
         "_scanned",
         "_table",
@@ -86,6 +103,7 @@ class Reader:
         self._framing = NONE
         self._remaining = 0
         self._in_chunk = False
+        self._named: set[bytes] = set()
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the wire; no bytes mean that the other side has sent all that it will."""
@@ -243,8 +261,9 @@ class Reader:
             match = _TRAILER.fullmatch(line)
             if match is None:
                 raise self._malformed("a trailer field is malformed")
-            if match[1].lower() not in _FORBIDDEN_TRAILERS:
-                trailers.append((match[1], match[2]))
+            name = match[1].lower()
+            if name not in _FORBIDDEN_TRAILERS and name not in self._named:
+                trailers.append((match[1], match[2].strip(b" \t")))
         return trailers
 
     def _malformed(self, detail: str) -> PorticoError:

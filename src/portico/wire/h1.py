@@ -40,6 +40,11 @@ MAX_EMPTY_LINES: Final = 4
 _REQUEST_LINE: Final = re.compile(rb"(?P<method>[!#$%&'*+\-.^_`|~0-9A-Za-z]+) [!-~]+ HTTP/(?P<version>\d\.\d)")
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z/]+")
 _VISIBLE: Final = bytes(range(0x21, 0x7F))
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?")
+_RTSP: Final = frozenset(
+    b"DESCRIBE ANNOUNCE SETUP PLAY PAUSE TEARDOWN GET_PARAMETER SET_PARAMETER REDIRECT RECORD FLUSH".split()
+)
+"""Methods that llhttp knows, but not in HTTP."""
 _VERSIONS: Final = {b"HTTP/1.1": 1, b"HTTP/1.0": 0}
 _METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 _STATUS_LINES: Final = {status: f"HTTP/1.1 {status} {reason(status)}".encode() for status in range(100, 600)}
@@ -130,8 +135,9 @@ class RequestReader(Reader):
         except httptools.HttpParserUpgrade:
             pass  # CONNECT
         except httptools.HttpParserInvalidMethodError as error:
-            if _REQUEST_LINE.fullmatch(line) is None:
-                raise MalformedRequest("the request line is malformed") from error
+            known = _REQUEST_LINE.fullmatch(line)
+            if known is None or b"HTTP/" + known["version"] not in _VERSIONS:
+                raise self._refusal(line) from error
             raise NotImplementedByUs("the request method is not known here") from error
         except httptools.HttpParserError as error:
             raise self._refusal(line) from error
@@ -154,6 +160,8 @@ class RequestReader(Reader):
         line = _REQUEST_LINE.fullmatch(request_line)
         if line is not None and line["version"] not in (b"1.0", b"1.1"):
             return VersionNotSupported("only HTTP/1.1 and HTTP/1.0 are spoken here")
+        if line is not None and line["method"] in _RTSP:
+            return NotImplementedByUs("the request method is not known here")
         return MalformedRequest("the request head is malformed")
 
     def _frame(self, headers: Headers, minor: int) -> int | None:
@@ -164,12 +172,14 @@ class RequestReader(Reader):
                 raise MalformedRequest("Content-Length and Transfer-Encoding stand in one request")
             if minor == 0:
                 raise MalformedRequest("Transfer-Encoding came with HTTP/1.0")
-            codings = b",".join(headers.get_all(b"transfer-encoding")).lower().split(b",")
-            if codings[-1].strip(b" \t") != b"chunked":
-                raise MalformedRequest("Transfer-Encoding does not end in chunked")
+            values = b",".join(headers.get_all(b"transfer-encoding")).lower().split(b",")
+            codings = [coding.strip(b" \t") for coding in values]
+            if codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
+                raise MalformedRequest("Transfer-Encoding does not end in chunked, or has it twice")
             if len(codings) > 1:
                 raise NotImplementedByUs("only the transfer coding 'chunked' is known here")
             self._expect(CHUNKED, 0)
+            self._named = _options(headers) if b"connection" in index else set()
             return None
         length = self._content_length(headers)
         self._expect(LENGTH, length)
@@ -213,37 +223,34 @@ class ResponseReader(Reader):
         return ResponseHead(status, headers, self._frame(headers, minor, status, method))
 
     def _status_line(self, line: bytes) -> tuple[int, int]:
-        """Have llhttp read a status line that is not one of the usual; return the status and the minor version."""
-        parser = httptools.HttpResponseParser(Receiver())
-        try:
-            parser.feed_data(line + b"\r\n\r\n")
-        except httptools.HttpParserUpgrade:
-            pass
-        except httptools.HttpParserError as error:
-            raise self._malformed("the status line is malformed") from error
-        version = line[:9]
-        if version not in (b"HTTP/1.1 ", b"HTTP/1.0 "):
-            raise self._malformed("the response speaks another version of HTTP")
-        status: int = parser.get_status_code()
-        if not 100 <= status < 600:
-            raise self._malformed("the response has no status that HTTP knows")  # RFC 9110 section 15
-        return status, 1 if version == b"HTTP/1.1 " else 0
+        """Return the status and the minor version of a status line that is not one of the usual (RFC 9112 section 4).
+
+        The status is one that HTTP knows (RFC 9110 section 15); the space behind it may be missing, as in practice.
+        """
+        match = _STATUS_LINE.fullmatch(line)
+        if match is None:
+            raise self._malformed("the status line is malformed")
+        return int(match[2]), int(match[1])
 
     def _frame(self, headers: Headers, minor: int, status: int, method: str) -> int | None:
         """Decide where the content ends (RFC 9112 section 6.3); return its length, or None where its end will tell."""
         index = headers.index
+        length = -1
+        if b"transfer-encoding" in index:
+            if minor == 0 or b"content-length" in index:
+                raise self._malformed("the response has Transfer-Encoding beside Content-Length, or with HTTP/1.0")
+        elif b"content-length" in index:
+            length = self._content_length(headers)  # it goes to the client even where no content does
         if status < 200 or status == 204 or status == 304 or method == "HEAD":
             self._expect(NONE, 0)
             return 0
         if b"transfer-encoding" in index:
-            if minor == 0 or b"content-length" in index:
-                raise self._malformed("the response has Transfer-Encoding beside Content-Length, or with HTTP/1.0")
             if b",".join(headers.get_all(b"transfer-encoding")).lower().strip(b" \t") != b"chunked":
                 raise self._malformed("the response has an unknown transfer coding")
             self._expect(CHUNKED, 0)
+            self._named = _options(headers) if b"connection" in index else set()
             return None
-        if b"content-length" in index:
-            length = self._content_length(headers)
+        if length >= 0:
             self._expect(LENGTH, length)
             return length
         self.keep_alive = False
