@@ -87,7 +87,15 @@ def for_clients_only(directory: Path) -> KeyPair:
     """Write a certificate that says that no server may use it, and its key, into one file."""
     key, builder = _self_signed("client", 30)
     builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-    path = directory / "clients-only.pem"
+    return _in_one_file(directory / "clients-only.pem", key, builder)
+
+
+def without_names(directory: Path) -> KeyPair:
+    """Write a certificate that is for no host, and its key, into one file."""
+    return _in_one_file(directory / "nameless.pem", *_self_signed("nameless", 30))
+
+
+def _in_one_file(path: Path, key: ec.EllipticCurvePrivateKey, builder: x509.CertificateBuilder) -> KeyPair:
     text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     path.write_bytes(text + builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
     return KeyPair(str(path), str(path))

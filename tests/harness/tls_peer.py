@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from portico.net.stream import NEVER, Stream
 from portico.net.tls_stream import TlsStream
@@ -23,10 +23,8 @@ class TlsPeer:
 
     def step(self) -> bytes:
         """Take a step of the handshake; return what is to be sent."""
-        try:
+        with suppress(ssl.SSLWantReadError):
             self.tls.do_handshake()
-        except ssl.SSLWantReadError:
-            pass
         return self.outgoing.read()
 
     async def more(self) -> None:
@@ -58,17 +56,15 @@ class TlsPeer:
 
     def ending(self) -> bytes:
         """Return the bytes of a close_notify."""
-        try:
+        with suppress(ssl.SSLError):
             self.tls.unwrap()
-        except ssl.SSLError:
-            pass
         return self.outgoing.read()
 
     def send(self, data: bytes) -> None:
         self.raw.send(self.record(data))
 
     async def read(self) -> bytes:
-        """Return the next bytes; b"" for a close_notify. Raises EOFError for an end without one, SSLError for an alert."""
+        """Return the next bytes; b"" for a close_notify. Raises EOFError for an end without one, and SSLError."""
         while True:
             try:
                 return self.tls.read(65536)

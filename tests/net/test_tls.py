@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from portico.errors import ConfigError
-from portico.net.tls import AcceptedTls, KeyPair, ServerTls, client_context
-from tests.harness.certificates import Authority, for_clients_only, meet, root_that_ends_in
+from portico.net.tls import AcceptedTls, KeyPair, ServerTls, _names, client_context
+from tests.harness.certificates import Authority, for_clients_only, meet, root_that_ends_in, without_names
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
@@ -74,6 +74,11 @@ def test_the_name_that_a_client_asks_for_chooses_the_certificate(
         authority.issue("exact", "one.wild.test", "twice.test"),
     )
     assert shown(server, authority.client(), name) == file
+
+
+def test_names_are_compared_in_one_form() -> None:
+    names = (("DNS", "A.Test"), ("IP Address", "0:0:0:0:0:0:0:1"), ("IP Address", "<invalid>"), ("email", "a@a.test"))
+    assert _names({"subjectAltName": names}) == ["a.test", "::1"]
 
 
 def test_the_name_that_was_asked_for_is_known(authority: Authority) -> None:
@@ -199,6 +204,14 @@ def test_http_1_is_agreed_on(authority: Authority, name: str) -> None:
         client = authority.client()
         client.set_alpn_protocols(offered)
         assert meet(server.context, client, name).client.selected_alpn_protocol() == agreed
+
+
+def test_the_first_certificate_needs_no_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pair = without_names(tmp_path)
+    serving(pair)
+    assert caplog.records == []
+    serving(pair, pair)
+    assert len(caplog.records) == 1
 
 
 # What is wrong with files is said at load.
@@ -415,6 +428,14 @@ def test_a_service_is_verified(authority: Authority, others: Authority) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         meet(server, client_context(None, None, verify=True), "a.test")
     meet(server, client_context(None, None, verify=False), "b.test")
+
+
+def test_the_authorities_of_the_system_are_trusted_unless_others_are_named(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serving(authority.issue("a", "a.test")).context
+    monkeypatch.setenv("SSL_CERT_FILE", authority.path)
+    meet(server, client_context(None, None, verify=True), "a.test")
 
 
 def test_a_service_is_shown_a_certificate(authority: Authority) -> None:

@@ -44,7 +44,7 @@ PLAIN: Final = Style(True, False, "portico")
 
 
 class Encryption:
-    """What TLS says of a client: version and cipher suite, and the name that it asked for (SNI; empty where it did not).
+    """What TLS says of a client: version, cipher suite, and the name that it asked for (SNI), if any.
 
     `certificate` is its certificate in DER, and `subject` what is in it as `ssl.SSLSocket.getpeercert` has it; both are
     None where it has shown none. A certificate that is there has been verified against the listener's `client_ca`.

@@ -7,11 +7,11 @@ from typing import Final, NamedTuple
 
 from mypy_extensions import mypyc_attr, trait
 
-from portico.errors import BodyTruncated, MalformedResponse, Source
+from portico.errors import BodyTruncated, MalformedResponse, Source, UpstreamTimeout
 from portico.http.body import Body, Trailers
-from portico.http.headers import Headers
+from portico.http.headers import Headers, Pair
 from portico.http.message import Request, Response
-from portico.net.stream import DeadlineExceeded
+from portico.net.stream import NEVER, DeadlineExceeded, Stream
 from portico.observe.exchange import Exchange
 from portico.wire import h1
 from portico.wire.events import Data, End, ResponseHead
@@ -65,16 +65,34 @@ def outbound_head(request: Request, target: str, authority: bytes) -> bytes:
     return h1.request_head(request.method, target, authority, headers, extra, body.length, drop, content)
 
 
+def outbound_fields(request: Request) -> list[Pair]:
+    """Return the header fields that a service is sent, for a codec that sends them as pairs: what `outbound_head` has,
+    without Host and without what only HTTP/1 needs."""
+    headers, client, length = request.headers, request.client, request.body.length
+    drop = h1.REQUEST_DROP if client is None else _DROP_FROM_CLIENT
+    fields = [(name, value) for name, value in headers.pairs if name.lower() not in drop]
+    if client is not None:
+        for line in b"\r\n".join(client.forwarded(headers.index.get(b"host"))).split(b"\r\n"):
+            name, _, value = line.partition(b": ")
+            fields.append((name, value))
+    if length:
+        fields.append((b"Content-Length", b"%d" % length))
+    return fields
+
+
 @trait
 @mypyc_attr(allow_interpreted_subclasses=True)
 class ClientConnection:
-    """A connection to a target, as its pool sees it: with room for one stream, or for several at once."""
+    """A connection to a target, as its pool sees it: with room for one stream, or for several at once.
+
+    It says when it has room again, and once that it is over, to its pool; see Connections.
+    """
 
     pooled: bool
     """Whether the pool has it among those with room."""
 
     def open(self) -> ClientStream | None:
-        """Return room for one request; None where the connection is of no more use."""
+        """Return room for one request; None where it takes no more: then the pool has it `close`."""
         raise NotImplementedError
 
     def has_room(self) -> bool:
@@ -82,11 +100,7 @@ class ClientConnection:
         raise NotImplementedError
 
     def may_idle_until(self, when: float) -> None:
-        """Call the pool once the connection has been without a request until `when`."""
-        raise NotImplementedError
-
-    def abandoned(self) -> None:
-        """Let go of an answer that nobody reads on: `may_idle_until` has passed while none was waited for."""
+        """Close it at `when`, unless it is opened again before."""
         raise NotImplementedError
 
     def last_use(self) -> float:
@@ -94,7 +108,7 @@ class ClientConnection:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Close it, after what was written has been sent."""
+        """Close it, once the requests under way on it have come to their end; then it is `connection_over`."""
         raise NotImplementedError
 
 
@@ -115,11 +129,15 @@ class Connections:
         raise NotImplementedError
 
     def stream_over(self, connection: ClientConnection) -> None:
-        """Take back room on a connection that goes on."""
+        """Take back a connection that goes on, and has no request under way any more."""
+        raise NotImplementedError
+
+    def room_again(self, connection: ClientConnection) -> None:
+        """Take back room on a connection that has other requests under way."""
         raise NotImplementedError
 
     def connection_over(self, connection: ClientConnection) -> None:
-        """Strike a connection that has been closed."""
+        """Strike a connection that is closed, or being closed with nothing under way; called once for each."""
         raise NotImplementedError
 
 
@@ -140,16 +158,24 @@ class ClientStream:
 
     # What a codec does its own way.
 
-    async def send(self, request: Request, target: str, authority: bytes, patience: Patience) -> Response:
-        """Send `request` for `target` and return the answer once its head has come; raise an UpstreamError."""
+    def send_request(self, request: Request, target: str, authority: bytes) -> None:
+        """Send the head of `request`, and its content where that is in memory."""
         raise NotImplementedError
 
-    def send_content(self, data: bytes, chunked: bool) -> None:
-        """Send a piece of the request's content, whose length was `chunked` if not told; `drain` before the next."""
+    async def next_head(self, request: Request) -> ResponseHead:
+        """Return the next head of the answer, interim or final; raise an UpstreamError, or DeadlineExceeded."""
+        raise NotImplementedError
+
+    def take_whole(self) -> bytes | None:
+        """Return all of the answer's content, where it has come already and ends without trailers; otherwise None."""
+        raise NotImplementedError
+
+    def send_content(self, data: bytes) -> None:
+        """Send a piece of the request's content, as the target takes it; `drain` before the next."""
         raise NotImplementedError
 
     def send_end(self, trailers: Trailers) -> None:
-        """Say that the request's content is whole, where its length did not say so before."""
+        """Say that streamed content is whole, where its length has not said so before."""
         raise NotImplementedError
 
     async def drain(self, when: float) -> None:
@@ -181,6 +207,35 @@ class ClientStream:
         raise NotImplementedError
 
     # What is the same for all of them.
+
+    async def send(self, request: Request, target: str, authority: bytes, patience: Patience) -> Response:
+        """Send `request` for `target` and return the answer once its head has come; raise an UpstreamError."""
+        clock = self._loop.time
+        interims = 0
+        try:
+            self.send_request(request, target, authority)
+            if request.body.whole is None:
+                self.begin_upload(request, patience.first_byte)
+            sent = clock()
+            self.set_deadline(_until(sent + patience.first_byte if self._upload is None else NEVER, request.deadline))
+            while (head := await self.next_head(request)).status < 200:
+                interims += 1
+                self.pass_interim(request, head, interims)
+        except DeadlineExceeded:
+            self.finish(False)
+            raise UpstreamTimeout("no answer in time", source=Source.RESPONSE) from None
+        except BaseException:
+            self.finish(False)
+            raise
+        exchange = request.exchange
+        if exchange is not None:
+            exchange.sent = sent
+            exchange.first_byte = clock()
+        whole = self.take_whole()
+        if whole is not None:
+            self.content_ended()
+            return Response(head.status, head.headers, whole)
+        return self.streamed(request, head.status, head.headers, head.length, patience.idle)
 
     def begin_upload(self, request: Request, patience: float) -> None:
         """Begin to stream the request's content."""
@@ -227,17 +282,15 @@ class ClientStream:
         server's to deal with. A target that answers before it has taken all may take its time.
         """
         body, deadline = request.body, request.deadline
-        chunked = body.length is None
         sent = 0
         try:
             while data := await body.chunk():
                 sent += len(data)
-                self.send_content(data, chunked)
+                self.send_content(data)
                 await self._drain_upload(patience, deadline)
-            if chunked:
-                self.send_end(body.trailers())
-            elif sent != body.length:
+            if body.length is not None and sent != body.length:
                 raise BodyTruncated(f"the request has {sent} bytes, not {body.length}")  # noqa: TRY301 - as a source's own
+            self.send_end(body.trailers())
             if not self.answered():
                 self.set_deadline(_until(self._loop.time() + patience, deadline))
         except ConnectionResetError:
@@ -256,6 +309,75 @@ class ClientStream:
                     raise
             else:
                 return
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class SharedClientConnection(ClientConnection):
+    """A connection to a target with room for many requests at once, as its pool sees it.
+
+    A codec makes the streams, reads what comes for them, and tells of each that is over.
+    """
+
+    __slots__ = ("_closing", "_last_used", "_loop", "_over", "_owner", "pooled", "room", "stream", "under_way")
+
+    def __init__(self, stream: Stream, loop: asyncio.AbstractEventLoop, owner: Connections, room: int) -> None:
+        self.stream = stream
+        self.room = room
+        """How many requests may be under way; the target may change its mind."""
+        self.under_way = 0
+        self.pooled = False
+        self._loop = loop
+        self._owner = owner
+        self._last_used = 0.0
+        self._closing = False
+        self._over = False
+
+    def new_stream(self) -> ClientStream:
+        """Return room for one request."""
+        raise NotImplementedError
+
+    def open(self) -> ClientStream | None:
+        """Return room for one request; None where the connection takes no more."""
+        if self._closing or self.stream.eof:
+            return None
+        self.stream.set_deadline(NEVER)
+        self.under_way += 1
+        return self.new_stream()
+
+    def has_room(self) -> bool:
+        """Return whether it takes another request beside those under way."""
+        return not self._closing and self.under_way < self.room
+
+    def may_idle_until(self, when: float) -> None:
+        """Let no wait for bytes last beyond `when`: whoever reads closes it then."""
+        self.stream.set_deadline(when)
+
+    def last_use(self) -> float:
+        """Return when its last answer came, on the loop's clock."""
+        return self._last_used
+
+    def stream_over(self) -> None:
+        """Take back the room of one request that has ended, in whatever way."""
+        self.under_way -= 1
+        self._last_used = self._loop.time()
+        if self._closing:
+            self.close()
+        elif self.under_way:
+            self._owner.room_again(self)
+        else:
+            self._owner.stream_over(self)
+
+    def take_no_more(self) -> None:
+        """Open no more streams, as the target wants; those under way go on."""
+        self._closing = True
+
+    def close(self) -> None:
+        """Close it, once the requests under way on it have come to their end."""
+        self._closing = True
+        if not (self.under_way or self._over):
+            self._over = True
+            self.stream.close()
+            self._owner.connection_over(self)
 
 
 def _until(when: float, deadline: float | None) -> float:

@@ -27,7 +27,7 @@ from portico.wire.fields import FieldTable
 class H1Connection(ClientStream, ClientConnection):
     """A connection that carries one exchange at a time (RFC 9112); a stream of its own."""
 
-    __slots__ = ("_last_used", "_owner", "_reader", "pooled", "reused", "stream")
+    __slots__ = ("_chunked", "_last_used", "_owner", "_reader", "pooled", "reused", "stream")
 
     def __init__(
         self,
@@ -43,8 +43,11 @@ class H1Connection(ClientStream, ClientConnection):
         self._reader = h1.ResponseReader(limits.head, limits.fields, fields, limits.chunk_line, limits.trailers)
         self._owner = owner
         self._last_used = 0.0
+        self._chunked = False
         self.pooled = False
         self.reused = False
+        stream.on_lost = self._lost
+        stream.on_expired = self._expired
 
     def open(self) -> ClientStream | None:
         """Return itself, unless the target has closed it or said what nobody asked for."""
@@ -55,28 +58,41 @@ class H1Connection(ClientStream, ClientConnection):
         return False
 
     def may_idle_until(self, when: float) -> None:
-        """Let the stream's deadline watch over it while it is idle."""
+        """Let the stream's deadline watch over it while it is idle; see `_expired`."""
         self.stream.set_deadline(when)
-
-    def abandoned(self) -> None:
-        """Let go of an answer that nobody reads on."""
-        self.let_go()
 
     def last_use(self) -> float:
         """Return when its last answer came, on the loop's clock."""
         return self._last_used
 
     def close(self) -> None:
-        """Close it, after what was written has been sent."""
+        """Close it; its pool has it only while nothing is under way."""
         self.stream.close()
+        self._owner.connection_over(self)
+
+    def _lost(self) -> None:
+        """The target has closed the connection: where nothing is under way, nobody else finds out."""
+        if self.pooled:
+            self.close()
+
+    def _expired(self) -> None:
+        """The deadline has passed while nobody waited: nobody needed the connection, or nobody reads its answer on."""
+        if self.pooled:
+            self.close()
+        else:
+            self.let_go()
 
     async def send(self, request: Request, target: str, authority: bytes, patience: Patience) -> Response:
-        """Send `request` and return the answer once its head, or all of a short answer, has come."""
+        """Send `request` and return the answer once its head, or all of a short answer, has come.
+
+        The steps are those of ClientStream.send, in one coroutine, since each more costs at every wake-up.
+        """
         stream, reader = self.stream, self._reader
         clock = self._loop.time
         try:
             stream.write(outbound_head(request, target, authority))
             if request.body.whole is None:
+                self._chunked = request.body.length is None
                 self.begin_upload(request, patience.first_byte)
             sent = clock()
             when = sent + patience.first_byte if self._upload is None else NEVER
@@ -105,13 +121,14 @@ class H1Connection(ClientStream, ClientConnection):
             return Response(head.status, head.headers, whole)
         return self.streamed(request, head.status, head.headers, head.length, patience.idle)
 
-    def send_content(self, data: bytes, chunked: bool) -> None:
+    def send_content(self, data: bytes) -> None:
         """Send a piece of the request's content."""
-        self.stream.write(h1.chunk(data) if chunked else data)
+        self.stream.write(h1.chunk(data) if self._chunked else data)
 
     def send_end(self, trailers: Trailers) -> None:
-        """Send the last chunk."""
-        self.stream.write(h1.last_chunk(trailers))
+        """Send the last chunk, where there are chunks."""
+        if self._chunked:
+            self.stream.write(h1.last_chunk(trailers))
 
     async def drain(self, when: float) -> None:
         """Wait until `when` for the target to take what was sent."""

@@ -12,7 +12,7 @@ from portico.http.duplex import Duplex
 from portico.http.headers import Headers
 from portico.http.message import Client, Handler, Request, Response
 from portico.http.problem import PROBLEM_JSON, Problem
-from portico.net.server import RequestContent, Server, ServerConnection, ServerStream
+from portico.net.server import SERVED_METHODS, RequestContent, Server, ServerConnection, ServerStream
 from portico.net.stream import NEVER, DeadlineExceeded, Stream
 from portico.net.tunnel import join
 from portico.observe.exchange import Exchange, Outcome
@@ -21,7 +21,7 @@ from portico.wire.events import Data, End, RequestHead
 
 logger = logging.getLogger("portico.server")
 
-_ALLOW: Final = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+_ALLOW: Final = b"Allow: " + SERVED_METHODS
 
 PIPELINED: Final = 32
 """Requests that one client's pipeline is answered in a row before other connections have their turn."""
@@ -34,7 +34,7 @@ DISCARD_SECONDS: Final = 1.0
 class H1ServerConnection(ServerStream, ServerConnection):
     """One client's HTTP/1 connection: next request, its answer, and again. It has room for one request at a time."""
 
-    __slots__ = ("_busy", "_chunked", "_handler", "_interim", "_reader", "_stream", "_task")
+    __slots__ = ("_busy", "_chunked", "_goes_on", "_handler", "_interim", "_reader", "_stream")
 
     def __init__(self, server: Server, client: Client, stream: Stream, handler: Handler | None) -> None:
         """Make ready to serve `client`; `handler`, where there is one, answers instead of the server's."""
@@ -52,8 +52,8 @@ class H1ServerConnection(ServerStream, ServerConnection):
         )
         self._busy = False
         self._chunked = False
+        self._goes_on = False
         self._interim = self.send_interim
-        self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to serve, in a task that the server's group owns."""
@@ -108,7 +108,9 @@ class H1ServerConnection(ServerStream, ServerConnection):
                 if response.body.whole is not None:
                     self._send_whole(head, response, exchange, keep_alive)
                 else:
-                    await self.send_stream(head, response, exchange, keep_alive)
+                    self._goes_on = keep_alive
+                    if not await self.send_stream(head, response, exchange):
+                        break
                 if stream.congested:
                     await self.drain()
                 now = clock()
@@ -193,17 +195,18 @@ class H1ServerConnection(ServerStream, ServerConnection):
             response.status, headers, date, response.body.length, head.method, head.minor, keep_alive, content
         )
 
-    def send_head(self, head: RequestHead, response: Response, keep_alive: bool) -> None:
+    def send_head(self, head: RequestHead, response: Response) -> None:
         """Send the head of an answer whose content is still on its way."""
-        self._chunked = response.body.length is None and head.minor == 1
-        self._stream.write(self._head(head, response, keep_alive, b""))
+        chunked = response.body.length is None and head.minor == 1
+        self._chunked = chunked and h1.has_content(response.status, head.method)
+        self._stream.write(self._head(head, response, self._goes_on, b""))
 
     def send_content(self, data: bytes) -> None:
         """Send a piece of the answer's content."""
         self._stream.write(h1.chunk(data) if self._chunked else data)
 
     def send_end(self, trailers: Trailers) -> None:
-        """Send the last chunk; to HTTP/1.0 the close will say it."""
+        """Send the last chunk; a length has said it before, and to HTTP/1.0 the close will."""
         if self._chunked:
             self._stream.write(h1.last_chunk(trailers))
 

@@ -94,6 +94,8 @@ class Listener:
             stream.write(refusal(self.server, problem, _RETRY))
             stream.close()
         else:
+            if isinstance(stream, TlsStream):
+                client.encryption = _encryption(stream)
             self._begin(self.server, client, stream, self.handler)
 
     def _client(self, stream: Stream, header: ProxyHeader | None) -> Client | None:
@@ -109,10 +111,7 @@ class Listener:
             return Client("", 0, 0, scheme, style)
         if not isinstance(peer, tuple) or not isinstance(local, tuple):
             return None
-        client = Client(peer[0].partition("%")[0], peer[1], local[1], scheme, style)
-        if isinstance(stream, TlsStream):
-            client.encryption = _encryption(stream)
-        return client
+        return Client(peer[0].partition("%")[0], peer[1], local[1], scheme, style)
 
 
 def _encryption(stream: TlsStream) -> Encryption:

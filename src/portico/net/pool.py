@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from portico.errors import ConnectFailed, Overloaded, Source, UpstreamTimeout
 from portico.net.client import AnswerLimits, ClientConnection, ClientStream, Connections
-from portico.net.client_tls import ClientTls
 from portico.net.h1_client import H1Connection
 from portico.net.stream import NEVER, Outbox, Stream
+from portico.net.tls import ClientTls
 from portico.net.tls_stream import TlsStream
 from portico.wire.fields import response_fields
 
@@ -129,8 +128,6 @@ class Pool(Connections):
             self._connections -= 1
             raise
         connection = self._speak(self, stream)
-        stream.on_lost = functools.partial(self._lost, connection)
-        stream.on_expired = functools.partial(self._expired, connection)
         opened = connection.open()
         if opened is None:
             self._drop(connection)
@@ -150,10 +147,10 @@ class Pool(Connections):
             return await self._connect(lambda: Stream(self.loop, outbox))
         name = tls.server_name or self._host
         try:
-            stream = await self._connect(lambda: TlsStream(self.loop, outbox, tls.context, NEVER, name))
-            assert isinstance(stream, TlsStream)
+            stream = TlsStream(self.loop, outbox, tls.context, NEVER, name)
         except ValueError as error:
             raise OSError(f"TLS cannot ask for {name!r}: {error}") from error
+        await self._connect(lambda: stream)
         await stream.handshake()
         return stream
 
@@ -165,22 +162,28 @@ class Pool(Connections):
         return stream
 
     def stream_over(self, connection: ClientConnection) -> None:
-        """Take back room on a connection that goes on."""
-        if connection.pooled:
-            return
+        """Take back a connection that goes on, and has no request under way any more."""
+        self._take_out(connection)  # where it had room for more it was here all along; now it is the last one used
         if self._closed or len(self._ready) >= self._max_idle:
             self._drop(connection)
         else:
             connection.may_idle_until(connection.last_use() + self._idle_timeout)
             self._put(connection)
 
+    def room_again(self, connection: ClientConnection) -> None:
+        """Take back room on a connection that has other requests under way."""
+        if self._closed:
+            self._drop(connection)
+        elif not connection.pooled:
+            self._put(connection)
+
     def connection_over(self, connection: ClientConnection) -> None:
-        """Strike a connection that has been closed."""
+        """Strike a connection that is closed, or being closed with nothing under way; called once for each."""
         self._connections -= 1
         self._take_out(connection)
 
     def close(self) -> None:
-        """Close what is idle, and what comes back from now on."""
+        """Close each connection as soon as nothing is under way on it."""
         self._closed = True
         ready, self._ready = self._ready, []
         for connection in ready:
@@ -195,21 +198,7 @@ class Pool(Connections):
             connection.pooled = False
             self._ready.remove(connection)
 
-    def _lost(self, connection: ClientConnection) -> None:
-        """Close a connection with nothing under way that the target has closed."""
-        if connection.pooled:
-            self._take_out(connection)
-            self._drop(connection)
-
-    def _expired(self, connection: ClientConnection) -> None:
-        """Close a connection that nobody needed for long."""
-        if connection.pooled:
-            self._take_out(connection)
-            self._drop(connection)
-        else:
-            connection.abandoned()
-
-    def _drop(self, connection: ClientConnection) -> None:
-        self._connections -= 1
+    @staticmethod
+    def _drop(connection: ClientConnection) -> None:
         connection.pooled = False
         connection.close()

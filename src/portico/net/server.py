@@ -14,10 +14,11 @@ from mypy_extensions import mypyc_attr, trait
 from portico.errors import BodyTruncated, MalformedRequest, PorticoError, RequestError
 from portico.http.body import Body, Trailers
 from portico.http.forwarded import Client, Trust
-from portico.http.headers import Headers
+from portico.http.headers import HOP_BY_HOP, Headers, Pair
 from portico.http.message import Handler, Interim, Request, Response
+from portico.http.problem import PROBLEM_JSON, Problem
 from portico.http.target import EncodedSlashes, parse_host, parse_target
-from portico.net.stream import DeadlineExceeded, Outbox
+from portico.net.stream import NEVER, DeadlineExceeded, Outbox, Stream
 from portico.observe.exchange import Exchange, Outcome
 from portico.wire import h1
 from portico.wire.events import Data, End, RequestHead
@@ -27,6 +28,9 @@ from portico.wire.framing import MAX_CHUNK_LINE, MAX_TRAILERS
 logger = logging.getLogger("portico.server")
 
 REFUSED_METHODS: Final = frozenset(("CONNECT", "TRACE"))
+ANSWER_DROP: Final[frozenset[bytes]] = HOP_BY_HOP | {b"content-length"}
+"""Answer fields that a codec writes anew, or that do not pass."""
+SERVED_METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class ServerConnection:
     """A client's connection, as far as the server has to end it."""
 
     def close_if_idle(self) -> None:
-        """Close the connection where no request is under way or on its way."""
+        """Close the connection where no request is under way or on its way, and otherwise once none is."""
         raise NotImplementedError
 
     def cancel(self) -> None:
@@ -134,7 +138,19 @@ class ServerStream:
     A codec says how content comes in, and how an answer's head, content and end go out; what is done with them is here.
     """
 
-    __slots__ = ("_content", "_direct", "_exchange", "_host", "_raw_host", "_said", "client", "server", "trusted")
+    __slots__ = (
+        "_content",
+        "_direct",
+        "_exchange",
+        "_host",
+        "_left",
+        "_raw_host",
+        "_said",
+        "_task",
+        "client",
+        "server",
+        "trusted",
+    )
 
     def __init__(self, server: Server, client: Client) -> None:
         self.server = server
@@ -147,6 +163,8 @@ class ServerStream:
         self._content: RequestContent | None = None
         self._raw_host = b""
         self._host = ""
+        self._task: asyncio.Task[None] | None = None
+        self._left = False
 
     # What a codec does its own way.
 
@@ -154,20 +172,24 @@ class ServerStream:
         """Return the next piece of the request's content, and give its sender leave to send on."""
         raise NotImplementedError
 
+    def take_whole(self) -> bytes | None:
+        """Return all of the request's content, where it has come already and ends without trailers; otherwise None."""
+        raise NotImplementedError
+
     def send_interim(self, status: int, headers: Headers) -> None:
         """Send a 1xx answer ahead of the final one (RFC 9110 section 15.2)."""
         raise NotImplementedError
 
-    def send_head(self, head: RequestHead, response: Response, keep_alive: bool) -> None:
-        """Send the head of an answer whose content is still on its way, or a 101."""
+    def send_head(self, head: RequestHead, response: Response) -> None:
+        """Send the head of an answer, ahead of its content."""
         raise NotImplementedError
 
     def send_content(self, data: bytes) -> None:
-        """Send a piece of the answer's content; `drain` before the next."""
+        """Send a piece of the answer's content, as the client takes it; `drain` before the next."""
         raise NotImplementedError
 
     def send_end(self, trailers: Trailers) -> None:
-        """Say that the answer's content is whole, where its length did not say so before."""
+        """Say that the answer is whole, where nothing has said so before; every answer that is not cut ends with it."""
         raise NotImplementedError
 
     async def drain(self) -> None:
@@ -176,6 +198,10 @@ class ServerStream:
 
     def cut(self) -> None:
         """Break the answer off, so that nobody takes it for whole."""
+        raise NotImplementedError
+
+    def over(self) -> None:
+        """Let go of what `begin` has begun; what has not come to its end, in either direction, is broken off."""
         raise NotImplementedError
 
     # What is the same for all of them.
@@ -219,32 +245,121 @@ class ServerStream:
             self._said = said
             self.client = trust.client_behind(self._direct, said) if any(said) else self._direct
 
-    async def send_stream(self, head: RequestHead, response: Response, exchange: Exchange, keep_alive: bool) -> None:
-        """Send an answer whose content is still on its way."""
+    def begin(self, head: RequestHead, handler: Handler | None) -> None:
+        """Answer the one request of a stream that shares its connection, in a task that the server's group owns.
+
+        `handler`, where there is one, answers instead of the server's. `over` is called in any case.
+        """
+        self._task = self.server.tasks.create_task(self._answer(head, handler), name=f"{head.method} stream")
+        self._task.add_done_callback(self._ended)
+
+    def client_left(self) -> None:
+        """End at once what `begin` began: the client has taken its request back, or is gone."""
+        self._left = True
+        self.give_up()
+
+    def give_up(self) -> None:
+        """End what `begin` began, whatever it is doing."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def _ended(self, _: asyncio.Task[None]) -> None:
+        self.over()
+
+    async def _answer(self, head: RequestHead, handler: Handler | None) -> None:
+        """Answer one request; what ends that early is dealt with here, and harms no other on the connection."""
+        server = self.server
+        exchange = self._exchange = Exchange(server.loop.time())
+        try:
+            try:
+                request = self.request(head, exchange, self._body(head, exchange), self.send_interim)
+                response = await (server.handler if handler is None else handler)(request)
+            except RequestError as error:
+                self.rejected(error)
+                response = _refusal(error)
+            if response.duplex is not None:
+                response.duplex.close()
+                raise _no_switch()  # noqa: TRY301 - a bug like any other that a handler may raise
+            if response.body.whole is not None:
+                exchange.status = response.status
+                exchange.bytes_out = self._send_all(head, response)
+                await self.drain()
+            elif not await self.send_stream(head, response, exchange):
+                return
+            self.complete(exchange, server.loop.time())
+        except (ConnectionError, DeadlineExceeded):
+            self.end(Outcome.CLIENT_LEFT)
+        except asyncio.CancelledError:
+            self.end(Outcome.CLIENT_LEFT if self._left else Outcome.CANCELLED)
+            raise
+        except Exception:  # the connection boundary: a bug ends one request, not the worker
+            logger.exception("a request failed")
+            self.end(Outcome.FAILED)
+        finally:
+            if self._content is not None:
+                self._content.close()
+
+    def _body(self, head: RequestHead, exchange: Exchange) -> Body:
+        """Return the request's content: in memory where all of it has come already."""
+        whole = b"" if head.length == 0 else self.take_whole()
+        if whole is not None:
+            exchange.bytes_in = len(whole)
+            return Body(whole)
+        self._content = RequestContent(self, head, exchange)
+        return Body.stream(self._content, head.length)
+
+    def _send_all(self, head: RequestHead, response: Response) -> int:
+        """Send an answer whose content is in memory; return how many bytes of content go out."""
+        content = response.body.whole
+        assert content is not None
+        if not h1.has_content(response.status, head.method):
+            content = b""
+        self.send_head(head, response)
+        if content:
+            self.send_content(content)
+        self.send_end(response.body.trailers())
+        return len(content)
+
+    async def send_stream(self, head: RequestHead, response: Response, exchange: Exchange) -> bool:
+        """Send an answer whose content is still on its way; return False where it had to be cut."""
         body = response.body
         exchange.status = response.status
         try:
-            self.send_head(head, response, keep_alive)
-            if not h1.has_content(response.status, head.method):
-                return
-            while data := await body.chunk():
-                exchange.bytes_out += len(data)
-                if body.length is not None and exchange.bytes_out > body.length:
-                    raise BodyTruncated("the answer is longer than it says")
-                self.send_content(data)
-                await self.drain()
-            if body.length is None:
-                self.send_end(body.trailers())
-            elif exchange.bytes_out < body.length:
-                raise BodyTruncated("the answer is shorter than it says")
+            self.send_head(head, response)
+            if h1.has_content(response.status, head.method):
+                while data := await body.chunk():
+                    exchange.bytes_out += len(data)
+                    if body.length is not None and exchange.bytes_out > body.length:
+                        raise BodyTruncated("the answer is longer than it says")
+                    self.send_content(data)
+                    await self.drain()
+                if body.length is not None and exchange.bytes_out < body.length:
+                    raise BodyTruncated("the answer is shorter than it says")
+            self.send_end(body.trailers())
         except (PorticoError, ConnectionError, DeadlineExceeded) as error:
-            # The head is gone: a cut connection is the only way left to say that the content is not whole.
+            # The head is gone: a cut connection, or stream, is the only way left to say that the content is not whole.
             exchange.error = f"{type(error).__name__}: {error}"
             self.end(Outcome.TRUNCATED if isinstance(error, PorticoError) else Outcome.CLIENT_LEFT)
             self.cut()
-            raise ConnectionAbortedError("the answer was cut") from error
+            return False
         finally:
             body.close()
+        return True
+
+    def answer_fields(self, head: RequestHead, response: Response) -> list[Pair]:
+        """Return the header fields of an answer, for a codec that sends them as pairs: what `h1.response_head` sends,
+        without what only HTTP/1 needs."""
+        headers, length = response.headers, response.body.length
+        has_content = h1.has_content(response.status, head.method)
+        drop = ANSWER_DROP if has_content or response.status == 204 else HOP_BY_HOP
+        fields = [(name, value) for name, value in headers.pairs if name.lower() not in drop]
+        as_to_get = head.method == "HEAD" and length != 0 and b"content-length" not in headers.index
+        if length is not None and (has_content or as_to_get):
+            fields.append((b"Content-Length", b"%d" % length))
+        if b"date" not in headers.index:
+            name, _, value = self.server.date().partition(b": ")
+            fields.append((name, value))
+        return fields
 
     def complete(self, exchange: Exchange, now: float) -> None:
         """Close the books of one request; whoever still holds its body gets nothing of the next one's."""
@@ -270,6 +385,95 @@ class ServerStream:
         self.end(Outcome.REJECTED)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
+class SharedServerConnection(ServerConnection):
+    """A client's connection with room for many requests at once: one task reads it, and each request has its own.
+
+    A codec says what the bytes mean, and which streams begin by them; a stream that is `over` tells its connection.
+    """
+
+    __slots__ = ("_ended", "_streams", "_task", "server", "stream")
+
+    def __init__(self, server: Server, stream: Stream) -> None:
+        self.server = server
+        self.stream = stream
+        self._streams: set[ServerStream] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._ended = False
+
+    def received(self, data: bytes) -> None:
+        """Act on what the client has sent; raise ConnectionError where that makes no sense."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Begin to serve, in a task that the server's group owns."""
+        self.server.remember(self)
+        self._task = self.server.tasks.create_task(self._read(), name="connection")
+
+    @property
+    def under_way(self) -> int:
+        """How many requests are being answered."""
+        return len(self._streams)
+
+    def stream_begun(self, stream: ServerStream) -> None:
+        """Count a stream, which ends with the connection."""
+        self._streams.add(stream)
+
+    def stream_over(self, stream: ServerStream) -> None:
+        """Strike a stream; after the last one of a server that drains the connection is closed."""
+        self._streams.discard(stream)
+        if self._ended:
+            self._forget()
+        elif not self._streams:
+            self._idle()
+            if self.server.draining:
+                self.stream.close()
+
+    def close_if_idle(self) -> None:
+        """Close the connection where no request is under way, and otherwise once none is."""
+        if not self._streams:
+            self.stream.close()
+
+    def cancel(self) -> None:
+        """End the connection, whatever it is doing."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def _idle(self) -> None:
+        self.stream.set_deadline(self.server.loop.time() + self.server.limits.keepalive_timeout)
+
+    async def _read(self) -> None:
+        stream = self.stream
+        left = True
+        self._idle()
+        try:
+            while data := await stream.receive():
+                self.received(data)
+                if self._streams:
+                    stream.set_deadline(NEVER)
+        except (ConnectionError, DeadlineExceeded):
+            pass  # a client that makes no sense, or that has no more to ask for
+        except asyncio.CancelledError:
+            left = False
+            stream.abort()
+            raise
+        except Exception:  # the connection boundary: a bug ends one connection, not the worker
+            logger.exception("a connection failed")
+        finally:
+            self._ended = True
+            for under_way in tuple(self._streams):
+                if left:
+                    under_way.client_left()
+                else:
+                    under_way.give_up()
+            stream.close()
+            self._forget()
+
+    def _forget(self) -> None:
+        if not self._streams:
+            self.server.forget(self)
+
+
 class MethodRefused(RequestError):
     """CONNECT would make an open proxy of the gateway, TRACE shows a client what the gateway adds."""
 
@@ -278,6 +482,19 @@ class MethodRefused(RequestError):
 
 
 _COMPLETE: Final = Outcome.COMPLETE  # a name of this module costs less than the attribute of an enum
+
+
+def _refusal(error: RequestError) -> Response:
+    """Return the answer to what never became a request, or broke off as one."""
+    headers = Headers([(b"Content-Type", PROBLEM_JSON)])
+    if error.status == 405:
+        headers.set(b"Allow", SERVED_METHODS)
+    return Response(error.status, headers, Problem(error.status, error.type, detail=error.detail).render(""))
+
+
+def _no_switch() -> ValueError:
+    """Return the error of a handler that has switched protocols where nobody asked for that."""
+    return ValueError("a request that shares its connection with others was answered by another protocol")
 
 
 class RequestContent:

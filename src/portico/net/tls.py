@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 import ssl
@@ -51,10 +52,50 @@ class AcceptedTls(ssl.SSLObject):
 class _Loaded(NamedTuple):
     context: ssl.SSLContext
     expires: tuple[Expiry, ...]
-    stamps: tuple[_Stamp, ...]
 
 
-class ServerTls:
+class TlsFiles:
+    """What was made of certificate files, and is made anew when they change."""
+
+    __slots__ = ("__weakref__", "_failure", "_paths", "_stamps")
+
+    def __init__(self, paths: Iterable[str | None]) -> None:
+        """Make it of the files at `paths`. Raises ConfigError."""
+        self._paths = tuple(path for path in paths if path is not None)
+        self._failure = ""
+        self._stamps = self._stamps_now()  # before the files are read: what changes meanwhile is read again
+        self.load()
+
+    def load(self) -> None:
+        """Read the files, and take what was made of them into use at once. Raises ConfigError, and changes nothing."""
+        raise NotImplementedError
+
+    def refresh(self) -> bool:
+        """Load everything anew where a file has changed, and tell whether that was done.
+
+        Where it cannot be loaded, what was loaded before stays, and each distinct failure is logged once.
+        """
+        stamps = self._stamps_now()
+        if stamps == self._stamps:
+            self._failure = ""
+            return False
+        try:
+            self.load()
+        except ConfigError as error:
+            if str(error) != self._failure:
+                self._failure = str(error)
+                logger.error("certificates were not read again, the old ones stay in use: %s", error)  # noqa: TRY400
+            return False
+        self._stamps = stamps
+        self._failure = ""
+        logger.info("certificates were read again: %s", ", ".join(self._paths))
+        return True
+
+    def _stamps_now(self) -> tuple[_Stamp, ...]:
+        return tuple(_stamp(path) for path in self._paths)
+
+
+class ServerTls(TlsFiles):
     """The TLS of a listener: its certificates, which are chosen by name, and what it asks of clients.
 
     Whether clients need a certificate, and who may have signed it, is the same for all names: what a client is shown
@@ -63,7 +104,7 @@ class ServerTls:
     Sessions are resumed by tickets, whose key is made anew with each load: resumption never outlives the client CA.
     """
 
-    __slots__ = ("__weakref__", "_client_ca", "_client_certificates", "_failure", "_loaded", "_minimum", "_pairs")
+    __slots__ = ("_client_ca", "_client_certificates", "_loaded", "_minimum", "_pairs")
 
     def __init__(
         self,
@@ -77,8 +118,7 @@ class ServerTls:
         self._minimum = minimum
         self._client_ca = client_ca
         self._client_certificates = client_certificates
-        self._failure = ""
-        self._loaded = self._load()
+        super().__init__([*(path for pair in pairs for path in pair), client_ca])
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -90,33 +130,8 @@ class ServerTls:
         """Until when each certificate is of use, in the order of the pairs."""
         return self._loaded.expires
 
-    def refresh(self) -> bool:
-        """Load everything anew where a file has changed, and tell whether that was done.
-
-        Where it cannot be loaded, what was loaded before stays, and each distinct failure is logged once.
-        """
-        if self._stamps() == self._loaded.stamps:
-            self._failure = ""
-            return False
-        try:
-            self._loaded = self._load()
-        except ConfigError as error:
-            if str(error) != self._failure:
-                self._failure = str(error)
-                logger.error("certificates were not read again, the old ones stay in use: %s", error)  # noqa: TRY400
-            return False
-        self._failure = ""
-        logger.info("certificates were read again: %s", ", ".join(pair.certificate for pair in self._pairs))
-        return True
-
-    def _stamps(self) -> tuple[_Stamp, ...]:
-        paths = [path for pair in self._pairs for path in pair]
-        if self._client_ca is not None:
-            paths.append(self._client_ca)
-        return tuple(_stamp(path) for path in paths)
-
-    def _load(self) -> _Loaded:
-        stamps = self._stamps()  # taken before the files are read: what changes meanwhile is read again
+    def load(self) -> None:
+        """Load all pairs, and the authorities that sign for clients."""
         by_name: dict[str, ssl.SSLContext] = {}
         expires: list[Expiry] = []
         contexts: list[ssl.SSLContext] = []
@@ -140,7 +155,28 @@ class ServerTls:
         front = contexts[0]
         front.sslobject_class = AcceptedTls
         front.sni_callback = _chooser(front, by_name)
-        return _Loaded(front, tuple(expires), stamps)
+        self._loaded = _Loaded(front, tuple(expires))
+
+
+class ClientTls(TlsFiles):
+    """How TLS is spoken with a service; `server_name` is the name to ask for where that is not the target's host."""
+
+    __slots__ = ("_ca", "_minimum", "_pair", "_verify", "context", "server_name")
+
+    def __init__(
+        self, ca: str | None, pair: KeyPair | None, verify: bool, minimum: ssl.TLSVersion, server_name: str | None
+    ) -> None:
+        """Load everything; see `client_context`. Raises ConfigError."""
+        self._ca = ca
+        self._pair = pair
+        self._verify = verify
+        self._minimum = minimum
+        self.server_name = server_name
+        super().__init__([ca, *(pair or ())])
+
+    def load(self) -> None:
+        """Load the authorities, and the certificate to show."""
+        self.context = client_context(self._ca, self._pair, self._verify, self._minimum)
 
 
 def client_context(
@@ -198,7 +234,8 @@ def _names(certificate: dict[str, Any]) -> list[str]:
         if kind == "DNS":
             names.append(value.lower())
         elif kind == "IP Address":
-            names.append(str(ipaddress.ip_address(value)))
+            with contextlib.suppress(ValueError):  # of a wrong length: nobody can ask for it
+                names.append(str(ipaddress.ip_address(value)))
     return names
 
 

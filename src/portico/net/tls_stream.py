@@ -124,6 +124,7 @@ class TlsStream(Stream):
             self._refuse(ConnectionResetError("it was lost within the handshake") if exc is None else exc)
         super().connection_lost(exc)
         self.broken = not self._ended
+        self.on_expired = None
 
     def resume_writing(self) -> None:  # noqa: D102 - as above
         self._answered = 0
@@ -228,13 +229,13 @@ class TlsStream(Stream):
             self.transport.write(self._outgoing.read())
 
     def _encrypt(self, data: bytes | memoryview) -> None:
-        """Have all of `data` encrypted; OpenSSL makes one record at a call, and a peer may ask for small ones."""
+        """Have all of `data` encrypted: a call may take less than it is given."""
         tls = self._tls
         sent = tls.write(data)
         if sent < len(data):
             view = memoryview(data)
             while sent < len(data):
-                sent += tls.write(view[sent : sent + RECORD])
+                sent += tls.write(view[sent:])
 
     def _decrypted(self, data: bytes | memoryview) -> bytes:
         """Return the plaintext of what has come; set `_ended`, or `_error`, where that is the end of it."""
@@ -265,7 +266,7 @@ class TlsStream(Stream):
         except ssl.SSLZeroReturnError:
             self._ended = True
         except ssl.SSLError as error:
-            self._error = error
+            self._error = error.with_traceback(None)  # whose frames would hold the stream, and the stream it
         if self._outgoing.pending:
             self._answer()
         return plain if pieces is None else b"".join(pieces)
@@ -309,7 +310,7 @@ class TlsStream(Stream):
         """End a connection whose handshake has failed."""
         if self._error is not None:
             return
-        self._error = error
+        self._error = error.with_traceback(None)
         self._sealed = True
         if isinstance(error, ssl.SSLError):
             logger.info("%s: the TLS handshake failed: %s", self._peer(), reason(error))
@@ -321,7 +322,6 @@ class TlsStream(Stream):
 
     def _handshake_late(self) -> None:
         self._refuse(TimeoutError("the TLS handshake took too long"))
-        self.abort()
 
     def _break_off(self, error: Exception) -> None:
         """End a connection on which something came that is not what TLS allows, or an alert."""

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from typing import Protocol
+
+from portico.net.tls import TlsFiles
 
 INTERVAL = 2.0
 """Seconds between two looks at the files."""
-
-
-class Refreshable(Protocol):
-    """What was made of files."""
-
-    def refresh(self) -> bool:
-        """Read the files again where they have changed, and tell whether that was done."""
 
 
 class CertificateWatch:
     """Everything of one worker that was made of certificate files, for as long as something uses it."""
 
     def __init__(self) -> None:
-        self._made: weakref.WeakSet[Refreshable] = weakref.WeakSet()
+        self._made: weakref.WeakSet[TlsFiles] = weakref.WeakSet()
 
-    def add(self, made: Refreshable) -> None:
+    def add(self, made: TlsFiles) -> None:
         """Have the files of `made` watched."""
         self._made.add(made)
 

@@ -13,10 +13,9 @@ from portico.config.schema import Target as TargetConfig
 from portico.config.tls import ServiceTls
 from portico.errors import ConfigError
 from portico.net.client import AnswerLimits, Patience
-from portico.net.client_tls import ClientTls
 from portico.net.pool import Pool, PoolOptions
 from portico.net.stream import NEVER, Outbox
-from portico.net.tls import KeyPair
+from portico.net.tls import ClientTls, KeyPair
 from portico.runtime.certificates import CertificateWatch
 from portico.runtime.listeners import tls_version
 from portico.runtime.shared import Lease

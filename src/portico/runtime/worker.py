@@ -105,6 +105,15 @@ def _listener(server: Server, entrance: Entrance) -> Listener:
     return Listener(server, handler, entrance.tls, entrance.proxies)
 
 
+def _tell_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """Tell of an error that could not be raised, unless it is a server name of TLS that is no ASCII.
+
+    The ssl module has no other way to tell of that one, and any stranger can send it.
+    """
+    if unraisable.exc_type is not UnicodeDecodeError or not isinstance(unraisable.object, bytes):
+        sys.__unraisablehook__(unraisable)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one worker."""
     parser = argparse.ArgumentParser(prog="portico worker", description="One worker; started by the supervisor.")
@@ -116,6 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to the whole group; the supervisor decides
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s worker[%(process)d] %(message)s")
     _raise_descriptor_limit()
+    sys.unraisablehook = _tell_unraisable
     sockets = [socket.socket(fileno=int(number)) for number in options.sockets.split(",")]
     try:
         size = os.fstat(options.snapshot).st_size
