@@ -81,7 +81,6 @@ def outbound_fields(request: Request) -> list[Pair]:
 
 
 @trait
-@mypyc_attr(allow_interpreted_subclasses=True)
 class ClientConnection:
     """A connection to a target, as its pool sees it: with room for one stream, or for several at once.
 
@@ -346,7 +345,7 @@ class SharedClientConnection(ClientConnection):
 
     def has_room(self) -> bool:
         """Return whether it takes another request beside those under way."""
-        return not self._closing and self.under_way < self.room
+        return self.under_way < self.room
 
     def may_idle_until(self, when: float) -> None:
         """Let no wait for bytes last beyond `when`: whoever reads closes it then."""

@@ -131,7 +131,7 @@ class Outbox:
 
 
 class Stream(asyncio.Protocol):
-    """A connected socket: `receive` and `write`, one reader and one writer at a time.
+    """A connected socket: `receive` and `write`. It has one reader; several may write, and wait in `drain`.
 
     The deadline for what arrives costs nothing to move later: one timer stands, and where it fires early it is set
     again. What is sent has a deadline of its own, at each `drain`. `on_lost` is called once, when the other side has
@@ -141,7 +141,7 @@ class Stream(asyncio.Protocol):
     __slots__ = (
         "_arrival",
         "_deadline",
-        "_drained",
+        "_draining",
         "_expired",
         "_failure",
         "_loop",
@@ -169,7 +169,7 @@ class Stream(asyncio.Protocol):
         self._unsent = b""
         self._outbox = Outbox(loop) if outbox is None else outbox
         self._arrival = Arrival(loop)
-        self._drained: asyncio.Future[None] | None = None
+        self._draining: list[asyncio.Future[None]] = []
         self._failure: BaseException | None = None
         self._paused = False
         self._deadline = NEVER
@@ -217,9 +217,9 @@ class Stream(asyncio.Protocol):
         self.broken = exc is not None
         self._cancel_timer()
         self._wake()
-        drained = self._drained
-        if drained is not None and not drained.done():
-            drained.set_exception(ConnectionResetError("the connection was lost"))
+        for drained in self._draining:
+            if not drained.done():
+                drained.set_exception(ConnectionResetError("the connection was lost"))
         self._tell_lost()
 
     def _take_left_behind(self) -> None:
@@ -240,8 +240,9 @@ class Stream(asyncio.Protocol):
 
     def resume_writing(self) -> None:  # noqa: D102 - as above
         self.congested = False
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
+        for drained in self._draining:
+            if not drained.done():
+                drained.set_result(None)
 
     # What the owner calls.
 
@@ -327,12 +328,13 @@ class Stream(asyncio.Protocol):
             raise ConnectionResetError("the connection was lost")
         if not self.congested:
             return
-        drained = self._drained = self._loop.create_future()
+        drained = self._loop.create_future()
+        self._draining.append(drained)
         timer = None if when == NEVER else self._loop.call_at(when, self._too_slow, drained)
         try:
             await drained
         finally:
-            self._drained = None
+            self._draining.remove(drained)
             if timer is not None:
                 timer.cancel()
 
