@@ -35,6 +35,7 @@ COMPILED = (
     "net/h1_client",
     "net/pool",
     "net/server",
+    "net/multiplexed",
     "net/h1_server",
     "net/listener",
     "upstream/balance",

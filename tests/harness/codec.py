@@ -19,9 +19,10 @@ from portico.errors import RequestTimeout, Source, UpstreamClosed, UpstreamTimeo
 from portico.http.body import Trailers
 from portico.http.headers import Headers, Pair
 from portico.http.message import Client, Handler, Request, Response
-from portico.net.client import IDEMPOTENT, ClientStream, SharedClientConnection, outbound_fields
+from portico.net.client import IDEMPOTENT, ClientStream, outbound_fields
+from portico.net.multiplexed import SharedClientConnection, SharedServerConnection
 from portico.net.pool import Pool
-from portico.net.server import ANSWER_DROP, Server, ServerStream, SharedServerConnection
+from portico.net.server import ANSWER_DROP, Server, ServerStream
 from portico.net.stream import NEVER, DeadlineExceeded, Stream
 from portico.wire import h1
 from portico.wire.events import Data, End, RequestHead, ResponseHead

@@ -11,7 +11,7 @@ from portico.errors import BodyTruncated, MalformedResponse, Source, UpstreamTim
 from portico.http.body import Body, Trailers
 from portico.http.headers import Headers, Pair
 from portico.http.message import Request, Response
-from portico.net.stream import NEVER, DeadlineExceeded, Stream
+from portico.net.stream import NEVER, DeadlineExceeded
 from portico.observe.exchange import Exchange
 from portico.wire import h1
 from portico.wire.events import Data, End, ResponseHead
@@ -308,75 +308,6 @@ class ClientStream:
                     raise
             else:
                 return
-
-
-@mypyc_attr(allow_interpreted_subclasses=True)
-class SharedClientConnection(ClientConnection):
-    """A connection to a target with room for many requests at once, as its pool sees it.
-
-    A codec makes the streams, reads what comes for them, and tells of each that is over.
-    """
-
-    __slots__ = ("_closing", "_last_used", "_loop", "_over", "_owner", "pooled", "room", "stream", "under_way")
-
-    def __init__(self, stream: Stream, loop: asyncio.AbstractEventLoop, owner: Connections, room: int) -> None:
-        self.stream = stream
-        self.room = room
-        """How many requests may be under way; the target may change its mind."""
-        self.under_way = 0
-        self.pooled = False
-        self._loop = loop
-        self._owner = owner
-        self._last_used = 0.0
-        self._closing = False
-        self._over = False
-
-    def new_stream(self) -> ClientStream:
-        """Return room for one request."""
-        raise NotImplementedError
-
-    def open(self) -> ClientStream | None:
-        """Return room for one request; None where the connection takes no more."""
-        if self._closing or self.stream.eof:
-            return None
-        self.stream.set_deadline(NEVER)
-        self.under_way += 1
-        return self.new_stream()
-
-    def has_room(self) -> bool:
-        """Return whether it takes another request beside those under way."""
-        return self.under_way < self.room
-
-    def may_idle_until(self, when: float) -> None:
-        """Let no wait for bytes last beyond `when`: whoever reads closes it then."""
-        self.stream.set_deadline(when)
-
-    def last_use(self) -> float:
-        """Return when its last answer came, on the loop's clock."""
-        return self._last_used
-
-    def stream_over(self) -> None:
-        """Take back the room of one request that has ended, in whatever way."""
-        self.under_way -= 1
-        self._last_used = self._loop.time()
-        if self._closing:
-            self.close()
-        elif self.under_way:
-            self._owner.room_again(self)
-        else:
-            self._owner.stream_over(self)
-
-    def take_no_more(self) -> None:
-        """Open no more streams, as the target wants; those under way go on."""
-        self._closing = True
-
-    def close(self) -> None:
-        """Close it, once the requests under way on it have come to their end."""
-        self._closing = True
-        if not (self.under_way or self._over):
-            self._over = True
-            self.stream.close()
-            self._owner.connection_over(self)
 
 
 def _until(when: float, deadline: float | None) -> float:

@@ -18,7 +18,7 @@ from portico.http.headers import HOP_BY_HOP, Headers, Pair
 from portico.http.message import Handler, Interim, Request, Response
 from portico.http.problem import PROBLEM_JSON, Problem
 from portico.http.target import EncodedSlashes, parse_host, parse_target
-from portico.net.stream import NEVER, DeadlineExceeded, Outbox, Stream
+from portico.net.stream import DeadlineExceeded, Outbox
 from portico.observe.exchange import Exchange, Outcome
 from portico.wire import h1
 from portico.wire.events import Data, End, RequestHead
@@ -382,95 +382,6 @@ class ServerStream:
         self._exchange.status = error.status
         self._exchange.error = f"{error.type}: {error.detail}"
         self.end(Outcome.REJECTED)
-
-
-@mypyc_attr(allow_interpreted_subclasses=True)
-class SharedServerConnection(ServerConnection):
-    """A client's connection with room for many requests at once: one task reads it, and each request has its own.
-
-    A codec says what the bytes mean, and which streams begin by them; a stream that is `over` tells its connection.
-    """
-
-    __slots__ = ("_ended", "_streams", "_task", "server", "stream")
-
-    def __init__(self, server: Server, stream: Stream) -> None:
-        self.server = server
-        self.stream = stream
-        self._streams: set[ServerStream] = set()
-        self._task: asyncio.Task[None] | None = None
-        self._ended = False
-
-    def received(self, data: bytes) -> None:
-        """Act on what the client has sent; raise ConnectionError where that makes no sense."""
-        raise NotImplementedError
-
-    def start(self) -> None:
-        """Begin to serve, in a task that the server's group owns."""
-        self.server.remember(self)
-        self._task = self.server.tasks.create_task(self._read(), name="connection")
-
-    @property
-    def under_way(self) -> int:
-        """How many requests are being answered."""
-        return len(self._streams)
-
-    def stream_begun(self, stream: ServerStream) -> None:
-        """Count a stream, which ends with the connection."""
-        self._streams.add(stream)
-
-    def stream_over(self, stream: ServerStream) -> None:
-        """Strike a stream; after the last one of a server that drains the connection is closed."""
-        self._streams.discard(stream)
-        if self._ended:
-            self._forget()
-        elif not self._streams:
-            self._idle()
-            if self.server.draining:
-                self.stream.close()
-
-    def close_if_idle(self) -> None:
-        """Close the connection where no request is under way, and otherwise once none is."""
-        if not self._streams:
-            self.stream.close()
-
-    def cancel(self) -> None:
-        """End the connection, whatever it is doing."""
-        if self._task is not None:
-            self._task.cancel()
-
-    def _idle(self) -> None:
-        self.stream.set_deadline(self.server.loop.time() + self.server.limits.keepalive_timeout)
-
-    async def _read(self) -> None:
-        stream = self.stream
-        left = True
-        self._idle()
-        try:
-            while data := await stream.receive():
-                self.received(data)
-                if self._streams:
-                    stream.set_deadline(NEVER)
-        except (ConnectionError, DeadlineExceeded):
-            pass  # a client that makes no sense, or that has no more to ask for
-        except asyncio.CancelledError:
-            left = False
-            stream.abort()
-            raise
-        except Exception:  # the connection boundary: a bug ends one connection, not the worker
-            logger.exception("a connection failed")
-        finally:
-            self._ended = True
-            for under_way in tuple(self._streams):
-                if left:
-                    under_way.client_left()
-                else:
-                    under_way.give_up()
-            stream.close()
-            self._forget()
-
-    def _forget(self) -> None:
-        if not self._streams:
-            self.server.forget(self)
 
 
 class MethodRefused(RequestError):
