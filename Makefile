@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lint types layers docs docs-check bench wheel test-wheel clean
+.PHONY: help run test tools check format lint types layers docs docs-check bench fuzz wheel test-wheel soak clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -21,18 +21,21 @@ $(STAMP): pyproject.toml
 run: $(STAMP) ## Start the demo platform behind the gateway on port 8000.
 	@$(BIN)/portico demo
 
-test: $(STAMP) ## Run the whole test suite.
+tools: $(STAMP) ## Install the programs that the tests need beside Python, where that may be done.
+	@$(BIN)/python -m tests.harness.tools
+
+test: $(STAMP) tools ## Run the whole test suite.
 	$(BIN)/python -m pytest -q
 
 check: lint types layers docs-check test ## Everything that has to be green.
 
 format: $(STAMP) ## Format the code.
-	$(BIN)/ruff check --fix --quiet src tests bench docs examples hatch_build.py || true
-	$(BIN)/ruff format src tests bench docs examples hatch_build.py
+	$(BIN)/ruff check --fix --quiet src tests bench fuzz docs examples hatch_build.py || true
+	$(BIN)/ruff format src tests bench fuzz docs examples hatch_build.py
 
 lint: $(STAMP) ## Style and formatting.
-	$(BIN)/ruff check src tests bench docs examples hatch_build.py
-	$(BIN)/ruff format --check src tests bench docs examples hatch_build.py
+	$(BIN)/ruff check src tests bench fuzz docs examples hatch_build.py
+	$(BIN)/ruff format --check src tests bench fuzz docs examples hatch_build.py
 
 types: $(STAMP) ## mypy, strict, over src.
 	$(BIN)/mypy
@@ -54,10 +57,20 @@ test-wheel: wheel ## Run the test suite against the compiled wheel.
 	.venv-wheel/bin/python -m pip install --quiet "$$(ls dist/portico-*.whl)[dev]"
 	.venv-wheel/bin/python -m pytest -q -p no:cacheprovider
 
+soak: $(STAMP) ## The long forms of the endurance tests.
+	PORTICO_SOAK=1 $(BIN)/python -m pytest -q -s tests/e2e/test_leaks.py tests/e2e/test_endurance.py
+
 bench: wheel ## CPU a request beside nginx.
 	$(PYTHON) -m venv --clear .venv-bench
 	.venv-bench/bin/python -m pip install --quiet dist/portico-*.whl
 	.venv-bench/bin/python -m bench --max-ratio 1.35
+
+FUZZ_SECONDS ?= 60
+
+fuzz: $(STAMP) ## Fuzz the readers of HTTP/1; FUZZ_SECONDS each, 60 by default.
+	PORTICO_COMPILE=0 $(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	$(BIN)/python -m fuzz.h1_request -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048
+	$(BIN)/python -m fuzz.h1_response -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048
 
 clean: ## Remove what was built.
 	rm -rf $(VENV) .venv-wheel .venv-bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -319,7 +319,7 @@ def test_content_streams_as_it_comes(length: int | None) -> None:
             assert await peer.exactly(len(rest)) == rest
             peer.send(b"HTTP/1.1 204 No Content\r\n\r\n")
             assert (await sending).status == 204
-            assert up.keeps_one()
+            assert up.keeps_one() is (length is not None)  # some servers take trailers for the next request's headers
 
     run(main)
 
@@ -476,7 +476,7 @@ def test_end_to_end_both_bodies_stream() -> None:
         assert await client.exactly(8) == b"3\r\none\r\n"
         target.send(b"0\r\nZ: w\r\n\r\n")
         assert await client.chunks() == b"Z: w\r\n"
-        await until(up.keeps_one)
+        await until(lambda: not up.pool.connections)  # it had trailers from the client
 
     between(script)
 

@@ -27,7 +27,7 @@ from portico.wire.fields import FieldTable
 class H1Connection(ClientStream, ClientConnection):
     """A connection that carries one exchange at a time (RFC 9112); a stream of its own."""
 
-    __slots__ = ("_chunked", "_last_used", "_owner", "_reader", "pooled", "reused", "stream")
+    __slots__ = ("_chunked", "_last_used", "_owner", "_reader", "_spent", "pooled", "reused", "stream")
 
     def __init__(
         self,
@@ -46,6 +46,8 @@ class H1Connection(ClientStream, ClientConnection):
         self._chunked = False
         self.pooled = False
         self.reused = False
+        self._spent = False
+        """True after a request with trailers: some servers take them for the next request's headers."""
         stream.on_lost = self._lost
         stream.on_expired = self._expired
 
@@ -128,6 +130,7 @@ class H1Connection(ClientStream, ClientConnection):
     def send_end(self, trailers: Trailers) -> None:
         """Send the last chunk, where there are chunks."""
         if self._chunked:
+            self._spent = bool(trailers)
             self.stream.write(h1.last_chunk(trailers))
 
     async def drain(self, when: float) -> None:
@@ -210,7 +213,7 @@ class H1Connection(ClientStream, ClientConnection):
             reusable = False
         self.reused = True
         self._unowned = None
-        if reusable and not (self.stream.eof or self.stream.unread or self._reader.pending):
+        if reusable and not (self._spent or self.stream.eof or self.stream.unread or self._reader.pending):
             self._owner.stream_over(self)
         else:  # bytes that no request asked for could pass for the next one's answer
             self.stream.abort()

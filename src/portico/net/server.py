@@ -229,9 +229,9 @@ class ServerStream:
         if raw_host is None:
             if minor:
                 raise MalformedRequest("the Host header is missing")
-            raw_host = b""
-        if raw_host != self._raw_host:
-            self._host = parse_host(raw_host)[0] if raw_host else ""
+            self._raw_host, self._host = b"", ""
+        elif raw_host != self._raw_host or not raw_host:
+            self._host = parse_host(raw_host)[0]
             self._raw_host = raw_host
         if len(headers.index) != len(headers.pairs) and len(headers.get_all(b"host")) > 1:
             raise MalformedRequest("the Host header is repeated")

@@ -20,9 +20,11 @@ MAX_TRAILERS: Final = 8192
 MAX_LENGTH_DIGITS: Final = 18
 """Digits of a Content-Length, so that it fits any peer's 64 bits."""
 
+BARE_LINE_FEED: Final = re.compile(rb"(?<!\r)\n")
+
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _TRAILER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)")
-_FORBIDDEN_TRAILERS: Final = HOP_BY_HOP | {
+_FORBIDDEN: Final[frozenset[bytes]] = HOP_BY_HOP | {
     # Framing, routing, authentication, and what says how to read the content (RFC 9110 section 6.5.1).
     b"age",
     b"authentication-info",
@@ -60,6 +62,8 @@ _FORBIDDEN_TRAILERS: Final = HOP_BY_HOP | {
     b"x-forwarded-proto",
     b"x-real-ip",
 }
+_FORBIDDEN_TRAILERS: Final[frozenset[bytes]] = _FORBIDDEN | {name.replace(b"-", b"_") for name in _FORBIDDEN}
+"""Fields that do not pass as trailers, also as CGI and WSGI would spell them."""
 
 # How the end of the content that is being read is told (RFC 9112 section 6.3). Plain integers: an enum's members cost
 # a lookup through its metaclass at each use.
@@ -204,33 +208,38 @@ class Reader:
         pieces: list[bytes] = []
         buffer = self._buffer
         at = 0
+        # Written back at the end: an error leaves the reader where it was, and whoever asks again gets it again.
+        in_chunk, remaining = self._in_chunk, self._remaining
         while True:
-            if self._in_chunk:
-                piece = buffer[at : at + self._remaining]
+            if in_chunk:
+                piece = buffer[at : at + remaining]
                 at += len(piece)
-                self._remaining -= len(piece)
+                remaining -= len(piece)
                 if piece:
                     pieces.append(piece)
-                if self._remaining or len(buffer) < at + 2:
+                if remaining or len(buffer) < at + 2:
                     break
                 if buffer[at : at + 2] != b"\r\n":
                     raise self._malformed("a chunk is longer than its size says")
                 at += 2
-                self._in_chunk = False
+                in_chunk = False
             end = buffer.find(b"\r\n", at, at + self._max_chunk_line)
             if end < 0:
                 if len(buffer) - at >= self._max_chunk_line:
                     raise self._malformed("a chunk-size line is too long")
+                if buffer.find(b"\n", at) >= 0:
+                    raise self._malformed("a chunk-size line ends in a bare line feed")
                 break
             line = _CHUNK_LINE.fullmatch(buffer, at, end)
             if line is None:
                 raise self._malformed("a chunk-size line is malformed")
-            self._remaining = int(line[1], 16)
-            if not self._remaining:
+            remaining = int(line[1], 16)
+            if not remaining:
                 break
             at = end + 2
-            self._in_chunk = True
+            in_chunk = True
         self._buffer = buffer[at:]
+        self._in_chunk, self._remaining = in_chunk, remaining
         if pieces:
             return Data(b"".join(pieces), last=False)
         return self._finish_chunked()
@@ -245,9 +254,12 @@ class Reader:
                 section = buffer[line + 2 : end + 2]
                 if len(section) > self._max_trailers:
                     raise self._malformed("the trailer section is too large")
+                trailers = self._parse_trailers(section)
                 self._buffer = buffer[end + 4 :]
                 self.done = True
-                return End(self._parse_trailers(section))
+                return End(trailers)
+            if BARE_LINE_FEED.search(buffer, line + 2) is not None:
+                raise self._malformed("a trailer field ends in a bare line feed")
             if len(buffer) - line > self._max_trailers + 3:  # the section, if all but its very last byte has come
                 raise self._malformed("the trailer section is too large")
         if self._eof:

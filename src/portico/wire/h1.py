@@ -30,7 +30,16 @@ from portico.http.headers import HOP_BY_HOP, Headers
 from portico.http.problem import reason
 from portico.wire.events import RequestHead, ResponseHead
 from portico.wire.fields import FieldTable, Receiver, request_fields, response_fields
-from portico.wire.framing import CHUNKED, LENGTH, MAX_CHUNK_LINE, MAX_TRAILERS, NONE, UNTIL_CLOSE, Reader
+from portico.wire.framing import (
+    BARE_LINE_FEED,
+    CHUNKED,
+    LENGTH,
+    MAX_CHUNK_LINE,
+    MAX_TRAILERS,
+    NONE,
+    UNTIL_CLOSE,
+    Reader,
+)
 
 CR: Final = 13
 
@@ -39,6 +48,7 @@ MAX_EMPTY_LINES: Final = 4
 
 _REQUEST_LINE: Final = re.compile(rb"(?P<method>[!#$%&'*+\-.^_`|~0-9A-Za-z]+) [!-~]+ HTTP/(?P<version>\d\.\d)")
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z/]+")
+_METHOD_BYTES: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _VISIBLE: Final = bytes(range(0x21, 0x7F))
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?")
 _RTSP: Final = frozenset(
@@ -87,10 +97,11 @@ class RequestReader(Reader):
         """Return the head of the next request, or None where it has not all come."""
         if self._buffer and self._buffer[0] == CR:
             self._skip_empty_lines()
+        scanned = self._scanned
         head = self._take_head()
         if head is None:
-            if self._eof and self._buffer:
-                raise MalformedRequest("the request head is cut off")
+            if self._buffer:
+                self._check_beginning(scanned)
             return None
         self._empty = 0
         start_line = head[: head.index(b"\r\n")]
@@ -116,6 +127,19 @@ class RequestReader(Reader):
             b"expect" in index and minor == 1 and index[b"expect"].lower() == b"100-continue",
             upgrade,
         )
+
+    def _check_beginning(self, scanned: int) -> None:
+        """Refuse what cannot become a request, whatever else comes; `scanned` bytes of it have been looked at."""
+        buffer = self._buffer
+        if self._eof:
+            raise MalformedRequest("the request head is cut off")
+        if buffer[0] not in _METHOD_BYTES and buffer != b"\r":  # TLS, for one
+            raise MalformedRequest("this is not the beginning of a request")
+        if BARE_LINE_FEED.search(buffer, scanned) is not None:
+            raise MalformedRequest("a line ends in a bare line feed")
+        end = buffer.find(b"\r\n")
+        if end >= scanned:  # the line is whole since just now
+            self._request_line(buffer[:end])
 
     def _request_line(self, line: bytes) -> tuple[str, bytes, int]:
         """Return the method, the target and the minor version of a request line (RFC 9112 section 3).
