@@ -114,7 +114,7 @@ BAD = [
     "services: {a: {url: 'https://a', tls: {server: a}}}",
     "forwarded: {headers: neither}",
     "forwarded: off",
-    "limits: {tunnel_timeout: off}",
+    "limits: {write_timeout: off}",
 ]
 BAD = [text.replace("FILE", __file__) for text in BAD]
 

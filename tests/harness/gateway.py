@@ -102,7 +102,8 @@ def portico_here(*arguments: str) -> Done:
 class Gateway:
     """`portico run` on a port that the kernel chose; leaving ends it with SIGTERM and looks at how it ended.
 
-    `config` is YAML without `listen` and `workers`.
+    `config` is YAML without `listen` and `workers`. Where `listen` is a list, the first must be of plain HTTP on
+    127.0.0.1; `ports` has all of them in the order of the file.
     """
 
     def __init__(self, folder: Path, config: str, *, workers: int = 1, listen: str = "127.0.0.1:0") -> None:
@@ -123,17 +124,19 @@ class Gateway:
                 start_new_session=True,
             )
         self.port = 0
+        self.ports: list[int] = []
         try:
-            self.port = wait_for(self._bound, "the gateway to listen")
+            self.ports = wait_for(self._bound, "the gateway to listen")
+            self.port = self.ports[0]
             wait_for(self._live, "/livez")
         except BaseException:
             self.kill()
             raise
 
-    def _bound(self) -> int:
+    def _bound(self) -> list[int]:
         assert self.popen.poll() is None, self.log()
-        found = re.search(r"listening on http://127\.0\.0\.1:(\d+)", self.log())
-        return int(found[1]) if found else 0
+        found = re.search(r"listening on (http://127\.0\.0\.1:.*) with \d+ worker", self.log())
+        return [int(url.rpartition(":")[2]) for url in found[1].split(", ")] if found else []
 
     def _live(self) -> bool:
         assert self.popen.poll() is None, self.log()

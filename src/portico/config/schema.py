@@ -162,7 +162,8 @@ class Service(Part):
     timeout: Annotated[Timeout, Shorthand("total"), BeforeValidator(_not_off)] = Timeout()
     """How long it may take; a single duration is `total`."""
     max_connections: Count = 1024
-    """How many connections each worker may have to each target; requests beyond that are answered 503."""
+    """How many connections each worker may have to each target, those of WebSockets included; requests beyond that are
+    answered 503."""
     keepalive: Annotated[Keepalive | None, Off()] = Keepalive()
     """How long connections are kept for the next request; `off` makes a new one each time."""
     upgrades: Annotated[Annotated[tuple[Upgrade, ...], OneOrMany()] | None, Off()] = ("websocket",)
@@ -278,8 +279,8 @@ class Limits(Part):
     too, before there was this limit.)"""
     keepalive_timeout: Positive = 75.0
     """How long a connection is kept without a request."""
-    tunnel_timeout: Positive = 600.0
-    """How long a connection that was upgraded, such as a WebSocket, may be silent in both directions."""
+    tunnel_timeout: PositiveOrOff = 600.0
+    """How long a connection that was upgraded, such as a WebSocket, may be silent in both directions; or `off`."""
     connections: Count = 10_000
     """The most connections that clients may have to each worker."""
     requests_per_connection: Count = 10_000

@@ -17,6 +17,11 @@ class Duplex:
         """True while one direction can end and the other go on: on plain TCP, and not over TLS."""
         raise NotImplementedError
 
+    @property
+    def unread(self) -> bool:
+        """True while bytes have come that `receive` would return at once."""
+        raise NotImplementedError
+
     async def receive(self) -> bytes:
         """Return the next bytes from the other side; b"" is the end of its direction.
 

@@ -20,7 +20,7 @@ MAX_HOPS: Final = 32
 """Proxies between the client and the gateway that are looked at."""
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_HOST: Final = re.compile(rb"[A-Za-z0-9._-]{1,253}(?::\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::\d{1,5})?")
+_HOST: Final = re.compile(rb"[A-Za-z0-9._-]{1,253}(?::(\d{1,5}))?|\[[0-9A-Fa-f:.]{2,45}\](?::(\d{1,5}))?")
 _ELEMENT: Final = re.compile(rb'\s*([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[!#$%&\'*+\-.^_`|~0-9A-Za-z]+)\s*(;|,|$)')
 _FORWARDED: Final = b"forwarded"
 _FOR: Final = b"x-forwarded-for"
@@ -71,20 +71,20 @@ class Client:
     """Who sent a request, and through which door: one object for each connection, or for each client behind a proxy.
 
     `address` is an IP address without brackets; for a Unix socket it is empty and `port` is 0. `scheme` is "http" or
-    "https". `peer` is the address that the connection came from: the client's own, or that of a proxy. `encryption` is
-    None unless the client itself speaks TLS with the gateway.
+    "https". `peer` is the address that the connection came from: the client's own, or that of a proxy, or "unknown".
+    `encryption` is None unless the client itself speaks TLS with the gateway.
     """
 
     __slots__ = (
         "_chain",
         "_for_host",
         "_host",
-        "_minor",
         "_style",
         "_told",
         "address",
         "encryption",
         "local_port",
+        "minor",
         "peer",
         "port",
         "scheme",
@@ -110,7 +110,7 @@ class Client:
         self.peer = peer or address
         self.encryption: Encryption | None = None
         self._style = style
-        self._minor = minor
+        self.minor = minor
         self._chain = tuple(chain) or (address,)
         self._host = host
         self._for_host: bytes | None = None
@@ -122,6 +122,11 @@ class Client:
             self._for_host = host
             self._told = self._tell(host)
         return self._told
+
+    def came_by(self, minor: int) -> None:
+        """Have services told that the next request came by HTTP/1.`minor`."""
+        self.minor = minor
+        self._told = self._tell(self._for_host)
 
     def _tell(self, host: bytes | None) -> list[bytes]:
         asked = self._host or host
@@ -141,7 +146,7 @@ class Client:
                 elements[0] += b';host="' + asked + b'"'
             lines.append(b"Forwarded: " + b", ".join(elements))
         if self._style.via:
-            lines.append(f"Via: 1.{self._minor} {self._style.via}".encode("ascii"))
+            lines.append(f"Via: 1.{self.minor} {self._style.via}".encode("ascii"))
         return lines
 
 
@@ -191,14 +196,13 @@ class Trust:
         proto, asked, told_port = _said_at(protos, at, count), _said_at(hosts, at, count), _said_at(ports, at, count)
         known = proto.lower() in (b"http", b"https")
         scheme = proto.lower().decode("ascii") if known else proxy.scheme
-        if _HOST.fullmatch(asked) is None:
-            asked = b""
-        local_port = proxy.local_port
-        if told_port.isdigit() and len(told_port) <= 5:
-            local_port = int(told_port)
-        elif known:
-            digits = asked.rpartition(b":")[2]
-            local_port = int(digits) if digits.isdigit() and b":" in asked else _DEFAULT_PORTS[scheme]
+        match = _HOST.fullmatch(asked)
+        digits = b"" if match is None else match[1] or match[2] or b""
+        if match is None or (digits and not _port(digits)):
+            asked, digits = b"", b""
+        local_port = _port(told_port)
+        if not local_port:
+            local_port = (_port(digits) or _DEFAULT_PORTS[scheme]) if known else proxy.local_port
         if len(chain) > 1:
             return Client(chain[0], port, local_port, scheme, self.style, 1, proxy.peer, chain, asked)
         return Client(proxy.address, proxy.port, local_port, scheme, self.style, 1, proxy.peer, chain, asked)
@@ -234,8 +238,13 @@ def _parse_node(text: bytes) -> tuple[str, int] | None:
         return None
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
-    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
-    return str(address).partition("%")[0], number
+    return str(address).partition("%")[0], _port(port.encode("latin-1"))
+
+
+def _port(digits: bytes) -> int:
+    """Return the number of a TCP port; 0 where it is none."""
+    number = int(digits) if digits.isdigit() and len(digits) <= 5 else 0
+    return number if number < 65536 else 0
 
 
 def _read_forwarded(value: bytes) -> tuple[list[bytes], list[bytes], list[bytes]]:

@@ -246,6 +246,10 @@ class _ServiceSide(Duplex):
     def half_closes(self) -> bool:
         return self._stream.half_closes
 
+    @property
+    def unread(self) -> bool:
+        return bool(self._first) or self._stream.unread
+
     async def receive(self) -> bytes:
         if self._first:
             data, self._first = self._first, b""
@@ -257,6 +261,8 @@ class _ServiceSide(Duplex):
 
     async def send(self, data: bytes) -> None:
         stream = self._stream
+        if stream.closed:  # nobody reads on a side that has ended its direction: only this tells of a reset
+            raise UpstreamClosed("reset within its answer", source=Source.RESPONSE)
         stream.write(data)
         if stream.congested:
             await stream.drain(self._connection._loop.time() + self._patience)  # noqa: SLF001 - as above

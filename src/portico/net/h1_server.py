@@ -10,7 +10,7 @@ from portico.errors import BodyTruncated, RequestError, RequestTimeout
 from portico.http.body import Body, Trailers
 from portico.http.duplex import Duplex
 from portico.http.headers import Headers
-from portico.http.message import Client, Handler, Request, Response
+from portico.http.message import Client, Handler, Interim, Request, Response
 from portico.http.problem import PROBLEM_JSON, Problem
 from portico.net.server import SERVED_METHODS, RequestContent, Server, ServerConnection, ServerStream
 from portico.net.stream import NEVER, DeadlineExceeded, Stream
@@ -34,7 +34,17 @@ DISCARD_SECONDS: Final = 1.0
 class H1ServerConnection(ServerStream, ServerConnection):
     """One client's HTTP/1 connection: next request, its answer, and again. It has room for one request at a time."""
 
-    __slots__ = ("_busy", "_chunked", "_goes_on", "_handler", "_interim", "_reader", "_stream")
+    __slots__ = (
+        "_begun",
+        "_busy",
+        "_chunked",
+        "_goes_on",
+        "_handler",
+        "_interim",
+        "_reader",
+        "_stream",
+        "_until_close",
+    )
 
     def __init__(self, server: Server, client: Client, stream: Stream, handler: Handler | None) -> None:
         """Make ready to serve `client`; `handler`, where there is one, answers instead of the server's."""
@@ -50,10 +60,12 @@ class H1ServerConnection(ServerStream, ServerConnection):
             limits.chunk_line,
             limits.trailers,
         )
+        self._begun = False
         self._busy = False
         self._chunked = False
+        self._until_close = False
         self._goes_on = False
-        self._interim = self.send_interim
+        self._interim: Interim = self.send_interim
 
     def start(self) -> None:
         """Begin to serve, in a task that the server's group owns."""
@@ -70,6 +82,9 @@ class H1ServerConnection(ServerStream, ServerConnection):
         """End the connection, whatever it is doing."""
         if self._task is not None:
             self._task.cancel()
+        if not self._begun:  # nor will it: a task that is cancelled before its first step never runs
+            self._stream.abort()
+            self.server.forget(self)
 
     def _lost(self) -> None:
         """The client has left: what it asked for is of no more use."""
@@ -81,6 +96,7 @@ class H1ServerConnection(ServerStream, ServerConnection):
         server, stream, reader = self.server, self._stream, self._reader
         clock, limits = server.loop.time, server.limits
         left = limits.requests_per_connection
+        self._begun = True
         try:
             stream.set_deadline(clock() + limits.head_timeout)
             while True:
@@ -130,15 +146,17 @@ class H1ServerConnection(ServerStream, ServerConnection):
                 stream.abort()  # a client that takes nothing would keep a closing connection, and its answer, for ever
         except asyncio.CancelledError:
             self.end(Outcome.CLIENT_LEFT if stream.eof else Outcome.CANCELLED)
-            stream.abort()
+            self.cut()
             raise
         except Exception:  # the connection boundary: a bug ends one connection, not the worker
             logger.exception("a connection failed")
             self.end(Outcome.FAILED)
-            stream.abort()
+            self.cut()
         finally:
             stream.close()
             server.forget(self)
+            self._interim = _never  # it held this connection, and its buffers, until the next collection
+            self._content = None
 
     def _request(self, head: RequestHead, exchange: Exchange) -> Request:
         """Build the Request that a head announces, with its content where all of that has come."""
@@ -199,6 +217,7 @@ class H1ServerConnection(ServerStream, ServerConnection):
         """Send the head of an answer whose content is still on its way."""
         chunked = response.body.length is None and head.minor == 1
         self._chunked = chunked and h1.has_content(response.status, head.method)
+        self._until_close = response.body.length is None and head.minor == 0
         self._stream.write(self._head(head, response, self._goes_on, b""))
 
     def send_content(self, data: bytes) -> None:
@@ -217,8 +236,11 @@ class H1ServerConnection(ServerStream, ServerConnection):
 
     def cut(self) -> None:
         """Break the answer off, after what was sent of it."""
-        self._stream.flush()
-        self._stream.abort()
+        if self._until_close:
+            self._stream.reset()  # an orderly end would say that the content is whole
+        else:
+            self._stream.flush()
+            self._stream.abort()
 
     def send_interim(self, status: int, headers: Headers) -> None:
         """Send a 1xx answer ahead of the final one (RFC 9110 section 15.2)."""
@@ -275,6 +297,10 @@ class H1ServerConnection(ServerStream, ServerConnection):
         self._stream.write(refusal(self.server, Problem(error.status, error.type, detail=error.detail), extra))
 
 
+def _never(status: int, headers: Headers) -> None:
+    """Send nothing: the connection is over."""
+
+
 def refusal(server: Server, problem: Problem, extra: list[bytes]) -> bytes:
     """Return `problem` as the last answer on a connection, with `extra` header lines."""
     content = problem.render("")
@@ -297,6 +323,10 @@ class _ClientSide(Duplex):
     def half_closes(self) -> bool:
         return self._stream.half_closes
 
+    @property
+    def unread(self) -> bool:
+        return bool(self._first) or self._stream.unread
+
     async def receive(self) -> bytes:
         if self._first:
             data, self._first = self._first, b""
@@ -307,6 +337,8 @@ class _ClientSide(Duplex):
         return data
 
     async def send(self, data: bytes) -> None:
+        if self._stream.closed:  # nobody reads on a side that has ended its direction: only this tells of a reset
+            raise ConnectionResetError("the client has left")
         self._stream.write(data)
         await self._connection.drain()
 

@@ -24,6 +24,9 @@ logger = logging.getLogger("portico.listener")
 Begin = Callable[[Server, Client, Stream, Handler | None], None]
 """Begins to serve a connection on which a client may speak."""
 
+UNKNOWN: Final = "unknown"
+"""The peer of a client of whom a proxy says nothing; no address, so no network that is trusted has it."""
+
 _RETRY: Final = [b"Retry-After: 1"]
 
 
@@ -63,14 +66,18 @@ class Listener:
             return _Refused()
         return self.stream(None)
 
-    def stream(self, header: ProxyHeader | None) -> Stream:
-        """Return a stream for one connection, of whose client `header` tells where a proxy relays it."""
+    def stream(self, header: ProxyHeader | None, by: float | None = None) -> Stream:
+        """Return a stream for one connection, of whose client `header` tells where a proxy relays it.
+
+        A handshake has to be complete at `by`, a time of the loop's clock, where something has taken time before it.
+        """
         server = self.server
         if self.tls is None:
             stream = Stream(server.loop, server.outbox)
             stream.on_connected = functools.partial(self._connected, header)
             return stream
-        by = server.loop.time() + server.limits.handshake_timeout
+        if by is None:
+            by = server.loop.time() + server.limits.handshake_timeout
         secure = TlsStream(server.loop, server.outbox, self.tls.context, by)
         handshake = _Handshake(server, secure)
         secure.on_lost = handshake.over
@@ -94,7 +101,7 @@ class Listener:
             stream.write(refusal(self.server, problem, _RETRY))
             stream.close()
         else:
-            if isinstance(stream, TlsStream):
+            if isinstance(stream, TlsStream) and not (header is not None and header.tls):
                 client.encryption = _encryption(stream)
             self._begin(self.server, client, stream, self.handler)
 
@@ -111,7 +118,10 @@ class Listener:
             return Client("", 0, 0, scheme, style)
         if not isinstance(peer, tuple) or not isinstance(local, tuple):
             return None
-        return Client(peer[0].partition("%")[0], peer[1], local[1], scheme, style)
+        made = Client(peer[0].partition("%")[0], peer[1], local[1], scheme, style)
+        if header is not None:  # the proxy itself, or one whom it does not know: nothing more is believed of it
+            made.peer = UNKNOWN
+        return made
 
 
 def _encryption(stream: TlsStream) -> Encryption:
@@ -156,6 +166,7 @@ class _Relayed(asyncio.Protocol, ServerConnection):
         self._listener = listener
         self._proxies = proxies
         self._received = b""
+        self._by = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -169,7 +180,8 @@ class _Relayed(asyncio.Protocol, ServerConnection):
             self.transport.abort()
             return
         server.remember(self)
-        self._timer = server.loop.call_later(server.limits.handshake_timeout, self.cancel)
+        self._by = server.loop.time() + server.limits.handshake_timeout
+        self._timer = server.loop.call_at(self._by, self.cancel)
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -186,7 +198,7 @@ class _Relayed(asyncio.Protocol, ServerConnection):
     def _go_on(self, header: ProxyHeader, rest: bytes) -> None:
         """Hand the connection over to what serves it, with the bytes that came behind the header."""
         self._over()
-        stream = self._listener.stream(header)
+        stream = self._listener.stream(header, self._by)
         self.transport.set_protocol(stream)
         stream.connection_made(self.transport)
         if rest and not self.transport.is_closing():

@@ -21,13 +21,14 @@ class SharedServerConnection(ServerConnection):
     A codec says what the bytes mean, and which streams begin by them; a stream that is `over` tells its connection.
     """
 
-    __slots__ = ("_ended", "_streams", "_task", "server", "stream")
+    __slots__ = ("_begun", "_ended", "_streams", "_task", "server", "stream")
 
     def __init__(self, server: Server, stream: Stream) -> None:
         self.server = server
         self.stream = stream
         self._streams: set[ServerStream] = set()
         self._task: asyncio.Task[None] | None = None
+        self._begun = False
         self._ended = False
 
     def received(self, data: bytes) -> None:
@@ -67,6 +68,9 @@ class SharedServerConnection(ServerConnection):
         """End the connection, whatever it is doing."""
         if self._task is not None:
             self._task.cancel()
+        if not self._begun:  # nor will it: a task that is cancelled before its first step never runs
+            self.stream.abort()
+            self._forget()
 
     def _idle(self) -> None:
         self.stream.set_deadline(self.server.loop.time() + self.server.limits.keepalive_timeout)
@@ -74,6 +78,7 @@ class SharedServerConnection(ServerConnection):
     async def _read(self) -> None:
         stream = self.stream
         left = True
+        self._begun = True
         self._idle()
         try:
             while data := await stream.receive():

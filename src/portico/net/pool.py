@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -10,7 +11,7 @@ from portico.errors import ConnectFailed, Overloaded, Source, UpstreamTimeout
 from portico.net.client import AnswerLimits, ClientConnection, ClientStream, Connections
 from portico.net.h1_client import H1Connection
 from portico.net.stream import NEVER, Outbox, Stream
-from portico.net.tls import ClientTls
+from portico.net.tls import ClientTls, reason
 from portico.net.tls_stream import TlsStream
 from portico.wire.fields import response_fields
 
@@ -123,7 +124,8 @@ class Pool(Connections):
             raise UpstreamTimeout("no connection in time", source=_CONNECT_SOURCE, retryable=when == own) from None
         except OSError as error:
             self._connections -= 1
-            raise ConnectFailed(str(error), source=_CONNECT_SOURCE, retryable=True) from error
+            detail = reason(error) if isinstance(error, ssl.SSLError) else str(error)
+            raise ConnectFailed(detail, source=_CONNECT_SOURCE, retryable=True) from error
         except BaseException:
             self._connections -= 1
             raise

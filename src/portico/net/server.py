@@ -218,6 +218,8 @@ class ServerStream:
             self._take_host(headers, head.minor)
         if self.trusted:
             self._take_client(headers)
+        if head.minor != self.client.minor:
+            self.client.came_by(head.minor)
         request = Request(method, path, query, headers, body, self._host, self.client, exchange, interim)
         if head.upgrade:
             request.upgrade = head.upgrade

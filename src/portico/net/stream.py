@@ -6,6 +6,8 @@ import asyncio
 import contextvars
 import logging
 import os
+import socket
+import struct
 from collections.abc import Callable, Generator
 from typing import Final, cast
 
@@ -19,6 +21,8 @@ LINGER: Final = 10.0
 
 LEFT_BEHIND: Final = 64 * 1024
 """Bytes that are still read of a connection to which writing has failed."""
+
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 NEVER: Final = float("inf")
 
@@ -51,7 +55,8 @@ class Arrival:
     def __await__(self) -> Generator[Arrival, None, bytes]:
         self._asyncio_future_blocking = True
         yield self
-        return self.result()
+        value, self._value = self._value, b""  # or the last bytes would be held for as long as the connection
+        return value  # what the wait ended with, where not with bytes, was thrown in by the task
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         """Return the loop, as a Task asks for it."""
@@ -85,6 +90,7 @@ class Arrival:
         self.waiting = False
         self._value = value
         callback, context = self._callback, self._context
+        self._callback = self._context = None  # or a kept connection would hold the task that last used it
         assert callback is not None
         assert context is not None
         context.run(callback, self)
@@ -92,8 +98,10 @@ class Arrival:
     def wake_soon(self, value: bytes, error: BaseException | None) -> None:
         """Have the task run on in the loop's next turn."""
         self.waiting = False
-        assert self._callback is not None
-        self._loop.call_soon(self._deliver, self._callback, value, error, context=self._context)
+        callback, context = self._callback, self._context
+        self._callback = self._context = None
+        assert callback is not None
+        self._loop.call_soon(self._deliver, callback, value, error, context=context)
 
     def _deliver(self, callback: Callable[[Arrival], object], value: bytes, error: BaseException | None) -> None:
         """Run the task on that waited; only now, since another may have begun to wait meanwhile."""
@@ -215,6 +223,7 @@ class Stream(asyncio.Protocol):
             self._take_left_behind()
         self.eof = self.closed = True
         self.broken = exc is not None
+        self.on_expired = None  # with it goes a circle that only the collector could open
         self._cancel_timer()
         self._wake()
         for drained in self._draining:
@@ -375,6 +384,14 @@ class Stream(asyncio.Protocol):
         self._cancel_timer()
         if not self.closed:
             self.transport.abort()
+
+    def reset(self) -> None:
+        """Close the connection at once and by a RST, so that its end does not pass for the end of what was sent."""
+        if not self.closed:
+            held = self.transport.get_extra_info("socket")
+            if held is not None and held.fileno() >= 0:
+                held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.abort()
 
     def _arm(self, when: float) -> None:
         if self._timer is not None:

@@ -313,7 +313,9 @@ class TlsStream(Stream):
         self._error = error.with_traceback(None)
         self._sealed = True
         if isinstance(error, ssl.SSLError):
-            logger.info("%s: the TLS handshake failed: %s", self._peer(), reason(error))
+            # Toward a service it is told where the service could not be reached.
+            level = logging.INFO if self._tls.server_side else logging.DEBUG
+            logger.log(level, "%s: the TLS handshake failed: %s", self._peer(), reason(error))
         else:
             logger.debug("%s: the TLS handshake failed: %s", self._peer(), error)
         if self._opened is not None and not self._opened.done():
@@ -329,7 +331,7 @@ class TlsStream(Stream):
             return
         self.broken = self._sealed = True
         why = reason(error) if isinstance(error, ssl.SSLError) else str(error)
-        logger.info("%s: TLS has failed: %s", self._peer(), why)
+        logger.info("%s: TLS with %s has failed: %s", self._peer(), self.server_name or "a client", why)
         super().eof_received()
         super().close()
 

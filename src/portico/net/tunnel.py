@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from portico.errors import UpstreamError
 from portico.http.duplex import Duplex
-from portico.net.stream import DeadlineExceeded
+from portico.net.stream import NEVER, DeadlineExceeded
 from portico.observe.exchange import Exchange
 
 
@@ -25,16 +25,22 @@ async def join(client: Duplex, service: Duplex, silence: float, exchange: Exchan
 
     def came_in(size: int) -> None:
         exchange.bytes_in += size
-        quiet.reschedule(clock() + silence)
+        said()
 
     def went_out(size: int) -> None:
         exchange.bytes_out += size
-        quiet.reschedule(clock() + silence)
+        said()
+
+    def said() -> None:
+        if silence != NEVER and not quiet.expired():  # it may be running out in this very turn
+            quiet.reschedule(clock() + silence)
 
     try:
-        async with asyncio.timeout(silence) as quiet, asyncio.TaskGroup() as both:
-            both.create_task(_pass(client, service, came_in), name="tunnel to the service")
-            both.create_task(_pass(service, client, went_out), name="tunnel to the client")
+        async with asyncio.timeout(None if silence == NEVER else silence) as quiet, asyncio.TaskGroup() as both:
+            there, back = _Direction(client, service, came_in), _Direction(service, client, went_out)
+            there.other, back.other = back, there
+            both.create_task(there.run(), name="tunnel to the service")
+            both.create_task(back.run(), name="tunnel to the client")
     except* TimeoutError:
         exchange.error = "tunnel-timeout: neither side has said anything"
     except* _Over:
@@ -46,10 +52,31 @@ async def join(client: Duplex, service: Duplex, silence: float, exchange: Exchan
         service.close()
 
 
-async def _pass(source: Duplex, sink: Duplex, passed: Callable[[int], None]) -> None:
-    while data := await source.receive():
-        passed(len(data))
-        await sink.send(data)
-    sink.end()
-    if not (source.half_closes and sink.half_closes):
-        raise _Over
+class _Direction:
+    """What one side says, until it has no more."""
+
+    __slots__ = ("_passed", "_sink", "_source", "last", "other", "sending")
+
+    other: _Direction
+
+    def __init__(self, source: Duplex, sink: Duplex, passed: Callable[[int], None]) -> None:
+        self._source = source
+        self._sink = sink
+        self._passed = passed
+        self.sending = False
+        self.last = False
+
+    async def run(self) -> None:
+        source, sink = self._source, self._sink
+        while data := await source.receive():
+            self._passed(len(data))
+            self.sending = True
+            await sink.send(data)
+            self.sending = False
+            if self.last and not source.unread:
+                raise _Over
+        sink.end()
+        if not (source.half_closes and sink.half_closes):
+            if not self.other.sending:
+                raise _Over
+            self.other.last = True  # what has come is still sent

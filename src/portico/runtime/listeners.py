@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from portico.config.findings import Findings, place_of
 from portico.config.schema import Config
 from portico.config.schema import Listener as ListenerConfig
-from portico.errors import ConfigError
+from portico.errors import ConfigError, MalformedRequest
 from portico.http.forwarded import Network, Style, Trust
 from portico.http.headers import Headers
 from portico.http.message import Handler, Request, Response
 from portico.net.server import ServerLimits
+from portico.net.stream import NEVER
 from portico.net.tls import KeyPair, ServerTls
 from portico.runtime.certificates import CertificateWatch
 
@@ -78,7 +79,7 @@ def limits(config: Config) -> ServerLimits:
         body_timeout=said.body_timeout,
         write_timeout=said.write_timeout,
         keepalive_timeout=said.keepalive_timeout,
-        tunnel_timeout=said.tunnel_timeout,
+        tunnel_timeout=NEVER if said.tunnel_timeout is None else said.tunnel_timeout,
         connections=said.connections,
         requests_per_connection=said.requests_per_connection,
     )
@@ -96,7 +97,7 @@ def redirect_to_https(port: int, serve: Callable[[], Handler]) -> Handler:
         if request.exchange is not None:
             request.exchange.route = "redirect-https"
         if not request.host:
-            return Response(400)  # HTTP/1.0 without Host: nobody knows where it would lead
+            raise MalformedRequest("without a Host header nobody knows where https would be")  # HTTP/1.0 allows it
         path = request.target if request.target.startswith("/") else "/"
         return Response(308, Headers([(b"Location", f"https://{request.host}{suffix}{path}".encode("ascii"))]))
 
