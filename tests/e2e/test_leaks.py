@@ -95,9 +95,15 @@ def established(port: int) -> int:
     return sum(row[2] == far and row[3] == "01" for row in rows)
 
 
-def alive(*kinds: type) -> Counter[str]:
-    """Return how many instances there are of each class; none that only waits for the collector."""
-    return Counter(type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, kinds))
+def alive(there: frozenset[int], *kinds: type) -> Counter[str]:
+    """Return how many instances there are of each class, without those that other tests in this process hold."""
+    found = (thing for thing in gc.get_objects() if isinstance(thing, kinds))
+    return Counter(type(thing).__name__ for thing in found if id(thing) not in there)
+
+
+def already_there() -> frozenset[int]:
+    gc.collect()
+    return frozenset(id(thing) for thing in gc.get_objects() if isinstance(thing, (*OF_EXCHANGES, *OF_CONNECTIONS)))
 
 
 def memory_in_use() -> int:
@@ -294,12 +300,12 @@ async def settle(gateway: Gateway, service: Service, tasks: set[asyncio.Task[Any
     )
 
 
-def count(gateway: Gateway, ports: Sequence[int]) -> None:
+def count(gateway: Gateway, ports: Sequence[int], there: frozenset[int]) -> None:
     """Hold what is there, once all is at rest, against what may be: the connections that targets' pools keep."""
     gc.collect()
-    assert alive(*OF_EXCHANGES) == Counter(), f"seed {SEED}"
+    assert alive(there, *OF_EXCHANGES) == Counter(), f"seed {SEED}"
     kept = sum(pool.connections for pool in gateway.pools)
-    assert alive(*OF_CONNECTIONS) == +Counter(H1Connection=kept, Stream=kept, Arrival=kept), f"seed {SEED}"
+    assert alive(there, *OF_CONNECTIONS) == +Counter(H1Connection=kept, Stream=kept, Arrival=kept), f"seed {SEED}"
     for port in ports:
         of_port = [pool.connections for pool in gateway.pools if pool._port == port]
         assert established(port) == sum(of_port), f"seed {SEED}"
@@ -320,6 +326,7 @@ async def broken(loaded: Loaded, service: Service, plans: dict[int, Plan], compl
     """Break exchanges, and count what is left of them twice: in between, and at the end."""
     figures: dict[str, Any] = {}
     tasks = asyncio.all_tasks()
+    there = already_there()
     before = descriptors()
     async with gateway(loaded) as made:
         idle = len(descriptors())
@@ -329,8 +336,8 @@ async def broken(loaded: Loaded, service: Service, plans: dict[int, Plan], compl
             await run.up_to(number)
             await settle(made, service, tasks)
             await until(lambda: len(descriptors()) == idle + 2 * len(service.open), descriptors)
-            figures[f"left to the collector at {number}"] = alive(*OF_EXCHANGES, *OF_CONNECTIONS)
-            count(made, service.ports)
+            figures[f"left to the collector at {number}"] = alive(there, *OF_EXCHANGES, *OF_CONNECTIONS)
+            count(made, service.ports, there)
             figures[f"memory at {number}"] = memory_in_use()
         figures["seconds"] = round(time.monotonic() - begun, 1)
         figures["outcomes"] = made.books.outcomes
@@ -342,7 +349,7 @@ async def broken(loaded: Loaded, service: Service, plans: dict[int, Plan], compl
     await until(lambda: not service.open, lambda: "the pools' connections outlive them")
     await until(lambda: descriptors() == before, lambda: descriptors().items() ^ before.items())
     gc.collect()
-    assert alive(*OF_CONNECTIONS) == Counter(), f"seed {SEED}"
+    assert alive(there, *OF_CONNECTIONS) == Counter(), f"seed {SEED}"
     return figures
 
 
