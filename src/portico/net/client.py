@@ -81,6 +81,7 @@ def outbound_fields(request: Request) -> list[Pair]:
 
 
 @trait
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ClientConnection:
     """A connection to a target, as its pool sees it: with room for one stream, or for several at once.
 

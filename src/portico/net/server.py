@@ -53,6 +53,7 @@ class ServerLimits:
 
 
 @trait
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ServerConnection:
     """A client's connection, as far as the server has to end it."""
 
