@@ -35,14 +35,23 @@ class Load:
     p99_us: int
 
 
-def script(request: Request) -> str:
-    """What wrk sends, and its totals as one line of JSON; nothing in it runs per request."""
+DISTINCT = """
+local number = 0
+request = function()
+  number = number + 1
+  return wrk.format(nil, wrk.path .. "/" .. number)
+end
+"""
+
+
+def script(request: Request, *, distinct: bool = False) -> str:
+    """What wrk sends, and its totals as one line of JSON; nothing in it runs per request, unless all are `distinct`."""
     lines = [f"wrk.method = {_quoted(request.method.encode())}"]
     for name, value in request.headers.items():
         lines.append(f"wrk.headers[{_quoted(name.encode())}] = {_quoted(value.encode())}")
     if request.body:
         lines.append(f"wrk.body = {_quoted(request.body)}")
-    return "\n".join(lines) + REPORT
+    return "\n".join(lines) + (DISTINCT if distinct else "") + REPORT
 
 
 def _quoted(value: bytes) -> str:
@@ -56,7 +65,7 @@ def url(row: Row, port: int) -> str:
 def run(row: Row, port: int, seconds: int, core: int, directory: Path) -> Load:
     """Load one port for so long. Any answer of 400 or above and any error of a socket fails the run."""
     lua = directory / f"{row.name}.lua"
-    lua.write_text(script(row.request))
+    lua.write_text(script(row.request, distinct=row.distinct))
     command = [WRK.find(), f"-t{row.threads}", f"-c{row.connections}", f"-d{seconds}s", "--latency", "-s", str(lua)]
     process = Process("wrk", [*command, url(row, port)], core, directory / "wrk.log")
     try:

@@ -32,6 +32,8 @@ class Row:
     """A path where the service tells in X-Seen-* headers what reached it; None where there is nothing to check."""
     setup: str = ""
     """Which configuration of the peers: bench/peers/<peer>.conf, or <peer>-<setup>.conf where a row needs its own."""
+    distinct: bool = False
+    """Whether each request asks for a path of its own, below the request's."""
     tls: bool = False
     """Whether the load speaks TLS to the peer; the service is always asked without."""
     threads: int = 1
@@ -46,6 +48,11 @@ ROWS = {
     row.name: row
     for row in (
         Row("get-json", "keep-alive GET, 118-byte JSON answer, no policies"),
+        Row(
+            "get-json-distinct",
+            "the same, but no two requests alike: each asks for a path of its own, so no head is remembered",
+            distinct=True,
+        ),
         Row("get-json-tls", "the same over TLS 1.3 to the proxy, without to the service", setup="tls", tls=True),
     )
 }

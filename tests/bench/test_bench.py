@@ -79,6 +79,8 @@ def test_no_answers_and_no_totals_fail_the_run() -> None:
 
 
 def test_the_script_escapes_what_it_sends() -> None:
+    assert "request = function" not in load.script(Request())
+    assert "wrk.path .. " in load.script(Request(), distinct=True)
     text = load.script(Request("POST", headers={"X-A": '"'}, body=b"\x00\n"))
     assert 'wrk.headers["\\088\\045\\065"] = "\\034"' in text
     assert 'wrk.body = "\\000\\010"' in text

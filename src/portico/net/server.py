@@ -212,7 +212,13 @@ class ServerStream:
         if method in REFUSED_METHODS:
             raise MethodRefused(f"{method} is not served here")
         headers = head.headers
-        path, query, authority = parse_target(head.target, method, self.server.slashes)
+        known = head.known
+        if known is not None and known.path:
+            path, query, authority = known.path, None, None
+        else:
+            path, query, authority = parse_target(head.target, method, self.server.slashes)
+            if known is not None and authority is None:
+                known.path = path  # without a query: heads with one are not remembered
         self._take_host(headers, head.minor)
         if authority is not None:  # it replaces the Host header for everyone after us (RFC 9112 section 3.2.2)
             headers.set(b"Host", authority.encode("ascii"))

@@ -13,6 +13,7 @@ from typing import Any, Final
 import httptools
 
 from portico.http.headers import Headers, Pair
+from portico.wire.events import KnownAnswer, KnownRequest
 
 MAX_LINES: Final = 1024
 """Lines that a table remembers; one more, and it starts over."""
@@ -22,7 +23,8 @@ MAX_LINE: Final = 128
 
 MAX_BLOCKS: Final = 128
 MAX_BLOCK: Final = 1024
-"""Whole header blocks that a table remembers, and bytes of one; made of remembered lines, none holds a secret."""
+"""Whole header blocks, and heads, that a table remembers, and bytes of one; made of remembered lines, none holds a
+secret."""
 
 _SECRET: Final = frozenset(
     (b"authorization", b"proxy-authorization", b"cookie", b"set-cookie", b"x-api-key", b"x-auth-token", b"x-csrf-token")
@@ -75,7 +77,7 @@ class _Field:
 class FieldTable:
     """Remembers header lines and reads new ones, in heads that begin as `start_line` does."""
 
-    __slots__ = ("_blocks", "_known", "_max_fields", "_parser", "_start_line")
+    __slots__ = ("_blocks", "_known", "_max_fields", "_once", "_parser", "_seen", "_start_line", "answers", "requests")
 
     def __init__(self, parser: Any, start_line: bytes, max_fields: int) -> None:
         self._max_fields = max_fields
@@ -83,6 +85,11 @@ class FieldTable:
         self._start_line = start_line
         self._known: dict[bytes, _Field] = {}
         self._blocks: dict[bytes, Headers] = {}
+        self._seen = False
+        self._once: set[int] = set()
+        self.requests: dict[bytes, KnownRequest] = {}
+        self.answers: dict[bytes, KnownAnswer] = {}
+        """Heads that have come before, as a whole."""
 
     def __contains__(self, line: bytes) -> bool:
         return line in self._known
@@ -97,7 +104,9 @@ class FieldTable:
         """
         seen = self._blocks.get(block)
         if seen is not None:
+            self._seen = True
             return seen.copy()
+        self._seen = False
         headers = Headers()
         pairs = headers.pairs
         index = headers.index
@@ -119,6 +128,30 @@ class FieldTable:
                 self._blocks.clear()
             self._blocks[block] = headers.copy()
         return headers
+
+    def comes_again(self, head: bytes) -> bool:
+        """Tell whether a whole head, whose block was just read, is worth remembering: it must have come before."""
+        if not self._seen or len(head) > MAX_BLOCK:
+            return False
+        number = hash(head)  # a collision costs a place in the memory, and no more
+        if number in self._once:
+            return True
+        if len(self._once) >= MAX_LINES:
+            self._once.clear()
+        self._once.add(number)
+        return False
+
+    def remember_request(self, head: bytes, known: KnownRequest) -> None:
+        """Remember a whole head."""
+        if len(self.requests) >= MAX_BLOCKS:
+            self.requests.clear()
+        self.requests[head] = known
+
+    def remember_answer(self, head: bytes, known: KnownAnswer) -> None:
+        """Remember a whole head."""
+        if len(self.answers) >= MAX_BLOCKS:
+            self.answers.clear()
+        self.answers[head] = known
 
     def _read_new(self, lines: list[bytes]) -> Headers:
         """Read what is not known of `lines`, and remember what may come again."""

@@ -28,7 +28,7 @@ from portico.errors import (
 from portico.http.body import Trailers
 from portico.http.headers import HOP_BY_HOP, Headers
 from portico.http.problem import reason
-from portico.wire.events import RequestHead, ResponseHead
+from portico.wire.events import KnownAnswer, KnownRequest, RequestHead, ResponseHead
 from portico.wire.fields import FieldTable, Receiver, request_fields, response_fields
 from portico.wire.framing import (
     BARE_LINE_FEED,
@@ -95,6 +95,9 @@ class RequestReader(Reader):
 
     def next_head(self) -> RequestHead | None:
         """Return the head of the next request, or None where it has not all come."""
+        known = self._table.requests.get(self._buffer)
+        if known is not None:
+            return self._known_head(known)
         if self._buffer and self._buffer[0] == CR:
             self._skip_empty_lines()
         scanned = self._scanned
@@ -117,16 +120,26 @@ class RequestReader(Reader):
             self._framing = NONE
             self.done = True
         upgrade = _upgrade(headers) if b"upgrade" in index and minor == 1 and length == 0 else b""
-        return RequestHead(
-            method,
-            target,
-            minor,
-            headers,
-            length,
-            minor == 1 if b"connection" not in index else _keep_alive(headers, minor),
-            b"expect" in index and minor == 1 and index[b"expect"].lower() == b"100-continue",
-            upgrade,
-        )
+        keep_alive = minor == 1 if b"connection" not in index else _keep_alive(headers, minor)
+        expects_continue = b"expect" in index and minor == 1 and index[b"expect"].lower() == b"100-continue"
+        if length == 0 and not upgrade and not expects_continue and self._table.comes_again(head):
+            self._remember(head, KnownRequest(method, target, minor, headers.copy(), keep_alive))
+        return RequestHead(method, target, minor, headers, length, keep_alive, expects_continue, upgrade)
+
+    def _remember(self, head: bytes, known: KnownRequest) -> None:
+        """Remember a head, but for what may be secret in its query."""
+        if b"?" not in known.target:
+            self._table.remember_request(head, known)
+
+    def _known_head(self, known: KnownRequest) -> RequestHead:
+        """Return a head that has come before, and is all that has come now."""
+        self._buffer = b""
+        self._scanned = 0
+        self._empty = 0
+        self._framing = NONE
+        self.done = True
+        headers = known.headers.copy()
+        return RequestHead(known.method, known.target, known.minor, headers, 0, known.keep_alive, False, b"", known)
 
     def _check_beginning(self, scanned: int) -> None:
         """Refuse what cannot become a request, whatever else comes; `scanned` bytes of it have been looked at."""
@@ -239,12 +252,21 @@ class ResponseReader(Reader):
         head = self._take_head()
         if head is None:
             return None
+        if method != "HEAD":
+            known = self._table.answers.get(head)
+            if known is not None:
+                self.keep_alive = known.keep_alive
+                self._expect(LENGTH, known.length)
+                return ResponseHead(known.status, known.headers.copy(), known.length)
         start_line = head[: head.index(b"\r\n")]
-        known = _STATUSES.get(start_line)
-        status, minor = self._status_line(start_line) if known is None else known
+        usual = _STATUSES.get(start_line)
+        status, minor = self._status_line(start_line) if usual is None else usual
         headers = self._fields(head, start_line)
         self.keep_alive = _keep_alive(headers, minor)
-        return ResponseHead(status, headers, self._frame(headers, minor, status, method))
+        length = self._frame(headers, minor, status, method)
+        if self._framing == LENGTH and length is not None and self._table.comes_again(head):
+            self._table.remember_answer(head, KnownAnswer(status, headers.copy(), self.keep_alive, length))
+        return ResponseHead(status, headers, length)
 
     def _status_line(self, line: bytes) -> tuple[int, int]:
         """Return the status and the minor version of a status line that is not one of the usual (RFC 9112 section 4).
