@@ -20,6 +20,7 @@ from portico.net.server import REFUSED_METHODS
 from portico.observe.exchange import Exchange
 from portico.routing.explain import Verdict, explain
 from portico.runtime.compile import Compiled
+from portico.runtime.listeners import trust
 from portico.runtime.loading import Loaded, compiled
 from portico.runtime.runtime import Route, Runtime
 from portico.runtime.services import DEFAULT_PORTS
@@ -164,7 +165,10 @@ def _request(method: str, url: str, headers: Sequence[str], address: str, config
     except ValueError as error:
         raise BadRequest(str(error)) from None
     port = parts.port or (url.startswith("/") and config.listen[0].address.port) or DEFAULT_PORTS[parts.scheme]
-    client = Client(address, 0, port, parts.scheme)
+    believed = trust(config)
+    client = Client(address, 0, port, parts.scheme, believed.style)
+    if believed.includes(address):
+        client = believed.client_behind(client, believed.said(fields))
     return Request(method, path, query, fields, host=host, client=client, exchange=Exchange(0.0))
 
 
