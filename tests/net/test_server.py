@@ -708,3 +708,15 @@ def test_the_handler_is_read_anew_for_each_request() -> None:
             assert (await client.get()).status == 202
 
     run(main)
+
+
+def test_a_refusal_leaves_no_error_to_whoever_runs_next() -> None:
+    async def main() -> None:
+        async with serving(echo) as server, server.client() as client:
+            client.send(b"BAD\r\n\r\n")
+            assert b" 400 " in await client.head()
+            with pytest.raises(LookupError) as raised:  # while the refused connection waits for its client to end
+                raise LookupError
+            assert raised.value.__context__ is None
+
+    run(main)

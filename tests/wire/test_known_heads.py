@@ -14,9 +14,11 @@ ANSWER = b"HTTP/1.1 200 OK\r\nServer: s\r\nContent-Length: 2\r\n\r\n"
 OFTEN = 6
 
 
+SAID = ("expects_continue", "headers", "keep_alive", "length", "method", "minor", "status", "target", "upgrade")
+
+
 def said(head: RequestHead | ResponseHead) -> dict[str, object]:
-    names = type(head).__slots__
-    return {name: getattr(head, name) for name in names if name != "known"}
+    return {name: getattr(head, name) for name in SAID if hasattr(head, name)}
 
 
 def read_request(table: FieldTable, data: bytes) -> tuple[RequestHead, RequestReader]:

@@ -97,49 +97,53 @@ class H1ServerConnection(ServerStream, ServerConnection):
         clock, limits = server.loop.time, server.limits
         left = limits.requests_per_connection
         self._begun = True
+        refused: RequestError | None = None
         try:
-            stream.set_deadline(clock() + limits.head_timeout)
-            while True:
-                if reader.idle:
-                    if not server.draining:
-                        reader.receive(stream.take() or (b"" if stream.eof else await stream.arrival()))
-                elif left % PIPELINED == 0:
-                    await asyncio.sleep(0)  # others have their turn too
-                head = reader.next_head()
-                if head is None:
-                    head = await self._rest_of_head()
+            try:
+                stream.set_deadline(clock() + limits.head_timeout)
+                while True:
+                    if reader.idle:
+                        if not server.draining:
+                            reader.receive(stream.take() or (b"" if stream.eof else await stream.arrival()))
+                    elif left % PIPELINED == 0:
+                        await asyncio.sleep(0)  # others have their turn too
+                    head = reader.next_head()
                     if head is None:
+                        head = await self._rest_of_head()
+                        if head is None:
+                            break
+                    if stream.closed:
+                        break  # the client was gone before its request was read
+                    exchange = self._exchange = Exchange(clock())
+                    request = self._request(head, exchange)
+                    left -= 1
+                    self._busy = True
+                    response = await (server.handler if self._handler is None else self._handler)(request)
+                    keep_alive = self._keep_alive(head, response.body, left)
+                    if response.duplex is not None:
+                        await self._tunnel(head, response, response.duplex, exchange)
                         break
-                if stream.closed:
-                    break  # the client was gone before its request was read
-                exchange = self._exchange = Exchange(clock())
-                request = self._request(head, exchange)
-                left -= 1
-                self._busy = True
-                response = await (server.handler if self._handler is None else self._handler)(request)
-                keep_alive = self._keep_alive(head, response.body, left)
-                if response.duplex is not None:
-                    await self._tunnel(head, response, response.duplex, exchange)
-                    break
-                if response.body.whole is not None:
-                    self._send_whole(head, response, exchange, keep_alive)
-                else:
-                    self._goes_on = keep_alive
-                    if not await self.send_stream(head, response, exchange):
+                    if response.body.whole is not None:
+                        self._send_whole(head, response, exchange, keep_alive)
+                    else:
+                        self._goes_on = keep_alive
+                        if not await self.send_stream(head, response, exchange):
+                            break
+                    if stream.congested:
+                        await self.drain()
+                    now = clock()
+                    self.complete(exchange, now)
+                    self._busy = False
+                    if not keep_alive:
+                        if not reader.done:
+                            await self._discard_input()
                         break
-                if stream.congested:
-                    await self.drain()
-                now = clock()
-                self.complete(exchange, now)
-                self._busy = False
-                if not keep_alive:
-                    if not reader.done:
-                        await self._discard_input()
-                    break
-                stream.set_deadline(now + (limits.keepalive_timeout if reader.idle else limits.head_timeout))
-        except RequestError as error:
-            self._reject(error)
-            await self._discard_input()
+                    stream.set_deadline(now + (limits.keepalive_timeout if reader.idle else limits.head_timeout))
+            except RequestError as error:
+                refused = error
+            if refused is not None:  # and not above: compiled, an `except` that waits leaves its error to whoever runs
+                self._reject(refused)
+                await self._discard_input()
         except (ConnectionError, DeadlineExceeded):
             self.end(Outcome.CLIENT_LEFT)
             if self._busy:
