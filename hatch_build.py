@@ -33,6 +33,7 @@ COMPILED = (
     "net/tls_stream",
     "net/client",
     "net/h1_client",
+    "net/upgraded",
     "net/pool",
     "net/server",
     "net/multiplexed",

@@ -22,7 +22,7 @@ from portico.http.message import Client, Handler, Request, Response
 from portico.net.client import IDEMPOTENT, ClientStream, outbound_fields
 from portico.net.multiplexed import SharedClientConnection, SharedServerConnection
 from portico.net.pool import Pool
-from portico.net.server import ANSWER_DROP, Server, ServerStream
+from portico.net.server import Server, ServerStream
 from portico.net.stream import NEVER, DeadlineExceeded, Stream
 from portico.wire import h1
 from portico.wire.events import Data, End, RequestHead, ResponseHead
@@ -254,7 +254,7 @@ class CodecServerStream(ServerStream):
         return self.incoming.take_whole()
 
     def send_interim(self, status: int, headers: Headers) -> None:
-        fields = [(name, value) for name, value in headers if name.lower() not in ANSWER_DROP]
+        fields = [(name, value) for name, value in headers if name.lower() not in h1.RESPONSE_DROP]
         self._frames.write_head(self.number, status, fields, 0)
 
     def send_head(self, head: RequestHead, response: Response) -> None:

@@ -38,6 +38,7 @@ class Side(Duplex):
         self.takes.set()
         self.failure: Exception | None = None
         self.closed = 0
+        self.broken_off = False
 
     @property
     def half_closes(self) -> bool:
@@ -62,6 +63,9 @@ class Side(Duplex):
 
     def end(self) -> None:
         self.taken.append(b"")
+
+    def break_off(self) -> None:
+        self.broken_off = True
 
     def close(self) -> None:
         self.closed += 1

@@ -37,6 +37,10 @@ class Duplex:
         """Send no more. Where the connection cannot say so, nothing happens: see `half_closes`."""
         raise NotImplementedError
 
+    def break_off(self) -> None:
+        """End both directions, so that what was sent is not taken for all of it where the connection can say so."""
+        raise NotImplementedError
+
     def close(self) -> None:
         """End both directions, after what was sent; may be called more than once."""
         raise NotImplementedError

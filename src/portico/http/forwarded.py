@@ -21,7 +21,10 @@ MAX_HOPS: Final = 32
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _HOST: Final = re.compile(rb"[A-Za-z0-9._-]{1,253}(?::(\d{1,5}))?|\[[0-9A-Fa-f:.]{2,45}\](?::(\d{1,5}))?")
-_ELEMENT: Final = re.compile(rb'\s*([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[!#$%&\'*+\-.^_`|~0-9A-Za-z]+)\s*(;|,|$)')
+_ELEMENT: Final = re.compile(
+    rb"\s*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)="
+    rb'("(?:[^"\\]|\\.)*"|[!#$%&\'*+\-.^_`|~0-9A-Za-z]+)\s*(;|,|$)'
+)
 _FORWARDED: Final = b"forwarded"
 _FOR: Final = b"x-forwarded-for"
 _PROTO: Final = b"x-forwarded-proto"

@@ -307,6 +307,7 @@ class ClientStream:
             except DeadlineExceeded:
                 if not self.answered():
                     raise
+                deadline = None  # whoever reads the answer keeps to it; here it would be over again and again
             else:
                 return
 

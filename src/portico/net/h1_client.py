@@ -6,7 +6,6 @@ import asyncio
 
 from portico.errors import BodyTruncated, MalformedResponse, Source, UpstreamClosed, UpstreamTimeout
 from portico.http.body import Trailers
-from portico.http.duplex import Duplex
 from portico.http.message import Request, Response
 from portico.net.client import (
     IDEMPOTENT,
@@ -18,7 +17,7 @@ from portico.net.client import (
     outbound_head,
 )
 from portico.net.stream import NEVER, DeadlineExceeded, Stream
-from portico.observe.exchange import Exchange
+from portico.net.upgraded import Upgraded
 from portico.wire import h1
 from portico.wire.events import Data, End, ResponseHead
 from portico.wire.fields import FieldTable
@@ -175,12 +174,14 @@ class H1Connection(ClientStream, ClientConnection):
     def _switched(self, request: Request, head: ResponseHead, patience: float) -> Response:
         """Hand out the connection itself: it speaks another protocol from here on."""
         response = Response(101, head.headers)
-        side = _ServiceSide(self, self._reader.take_pending(), patience)
-        self.stream.set_deadline(NEVER)
+        side = Upgraded(self.stream, self._reader.take_pending(), self._loop, patience, _reset, self._upgraded_over)
         response.duplex = side
-        if request.exchange is not None:
-            request.exchange.on_end(side.exchange_ended)
+        if request.exchange is not None:  # it may be that nobody is joined to it
+            request.exchange.on_end(lambda _: side.close())
         return response
+
+    def _upgraded_over(self) -> None:
+        self._owner.connection_over(self)
 
     async def content(self, patience: float, deadline: float | None) -> Data | End:
         """Return the next piece of the answer's content."""
@@ -230,52 +231,5 @@ def _has_switched(request: Request, head: ResponseHead) -> bool:
     return True
 
 
-class _ServiceSide(Duplex):
-    """A target's connection, once it has stopped being HTTP's."""
-
-    __slots__ = ("_connection", "_first", "_open", "_patience", "_stream")
-
-    def __init__(self, connection: H1Connection, first: bytes, patience: float) -> None:
-        self._connection = connection
-        self._stream = connection.stream
-        self._first = first
-        self._patience = patience
-        self._open = True
-
-    @property
-    def half_closes(self) -> bool:
-        return self._stream.half_closes
-
-    @property
-    def unread(self) -> bool:
-        return bool(self._first) or self._stream.unread
-
-    async def receive(self) -> bytes:
-        if self._first:
-            data, self._first = self._first, b""
-            return data
-        data = await self._stream.receive()
-        if not data and self._stream.broken:
-            raise UpstreamClosed("reset within its answer", source=Source.RESPONSE)
-        return data
-
-    async def send(self, data: bytes) -> None:
-        stream = self._stream
-        if stream.closed:  # nobody reads on a side that has ended its direction: only this tells of a reset
-            raise UpstreamClosed("reset within its answer", source=Source.RESPONSE)
-        stream.write(data)
-        if stream.congested:
-            await stream.drain(self._connection._loop.time() + self._patience)  # noqa: SLF001 - as above
-
-    def end(self) -> None:
-        self._stream.end_output()
-
-    def exchange_ended(self, _: Exchange) -> None:
-        """Let go of the connection, where nobody was joined to it."""
-        self.close()
-
-    def close(self) -> None:
-        if self._open:
-            self._open = False
-            self._stream.close()
-            self._connection._owner.connection_over(self._connection)  # noqa: SLF001 - as above
+def _reset() -> Exception:
+    return UpstreamClosed("reset within its answer", source=Source.RESPONSE)

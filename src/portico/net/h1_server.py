@@ -6,15 +6,16 @@ import asyncio
 import logging
 from typing import Final
 
-from portico.errors import BodyTruncated, RequestError, RequestTimeout
+from portico.errors import BodyTruncated, MalformedRequest, RequestError, RequestTimeout
 from portico.http.body import Body, Trailers
 from portico.http.duplex import Duplex
 from portico.http.headers import Headers
 from portico.http.message import Client, Handler, Interim, Request, Response
 from portico.http.problem import PROBLEM_JSON, Problem
-from portico.net.server import SERVED_METHODS, RequestContent, Server, ServerConnection, ServerStream
-from portico.net.stream import NEVER, DeadlineExceeded, Stream
+from portico.net.server import SERVED_METHODS, RequestContent, Server, ServerConnection, ServerStream, no_switch
+from portico.net.stream import DeadlineExceeded, Stream
 from portico.net.tunnel import join
+from portico.net.upgraded import Upgraded
 from portico.observe.exchange import Exchange, Outcome
 from portico.wire import h1
 from portico.wire.events import Data, End, RequestHead
@@ -90,12 +91,15 @@ class H1ServerConnection(ServerStream, ServerConnection):
         """The client has left: what it asked for is of no more use."""
         if self._busy:
             self.cancel()
+        elif not self._stream.closed:
+            self._stream.on_lost = self._lost  # only its direction has ended so far; a request of it may be on its way
 
     async def _serve(self) -> None:  # noqa: C901 - one coroutine, since each more costs at every wake-up
         """Answer one request after the other, until one side has no more; what ends that early is dealt with here."""
         server, stream, reader = self.server, self._stream, self._reader
         clock, limits = server.loop.time, server.limits
         left = limits.requests_per_connection
+        head: RequestHead | None = None
         self._begun = True
         refused: RequestError | None = None
         try:
@@ -142,7 +146,7 @@ class H1ServerConnection(ServerStream, ServerConnection):
             except RequestError as error:
                 refused = error
             if refused is not None:  # and not above: compiled, an `except` that waits leaves its error to whoever runs
-                self._reject(refused)
+                self._reject(refused, head)
                 await self._discard_input()
         except (ConnectionError, DeadlineExceeded):
             self.end(Outcome.CLIENT_LEFT)
@@ -160,7 +164,9 @@ class H1ServerConnection(ServerStream, ServerConnection):
             stream.close()
             server.forget(self)
             self._interim = _never  # it held this connection, and its buffers, until the next collection
-            self._content = None
+            if self._content is not None:
+                self._content.close()
+                self._content = None
 
     def _request(self, head: RequestHead, exchange: Exchange) -> Request:
         """Build the Request that a head announces, with its content where all of that has come."""
@@ -253,24 +259,33 @@ class H1ServerConnection(ServerStream, ServerConnection):
     async def _tunnel(self, head: RequestHead, response: Response, duplex: Duplex, exchange: Exchange) -> None:
         """Switch protocols: from here on the client and the service speak with each other alone."""
         stream = self._stream
+        if not head.upgrade:
+            duplex.close()
+            raise no_switch()
         stream.on_lost = None  # the end of one direction is not the end of the other any more
-        stream.set_deadline(NEVER)
         exchange.status = response.status
         stream.write(h1.switching_head(response.headers, head.upgrade))
-        limits = self.server.limits
-        await join(_ClientSide(self, self._reader.take_pending()), duplex, limits.tunnel_timeout, exchange)
+        limits, loop = self.server.limits, self.server.loop
+        client = Upgraded(stream, self._reader.take_pending(), loop, limits.write_timeout, _left, _nothing)
+        await join(client, duplex, limits.tunnel_timeout, exchange)
         self.complete(exchange, self.server.loop.time())
 
     async def read_content(self) -> Data | End:
         """Return the next piece of the request's content."""
         stream, reader = self._stream, self._reader
-        while (event := reader.next_content()) is None:
+        while (event := self._next_content()) is None:
             stream.set_deadline(self.server.loop.time() + self.server.limits.body_timeout)
             try:
                 reader.receive(await stream.receive())
             except DeadlineExceeded:
                 raise RequestTimeout("the request body did not come in time") from None
         return event
+
+    def _next_content(self) -> Data | End | None:
+        try:
+            return self._reader.next_content()
+        except BodyTruncated as error:
+            raise MalformedRequest(str(error)) from error
 
     def _skip_buffered(self) -> bool:
         """Pass over content that has come already and that nobody wants; tell whether that was all of it."""
@@ -294,60 +309,32 @@ class H1ServerConnection(ServerStream, ServerConnection):
         except DeadlineExceeded:
             return
 
-    def _reject(self, error: RequestError) -> None:
-        """Answer what never became a request, or broke off as one."""
+    def _reject(self, error: RequestError, head: RequestHead | None) -> None:
+        """Answer what never became a request, or broke off as one; `head` is the last that was read."""
+        under_way = self._exchange is not None and self._exchange.outcome is None
+        method = head.method if head is not None and under_way else "GET"
+        if self._content is not None:
+            self._content.close()  # what is left of it is passed over here, and by nobody else
         self.rejected(error)
-        extra = [_ALLOW] if error.status == 405 else []
-        self._stream.write(refusal(self.server, Problem(error.status, error.type, detail=error.detail), extra))
+        problem = Problem(error.status, error.type, detail=error.detail)
+        self._stream.write(refusal(self.server, problem, [_ALLOW] if error.status == 405 else [], method))
 
 
 def _never(status: int, headers: Headers) -> None:
     """Send nothing: the connection is over."""
 
 
-def refusal(server: Server, problem: Problem, extra: list[bytes]) -> bytes:
-    """Return `problem` as the last answer on a connection, with `extra` header lines."""
+def _nothing() -> None:
+    """Do nothing: the connection's own loop tells of its end."""
+
+
+def refusal(server: Server, problem: Problem, extra: list[bytes], method: str = "GET") -> bytes:
+    """Return `problem` as the last answer on a connection, to a `method`, with `extra` header lines."""
     content = problem.render("")
     headers = Headers([(b"Content-Type", PROBLEM_JSON)])
     lines = b"\r\n".join([server.date(), *extra])
-    return h1.response_head(problem.status, headers, lines, len(content), "GET", 1, False, content)
+    return h1.response_head(problem.status, headers, lines, len(content), method, 1, False, content)
 
 
-class _ClientSide(Duplex):
-    """The client's connection, once it has stopped being HTTP's."""
-
-    __slots__ = ("_connection", "_first", "_stream")
-
-    def __init__(self, connection: H1ServerConnection, first: bytes) -> None:
-        self._connection = connection
-        self._stream = connection._stream  # noqa: SLF001 - it is a part of it
-        self._first = first
-
-    @property
-    def half_closes(self) -> bool:
-        return self._stream.half_closes
-
-    @property
-    def unread(self) -> bool:
-        return bool(self._first) or self._stream.unread
-
-    async def receive(self) -> bytes:
-        if self._first:
-            data, self._first = self._first, b""
-            return data
-        data = await self._stream.receive()
-        if not data and self._stream.broken:
-            raise ConnectionResetError("the client has left")
-        return data
-
-    async def send(self, data: bytes) -> None:
-        if self._stream.closed:  # nobody reads on a side that has ended its direction: only this tells of a reset
-            raise ConnectionResetError("the client has left")
-        self._stream.write(data)
-        await self._connection.drain()
-
-    def end(self) -> None:
-        self._stream.end_output()
-
-    def close(self) -> None:
-        self._stream.close()
+def _left() -> Exception:
+    return ConnectionResetError("the client has left")

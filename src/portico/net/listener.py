@@ -154,7 +154,8 @@ class _Handshake(ServerConnection):
         self.cancel()
 
     def cancel(self) -> None:
-        self._stream.abort()
+        if self._stream.made:  # otherwise it was accepted in this very turn, and is closed after its handshake
+            self._stream.abort()
 
 
 class _Relayed(asyncio.Protocol, ServerConnection):

@@ -28,8 +28,6 @@ from portico.wire.framing import MAX_CHUNK_LINE, MAX_TRAILERS
 logger = logging.getLogger("portico.server")
 
 REFUSED_METHODS: Final = frozenset(("CONNECT", "TRACE"))
-ANSWER_DROP: Final[frozenset[bytes]] = HOP_BY_HOP | {b"content-length"}
-"""Answer fields that a codec writes anew, or that do not pass."""
 SERVED_METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
@@ -287,7 +285,7 @@ class ServerStream:
                 response = _refusal(error)
             if response.duplex is not None:
                 response.duplex.close()
-                raise _no_switch()  # noqa: TRY301 - a bug like any other that a handler may raise
+                raise no_switch()  # noqa: TRY301 - a bug like any other that a handler may raise
             if response.body.whole is not None:
                 exchange.status = response.status
                 exchange.bytes_out = self._send_all(head, response)
@@ -359,7 +357,7 @@ class ServerStream:
         without what only HTTP/1 needs."""
         headers, length = response.headers, response.body.length
         has_content = h1.has_content(response.status, head.method)
-        drop = ANSWER_DROP if has_content or response.status == 204 else HOP_BY_HOP
+        drop = h1.RESPONSE_DROP if has_content or response.status == 204 else HOP_BY_HOP
         fields = [(name, value) for name, value in headers.pairs if name.lower() not in drop]
         as_to_get = head.method == "HEAD" and length != 0 and b"content-length" not in headers.index
         if length is not None and (has_content or as_to_get):
@@ -411,9 +409,9 @@ def _refusal(error: RequestError) -> Response:
     return Response(error.status, headers, Problem(error.status, error.type, detail=error.detail).render(""))
 
 
-def _no_switch() -> ValueError:
+def no_switch() -> ValueError:
     """Return the error of a handler that has switched protocols where nobody asked for that."""
-    return ValueError("a request that shares its connection with others was answered by another protocol")
+    return ValueError("a request was answered by a change of protocol that it did not ask for, or cannot have")
 
 
 class RequestContent:

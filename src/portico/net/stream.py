@@ -66,6 +66,7 @@ class Arrival:
         self, callback: Callable[[Arrival], object], *, context: contextvars.Context | None = None
     ) -> None:
         """Take what wakes the task."""
+        assert not self.waiting
         self._callback = callback
         self._context = context
         self.waiting = True
@@ -163,6 +164,7 @@ class Stream(asyncio.Protocol):
         "closed",
         "congested",
         "eof",
+        "made",
         "on_connected",
         "on_expired",
         "on_lost",
@@ -184,6 +186,8 @@ class Stream(asyncio.Protocol):
         self._expired = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = NEVER
+        self.made = False
+        """True once there is a transport."""
         self.eof = False
         self.closed = False
         self.broken = False
@@ -200,8 +204,8 @@ class Stream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102 - as above
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(HIGH_WATER)
-        if self.on_connected is not None:
-            self.on_connected(self)
+        self.made = True
+        self.tell_connected()
 
     def data_received(self, data: bytes) -> None:  # noqa: D102 - as above
         if self._arrival.waiting:
@@ -223,7 +227,7 @@ class Stream(asyncio.Protocol):
             self._take_left_behind()
         self.eof = self.closed = True
         self.broken = exc is not None
-        self.on_expired = None  # with it goes a circle that only the collector could open
+        self.on_expired = self.on_connected = None  # with them go circles that only the collector could open
         self._cancel_timer()
         self._wake()
         for drained in self._draining:
@@ -392,6 +396,17 @@ class Stream(asyncio.Protocol):
             if held is not None and held.fileno() >= 0:
                 held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.abort()
+
+    def break_off(self) -> None:
+        """Close the connection after what was written has been sent, and do not say that this was all, if that can be
+        left unsaid: over TLS."""
+        self.close()
+
+    def tell_connected(self) -> None:
+        """Tell the owner, once, that the connection can be used."""
+        on_connected, self.on_connected = self.on_connected, None
+        if on_connected is not None:
+            on_connected(self)
 
     def _arm(self, when: float) -> None:
         if self._timer is not None:

@@ -218,7 +218,7 @@ def _chooser(
         if asked is None:
             return
         name = asked.lower().removesuffix(".")
-        if isinstance(tls, AcceptedTls):
+        if isinstance(tls, AcceptedTls) and name.isprintable():  # it goes into logs
             tls.server_name = name
         found = by_name.get(name) or by_name.get("*." + name.partition(".")[2])
         if found is not None and found is not front:

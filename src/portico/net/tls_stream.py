@@ -92,6 +92,7 @@ class TlsStream(Stream):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102 - as above
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(HIGH_WATER)
+        self.made = True
         self.on_expired = self._handshake_late
         self.set_deadline(self._handshake_by)
         if not self._tls.server_side:
@@ -207,6 +208,12 @@ class TlsStream(Stream):
         self.end_output()
         super().close()
 
+    def break_off(self) -> None:
+        """Close the connection after what was written has been sent, without a close_notify."""
+        self.flush()
+        self._sealed = True
+        super().close()
+
     def abort(self) -> None:
         """Close the connection at once, without a close_notify; what is unsent is lost."""
         self._sealed = True
@@ -219,14 +226,18 @@ class TlsStream(Stream):
             return
         if not self._open:
             raise RuntimeError("something was written before the handshake was complete")
-        if len(data) <= BATCH:
-            self._encrypt(data)
-            self.transport.write(self._outgoing.read())
-            return
-        view = memoryview(data)
-        for at in range(0, len(data), BATCH):
-            self._encrypt(view[at : at + BATCH])
-            self.transport.write(self._outgoing.read())
+        try:
+            if len(data) <= BATCH:
+                self._encrypt(data)
+                self.transport.write(self._outgoing.read())
+                return
+            view = memoryview(data)
+            for at in range(0, len(data), BATCH):
+                self._encrypt(view[at : at + BATCH])
+                self.transport.write(self._outgoing.read())
+        except ssl.SSLError as error:
+            logger.info("%s: TLS has failed: %s", self._peer(), reason(error))
+            self.abort()
 
     def _encrypt(self, data: bytes | memoryview) -> None:
         """Have all of `data` encrypted: a call may take less than it is given."""
@@ -267,6 +278,7 @@ class TlsStream(Stream):
             self._ended = True
         except ssl.SSLError as error:
             self._error = error.with_traceback(None)  # whose frames would hold the stream, and the stream it
+            self._sealed = True  # before anybody is woken by what came ahead of it: OpenSSL takes no more
         if self._outgoing.pending:
             self._answer()
         return plain if pieces is None else b"".join(pieces)
@@ -277,6 +289,7 @@ class TlsStream(Stream):
             self._answered += self._outgoing.pending
             if self._answered > MAX_ANSWERED:
                 self._error = ConnectionAbortedError("it asks without end and does not read")
+                self._sealed = True
                 return
         self._push()
 
@@ -302,8 +315,7 @@ class TlsStream(Stream):
         self.set_deadline(NEVER)
         if self._opened is not None and not self._opened.done():
             self._opened.set_result(None)
-        if self.on_connected is not None:
-            self.on_connected(self)
+        self.tell_connected()
         return not self.transport.is_closing()
 
     def _refuse(self, error: Exception) -> None:
@@ -331,7 +343,8 @@ class TlsStream(Stream):
             return
         self.broken = self._sealed = True
         why = reason(error) if isinstance(error, ssl.SSLError) else str(error)
-        logger.info("%s: TLS with %s has failed: %s", self._peer(), self.server_name or "a client", why)
+        other = "a client" if self._tls.server_side else self.server_name
+        logger.info("%s: TLS with %s has failed: %s", self._peer(), other, why)
         super().eof_received()
         super().close()
 

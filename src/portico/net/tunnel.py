@@ -47,6 +47,8 @@ async def join(client: Duplex, service: Duplex, silence: float, exchange: Exchan
         pass
     except* (ConnectionError, DeadlineExceeded, UpstreamError) as broken:
         exchange.error = f"tunnel-broken: {broken.exceptions[0]}"
+        client.break_off()
+        service.break_off()
     finally:
         client.close()
         service.close()

@@ -29,7 +29,7 @@ from portico.http.body import Trailers
 from portico.http.headers import HOP_BY_HOP, Headers
 from portico.http.problem import reason
 from portico.wire.events import KnownAnswer, KnownRequest, RequestHead, ResponseHead
-from portico.wire.fields import FieldTable, Receiver, request_fields, response_fields
+from portico.wire.fields import MAX_BLOCK, FieldTable, Receiver, request_fields, response_fields
 from portico.wire.framing import (
     BARE_LINE_FEED,
     CHUNKED,
@@ -60,8 +60,18 @@ _METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT"
 _STATUS_LINES: Final = {status: f"HTTP/1.1 {status} {reason(status)}".encode() for status in range(100, 600)}
 _STATUSES: Final = {line: (status, 1) for status, line in _STATUS_LINES.items()}
 _KEEP_ALIVE: Final = {b"keep-alive": True, b"Keep-Alive": True, b"close": False, b"Close": False}
-_NEVER_NAMED: Final[frozenset[bytes]] = HOP_BY_HOP | {b"host", b"content-length"}
-"""Fields that Connection cannot take away: they have their own rules, or the message falls apart without them."""
+_NEVER_NAMED: Final[frozenset[bytes]] = HOP_BY_HOP | {
+    b"host",
+    b"content-length",
+    b"forwarded",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-port",
+    b"x-forwarded-proto",
+    b"x-real-ip",
+}
+"""Fields that Connection cannot take away: they have their own rules, the message falls apart without them, or a client
+could strike what a proxy between us says of it."""
 
 
 class RequestReader(Reader):
@@ -95,9 +105,10 @@ class RequestReader(Reader):
 
     def next_head(self) -> RequestHead | None:
         """Return the head of the next request, or None where it has not all come."""
-        known = self._table.requests.get(self._buffer)
-        if known is not None:
-            return self._known_head(known)
+        if len(self._buffer) <= MAX_BLOCK:
+            known = self._table.requests.get(self._buffer)
+            if known is not None:
+                return self._known_head(known)
         if self._buffer and self._buffer[0] == CR:
             self._skip_empty_lines()
         scanned = self._scanned
@@ -252,7 +263,7 @@ class ResponseReader(Reader):
         head = self._take_head()
         if head is None:
             return None
-        if method != "HEAD":
+        if method != "HEAD" and len(head) <= MAX_BLOCK:
             known = self._table.answers.get(head)
             if known is not None:
                 self.keep_alive = known.keep_alive
@@ -356,7 +367,9 @@ def _add_fields(lines: list[bytes], headers: Headers, drop: frozenset[bytes]) ->
 REQUEST_DROP: Final[frozenset[bytes]] = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
 """Request fields that are written anew for the next connection, or do not pass."""
 
-_RESPONSE_DROP: Final[frozenset[bytes]] = HOP_BY_HOP | {b"content-length"}
+RESPONSE_DROP: Final[frozenset[bytes]] = HOP_BY_HOP | {b"content-length"}
+"""Response fields that are written anew for the next connection, or do not pass."""
+
 _METHODS_WITH_CONTENT: Final = frozenset(("POST", "PUT", "PATCH"))
 
 
@@ -412,7 +425,7 @@ def response_head(
     declared = headers.index.get(b"content-length")
     if not has_content(status, method):
         content = b""
-        _add_fields(lines, headers, HOP_BY_HOP if status != 204 else _RESPONSE_DROP)
+        _add_fields(lines, headers, HOP_BY_HOP if status != 204 else RESPONSE_DROP)
         if method == "HEAD" and declared is None and length:
             lines.append(b"Content-Length: %d" % length)  # as the answer to GET would have it
     elif (
@@ -423,7 +436,7 @@ def response_head(
     ):
         _add_fields(lines, headers, HOP_BY_HOP)
     else:
-        _add_fields(lines, headers, _RESPONSE_DROP)
+        _add_fields(lines, headers, RESPONSE_DROP)
         if length is not None:
             lines.append(b"Content-Length: %d" % length)
         elif minor:
@@ -442,7 +455,7 @@ def response_head(
 def interim_head(status: int, headers: Headers) -> bytes:
     """Return an interim (1xx) response, which is a head and nothing else (RFC 9110 section 15.2)."""
     lines: list[bytes] = [_STATUS_LINES[status]]
-    _add_fields(lines, headers, _RESPONSE_DROP)
+    _add_fields(lines, headers, RESPONSE_DROP)
     lines += (b"", b"")
     return b"\r\n".join(lines)
 
@@ -450,7 +463,7 @@ def interim_head(status: int, headers: Headers) -> bytes:
 def switching_head(headers: Headers, protocol: bytes) -> bytes:
     """Return a 101, after which the connection speaks `protocol` (RFC 9110 section 15.2.2)."""
     lines: list[bytes] = [_STATUS_LINES[101]]
-    _add_fields(lines, headers, _RESPONSE_DROP)
+    _add_fields(lines, headers, RESPONSE_DROP)
     lines += (b"Connection: Upgrade", b"Upgrade: " + protocol, b"", b"")
     return b"\r\n".join(lines)
 
