@@ -32,7 +32,9 @@ def run(name: str, target: Callable[[bytes], None], seeds: Iterable[bytes]) -> N
     dictionary = BUILD / name / "tokens.dict"
     dictionary.write_text("".join(f'"{_escaped(token)}"\n' for token in TOKENS))
     own = [f"-dict={dictionary}", f"-max_len={MAX_LENGTH}", f"-artifact_prefix={BUILD / name}/", "-timeout=10"]
-    atheris.Setup([sys.argv[0], *own, *sys.argv[1:], str(corpus)], target)
+    given = sys.argv[1:]
+    again = any(not argument.startswith("-") for argument in given)  # what was found is run, and nothing else
+    atheris.Setup([sys.argv[0], *own, *given, *([] if again else [str(corpus)])], target)
     atheris.Fuzz()
 
 

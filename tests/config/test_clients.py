@@ -97,6 +97,18 @@ listen: {address: ':80', origin: here}
 listen: [{tls: }]
     10 listen needs 'address'
     hint: `host:port`, `[v6]:port`, or `:port` for every interface.
+    16 tls: there is nothing here
+    hint: give it a value, or leave the key out
+listen: [{address: ":443", tls: {client_ca: }}]
+    33 tls: nothing says which certificate is shown
+    hint: write {certificate: server.crt, key: server.key}
+    45 client_ca: there is nothing here
+    hint: give it a value, or leave the key out
+services: {chat: {url: "http://chat:1", upgrades: true}}
+    51 upgrades: 'true' is not a protocol to upgrade to
+    hint: write websocket, or leave it out
+limits: {request_head: 10}
+    24 request_head: expected 256 or more, not 10
 trusted_proxies: [office]
     19 trusted_proxies: 'office' is not a network
     hint: write 10.0.0.0/8, fd00::/8 or 192.0.2.7

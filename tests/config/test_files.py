@@ -131,3 +131,12 @@ def test_a_path_out_of_a_secret_s_file_is_not_repeated(folder: Path) -> None:
     said = said_in(folder, '"${file:secret}"')
     assert "hunter2" not in said
     assert said.endswith("key: cannot read FOLDER/***: No such file or directory")
+
+
+def test_what_a_file_holds_is_never_shown() -> None:
+    """People put a key itself where its path belongs; the message must not print it."""
+    text = 'listen: [{address: ":443", tls: {certificate: "-----BEGIN PRIVATE KEY----- secret"}}]\n'
+    judged = validate(read(TextSource({"a.yaml": text}, "a.yaml")), policies={}, endpoints={})
+    said = " ".join(map(str, judged.findings))
+    assert "this is what a file holds, and not its path" in said
+    assert "secret" not in said

@@ -15,7 +15,13 @@ import pytest
 from bench import BenchError
 from bench.machine import Tool, provide
 
-TOOLS = (Tool("curl", "curl"), Tool("nginx", "nginx"), Tool("node", "nodejs"), Tool("haproxy", "haproxy"))
+TOOLS = (
+    Tool("curl", "curl"),
+    Tool("haproxy", "haproxy"),
+    Tool("nginx", "nginx"),
+    Tool("node", "nodejs"),
+    Tool("openssl", "openssl"),
+)
 
 
 def program(name: str) -> str:

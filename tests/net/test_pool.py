@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,7 @@ from portico.net.client import AnswerLimits, ClientStream, Patience
 from portico.net.h1_client import H1Connection
 from portico.net.pool import Pool, PoolOptions
 from portico.net.stream import NEVER
+from portico.net.tls import ClientTls
 from tests.harness.loop import run, run_jumping, until
 from tests.harness.peer import Peer, Service, service
 
@@ -284,5 +286,19 @@ def test_a_probe_leaves_nothing_behind() -> None:
             peer = await target.accept()
             assert await peer.rest() == b""
             assert pool.connections == 0
+
+    run(main)
+
+
+def test_a_probe_of_a_service_with_tls_speaks_tls() -> None:
+    async def main() -> None:
+        async with service() as target, asyncio.TaskGroup() as tasks:
+            tls = ClientTls(None, None, True, ssl.TLSVersion.TLSv1_2, "localhost")
+            pool = Pool("127.0.0.1", target.port, tls, PoolOptions(1, 1, 60.0), tasks)
+            probing = asyncio.get_running_loop().create_task(pool.probe())
+            peer = await target.accept()
+            peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            with pytest.raises(OSError, match=r"WRONG_VERSION|not TLS"):
+                await probing
 
     run(main)

@@ -24,6 +24,7 @@ from portico.runtime.listeners import trust
 from portico.runtime.loading import Loaded, compiled
 from portico.runtime.runtime import Route, Runtime
 from portico.runtime.services import DEFAULT_PORTS
+from portico.wire import h1
 
 SHOWN = 20
 """Routes that are listed even where their path has nothing to do with the request's."""
@@ -166,10 +167,14 @@ def _request(method: str, url: str, headers: Sequence[str], address: str, config
         raise BadRequest(str(error)) from None
     port = parts.port or (url.startswith("/") and config.listen[0].address.port) or DEFAULT_PORTS[parts.scheme]
     believed = trust(config)
-    client = Client(address, 0, port, parts.scheme, believed.style)
+    first = config.listen[0]
+    scheme = "https" if url.startswith("/") and first.tls is not None else parts.scheme
+    client = Client(address, 0, port, scheme, believed.style)
     if believed.includes(address):
         client = believed.client_behind(client, believed.said(fields))
-    return Request(method, path, query, fields, host=host, client=client, exchange=Exchange(0.0))
+    request = Request(method, path, query, fields, host=host, client=client, exchange=Exchange(0.0))
+    request.upgrade = h1.upgrade(fields)
+    return request
 
 
 def as_text(outcome: dict[str, Any]) -> str:

@@ -93,10 +93,20 @@ class _Validation:
         listeners = []
         for node in nodes:
             fields = node if isinstance(node, Fields) else Fields(node.place, {"address": Entry(node.place, node)})
+            self._no_open_door(fields)
             listeners.append(build(Listener, fields, "listen", self._findings, given={"origin": str(node.place)}))
         if None in listeners:  # the others are well, and what is odd among all cannot be told
             return {"listen": Config().listen}
         return {"listen": tuple(listeners)} if listeners else {}
+
+    def _no_open_door(self, listener: Fields) -> None:
+        """Refuse keys of TLS with nothing below them: taken for none they would let everyone in, and in the clear."""
+        tls = listener.entries.get("tls")
+        below = tls.node.entries.get("client_ca") if tls is not None and isinstance(tls.node, Fields) else None
+        for key, entry in (("tls", tls), ("client_ca", below)):
+            if entry is not None and is_null(entry.node):
+                message = f"{key}: there is nothing here"
+                self._findings.error(entry.node.place, message, "give it a value, or leave the key out")
 
     def _warn(self, config: Config) -> None:
         """Tell what is legal, and probably not meant."""

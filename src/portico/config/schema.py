@@ -64,8 +64,9 @@ class Listener(Part):
     with a header of the PROXY protocol, version 1 or 2, which says who the client is; connections from elsewhere are
     closed. Not spoken unless given."""
     redirect_https: Annotated[Port | None, Off(), Yes(_PORT_OF_FIRST_TLS)] = None
-    """Answers every request here with a redirect (308) to the same URL with `https` and this port; `true` is the port
-    of the first listener that has `tls`."""
+    """Answers every request here, those to `/health` and the like included, with a redirect (308) to the same URL with
+    `https` and this port, without any policies; `true` is the port of the first listener that has `tls`. Only what one
+    of `trusted_proxies` has received over https is served."""
     origin: Annotated[str, NotInFile()] = ""
     """Where it is written: `file:line:column`."""
 
@@ -253,15 +254,15 @@ class Limits(Part):
     """What a client may send, what a service may answer, and for how long; whatever is beyond is refused before it can
     do harm."""
 
-    request_head: Size = 32 * 1024
+    request_head: Annotated[Size, Field(ge=256)] = 32 * 1024
     """The most bytes of a request line and its headers together; beyond it the answer is 431."""
-    request_target: Size = 8 * 1024
+    request_target: Annotated[Size, Field(ge=16)] = 8 * 1024
     """The most bytes of a path and its query; beyond it the answer is 414."""
     header_count: Count = 100
     """The most headers of a request; beyond it the answer is 431."""
     body: Size = 100 * 1024 * 1024
     """The most bytes of a request's body; beyond it the answer is 413. A route's `max_body` overrides it."""
-    chunk_line: Size = 256
+    chunk_line: Annotated[Size, Field(ge=16)] = 256
     """The most bytes of the line that begins a chunk: its size and its extensions. A request beyond it is answered 400;
     a service's answer beyond it is malformed."""
     trailers: Size = 8 * 1024
@@ -285,7 +286,7 @@ class Limits(Part):
     """The most connections that clients may have to each worker."""
     requests_per_connection: Count = 10_000
     """After how many requests a connection is closed."""
-    response_head: Size = 64 * 1024
+    response_head: Annotated[Size, Field(ge=256)] = 64 * 1024
     """The most bytes of a service's status line and headers together; beyond it the client is answered 502."""
     response_header_count: Count = 1000
     """The most headers of a service's answer; beyond it the client is answered 502."""
@@ -334,7 +335,7 @@ class Config(Part):
     plugins: tuple[str, ...] = ()
     """Python files, or modules, with policies and endpoints of your own."""
     limits: Limits = Limits()
-    """What a client may send."""
+    """What a client may send, and what a service may answer."""
     trusted_proxies: Annotated[tuple[Cidr, ...], OneOrMany()] = ()
     """The networks of the proxies and load balancers in front of the gateway, whose `X-Forwarded-*` (or `Forwarded`)
     are believed and added to; from everyone else they are replaced. One, or a list."""

@@ -200,10 +200,16 @@ Method = Annotated[str, AfterValidator(_check_method), Field(examples=["GET", "P
 """A request method, in upper case."""
 
 
+_NO_PROTOCOLS = frozenset(("true", "on", "yes", "ws", "wss", "websockets"))
+"""What people write who mean WebSockets."""
+
+
 def _check_upgrade(text: str) -> str:
     protocol = text.lower()
     if re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9a-z/]+", protocol) is None:
         raise BadValue(f"{text!r} is not a protocol to upgrade to", "write websocket")
+    if protocol in _NO_PROTOCOLS:
+        raise BadValue(f"{text!r} is not a protocol to upgrade to", "write websocket, or leave it out")
     if protocol == "h2c":
         raise BadValue("h2c would take all later requests past the gateway", "leave it out")
     return protocol
@@ -287,6 +293,8 @@ def _check_reference(value: str, info: ValidationInfo[Context | None]) -> str:
 def _check_file(value: str, info: ValidationInfo[Context | None]) -> str:
     if not value:
         raise BadValue("an empty text is not the path of a file", "leave it out, or write a path")
+    if "-----BEGIN" in value:  # never shown: it may be a private key
+        raise BadValue("this is what a file holds, and not its path", "write the path of the PEM file")
     folder = os.path.dirname(os.path.abspath(info.context.file)) if info.context is not None else os.getcwd()  # noqa: PTH100, PTH109, PTH120
     # The message has the path as it was written, so that a secret in it is found there, and hidden.
     path = os.path.join(folder, value)  # noqa: PTH118

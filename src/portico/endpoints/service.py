@@ -11,8 +11,9 @@ routes:
 ```
 
 The service is sent the method, the normalised path, the query and the headers as they came, but for those that belong
-to one connection (RFC 9110 section 7.6.1); `Host` is the target's own, and `X-Forwarded-For`, `-Proto`, `-Host` and
-`-Port` tell of the client. Request and response bodies stream.
+to one connection (RFC 9110 section 7.6.1); `Host` is the target's own, and what `forwarded` chooses (`X-Forwarded-For`,
+`-Proto`, `-Host` and `-Port` unless told otherwise) tells of the client. Request and response bodies stream. A client
+may change to one of the service's `upgrades`, such as a WebSocket, on its connection.
 """
 
 from __future__ import annotations

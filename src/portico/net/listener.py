@@ -168,6 +168,7 @@ class _Relayed(asyncio.Protocol, ServerConnection):
         self._proxies = proxies
         self._received = b""
         self._by = 0.0
+        self._address = ""
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -175,6 +176,7 @@ class _Relayed(asyncio.Protocol, ServerConnection):
         server = self._listener.server
         peer = transport.get_extra_info("peername")
         address = peer[0].partition("%")[0] if isinstance(peer, tuple) else ""
+        self._address = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unknown"
         if server.full or not self._proxies.includes(address):
             if not server.full:
                 logger.info("%s: refused, since it is none of the proxies that may connect", address)
@@ -189,7 +191,7 @@ class _Relayed(asyncio.Protocol, ServerConnection):
         try:
             read = read_proxy_header(self._received)
         except MalformedProxyHeader as error:
-            logger.info("%s: refused: %s", self.transport.get_extra_info("peername"), error)
+            logger.info("%s: refused: %s", self._address, error)
             self.transport.abort()
             return
         if read is not None:

@@ -139,8 +139,8 @@ class Pool(Connections):
         return opened
 
     async def probe(self) -> None:
-        """Open a connection and close it again; raise OSError where the target does not accept it."""
-        (await self._connect(lambda: Stream(self.loop))).close()
+        """Open a connection, TLS included, and close it again; raise OSError where the target does not accept it."""
+        (await self._open()).close()
 
     async def _open(self) -> Stream:
         """Open a connection, TLS included; raise OSError."""

@@ -25,6 +25,12 @@ RECORD: Final = 16 * 1024
 BATCH: Final = 64 * 1024
 """Bytes that are given to OpenSSL at a time: its buffers keep the largest size that they ever had."""
 
+SPEAKS_HTTPS: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 48\r\nConnection: close\r\n\r\n"
+    b"This port speaks https, and got a http request.\n"
+)
+"""The answer to plain HTTP where TLS was expected, as nginx has one."""
+
 MAX_ANSWERED: Final = 64 * 1024
 """Bytes with which TLS itself, and nobody else, may answer a peer that does not read."""
 
@@ -324,6 +330,8 @@ class TlsStream(Stream):
             return
         self._error = error.with_traceback(None)
         self._sealed = True
+        if isinstance(error, ssl.SSLError) and error.reason == "HTTP_REQUEST" and self._tls.server_side:
+            self.transport.write(SPEAKS_HTTPS)
         if isinstance(error, ssl.SSLError):
             # Toward a service it is told where the service could not be reached.
             level = logging.INFO if self._tls.server_side else logging.DEBUG

@@ -55,12 +55,11 @@ class Reachability:
 
     async def _probe_targets(self) -> None:
         gate = asyncio.Semaphore(PROBES_AT_ONCE)
-        targets = {target.address: target for service in self._services for target in service.targets}
+        targets = {target.pool: target for service in self._services for target in service.targets}
         async with asyncio.TaskGroup() as group:
-            probes = {address: group.create_task(_accepts(target, gate)) for address, target in targets.items()}
+            probes = {pool: group.create_task(_accepts(target, gate)) for pool, target in targets.items()}
         self._states = {
-            service.name: any(probes[target.address].result() for target in service.targets)
-            for service in self._services
+            service.name: any(probes[target.pool].result() for target in service.targets) for service in self._services
         }
         self._asked_at = self._clock()
 

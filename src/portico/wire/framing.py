@@ -155,6 +155,9 @@ class Reader:
     def _too_large(self) -> PorticoError:
         raise NotImplementedError
 
+    def _too_many(self) -> PorticoError:
+        raise NotImplementedError
+
     def _expect(self, framing: int, length: int) -> None:
         """Make ready for the content of the head that was just read."""
         self._framing = framing
@@ -286,7 +289,7 @@ class Reader:
         try:
             return self._table.read(head[len(start_line) + 2 :])
         except TooManyFields as too_many:  # two names: compiled, a name has one type
-            raise self._too_large() from too_many
+            raise self._too_many() from too_many
         except MalformedFields as error:
             raise self._malformed("a header line is malformed") from error
 

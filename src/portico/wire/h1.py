@@ -95,6 +95,9 @@ class RequestReader(Reader):
     def _too_large(self) -> PorticoError:
         return HeadTooLarge("the request head is too large")
 
+    def _too_many(self) -> PorticoError:
+        return HeadTooLarge("the request has too many headers")
+
     def _malformed(self, detail: str) -> PorticoError:
         return MalformedRequest(detail)
 
@@ -130,12 +133,12 @@ class RequestReader(Reader):
             length = 0
             self._framing = NONE
             self.done = True
-        upgrade = _upgrade(headers) if b"upgrade" in index and minor == 1 and length == 0 else b""
+        protocol = upgrade(headers) if b"upgrade" in index and minor == 1 and length == 0 else b""
         keep_alive = minor == 1 if b"connection" not in index else _keep_alive(headers, minor)
         expects_continue = b"expect" in index and minor == 1 and index[b"expect"].lower() == b"100-continue"
-        if length == 0 and not upgrade and not expects_continue and self._table.comes_again(head):
+        if length == 0 and not protocol and not expects_continue and self._table.comes_again(head):
             self._remember(head, KnownRequest(method, target, minor, headers.copy(), keep_alive))
-        return RequestHead(method, target, minor, headers, length, keep_alive, expects_continue, upgrade)
+        return RequestHead(method, target, minor, headers, length, keep_alive, expects_continue, protocol)
 
     def _remember(self, head: bytes, known: KnownRequest) -> None:
         """Remember a head, but for what may be secret in its query."""
@@ -159,11 +162,11 @@ class RequestReader(Reader):
             raise MalformedRequest("the request head is cut off")
         if buffer[0] not in _METHOD_BYTES and buffer != b"\r":  # TLS, for one
             raise MalformedRequest("this is not the beginning of a request")
-        if BARE_LINE_FEED.search(buffer, scanned) is not None:
-            raise MalformedRequest("a line ends in a bare line feed")
         end = buffer.find(b"\r\n")
         if end >= scanned:  # the line is whole since just now
             self._request_line(buffer[:end])
+        if BARE_LINE_FEED.search(buffer, scanned) is not None:
+            raise MalformedRequest("a line ends in a bare line feed")
 
     def _request_line(self, line: bytes) -> tuple[str, bytes, int]:
         """Return the method, the target and the minor version of a request line (RFC 9112 section 3).
@@ -254,6 +257,9 @@ class ResponseReader(Reader):
     def _too_large(self) -> PorticoError:
         return MalformedResponse("the response head is too large", source=Source.RESPONSE)
 
+    def _too_many(self) -> PorticoError:
+        return MalformedResponse("the response has too many headers", source=Source.RESPONSE)
+
     def _malformed(self, detail: str) -> PorticoError:
         return MalformedResponse(detail, source=Source.RESPONSE)
 
@@ -315,7 +321,7 @@ class ResponseReader(Reader):
         return None
 
 
-def _upgrade(headers: Headers) -> bytes:
+def upgrade(headers: Headers) -> bytes:
     """Return the protocol that Upgrade asks for, in lower case; empty where it offers several, or none (RFC 9110
     section 7.8), or where Connection does not name it: then it is not meant for this connection."""
     if b"upgrade" not in _options(headers):
