@@ -189,6 +189,9 @@ url: 'https://o', tls: {key: a.key}
     hint: add certificate:
 url: 'https://o', tls: {verify: maybe}
     48 verify: expected true or false, not 'maybe'
+url: 'https://o', tls: {ca: ca.pem, verify: false}
+    60 verify: with verify: false the ca is not looked at
+    hint: leave one of them out
 url: 'https://o', tls: {verfy: false}
     40 unknown key 'verfy' in tls
     hint: did you mean 'verify'?

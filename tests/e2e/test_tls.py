@@ -387,9 +387,12 @@ def closed_without_a_word(connection: socket.socket) -> bool:
 
 def test_plain_http_on_a_port_for_tls(world: World) -> None:
     with socket.create_connection(("127.0.0.1", world.ports.several), DEADLINE) as client:
-        client.sendall(get("/said"))
+        answer = answer_on(client, get("/said"))
+        assert (answer.status, answer.value("Connection")) == (400, "close")
+        assert b"https" in answer.body.lower()
         assert closed_without_a_word(client)
-    wait_for(lambda: "the TLS handshake failed: http request" in world.gateway.log(), "a word in the log")
+    said = "the TLS handshake failed: the client speaks plain HTTP"
+    wait_for(lambda: said in world.gateway.log(), "a word in the log")
 
 
 def test_tls_on_a_port_for_plain_http(world: World) -> None:
@@ -568,7 +571,7 @@ def seen_by(world: World) -> list[Seen]:
         "misnamed": "Hostname mismatch",
         "expired": "certificate has expired",
         "old": "protocol version",
-        "plain": "wrong version number",
+        "plain": "what came is not TLS; is plain HTTP spoken there?",
         "down": "",
     }.items(),
 )

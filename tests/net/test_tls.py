@@ -1,17 +1,43 @@
 from __future__ import annotations
 
+import base64
 import logging
 import os
+import re
 import ssl
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from portico.errors import ConfigError
-from portico.net.tls import AcceptedTls, KeyPair, ServerTls, _names, client_context
-from tests.harness.certificates import Authority, for_clients_only, meet, root_that_ends_in, without_names
+from portico.net.tls import (
+    AcceptedTls,
+    ClientTls,
+    KeyPair,
+    ServerTls,
+    TlsFiles,
+    _names,
+    client_context,
+    reason,
+    reason_of_service,
+    remarks_on,
+)
+from tests.harness.certificates import (
+    Authority,
+    _in_one_file,
+    _self_signed,
+    for_clients_only,
+    meet,
+    root_that_ends_in,
+    without_names,
+)
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
@@ -94,11 +120,15 @@ def test_the_name_that_was_asked_for_is_known(authority: Authority) -> None:
     assert nameless.server_name is None
 
 
-def test_a_certificate_that_is_never_shown_is_told_of(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
-    serving(authority.issue("a", "a.test", "b.test"), authority.issue("b", "b.test"), authority.issue("c", "c.test"))
-    assert [record.getMessage().partition(":")[0].rpartition("/")[2] for record in caplog.records] == [
-        "b.crt is never shown"
-    ]
+def said_of(made: TlsFiles) -> list[str]:
+    """Return what is odd about files, without where they are."""
+    assert all(remark.hint for remark in made.remarks())
+    return [re.sub(r"\S*/", "", remark.message) for remark in made.remarks()]
+
+
+def test_a_certificate_that_is_never_shown_is_told_of(authority: Authority) -> None:
+    pairs = [authority.issue("a", "a.test", "b.test"), authority.issue("b", "b.test"), authority.issue("c", "c.test")]
+    assert said_of(serving(*pairs)) == ["b.crt is never shown: another certificate comes first for each of its names"]
 
 
 @pytest.mark.parametrize("only", [V12, V13])
@@ -206,12 +236,14 @@ def test_http_1_is_agreed_on(authority: Authority, name: str) -> None:
         assert meet(server.context, client, name).client.selected_alpn_protocol() == agreed
 
 
-def test_the_first_certificate_needs_no_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_certificate_without_a_name_is_told_of(tmp_path: Path) -> None:
     pair = without_names(tmp_path)
-    serving(pair)
-    assert caplog.records == []
-    serving(pair, pair)
-    assert len(caplog.records) == 1
+    first = "nameless.pem has no host in its subjectAltName: browsers and curl refuse it"
+    assert said_of(serving(pair)) == [first]
+    assert said_of(serving(pair, pair)) == [
+        first,
+        "nameless.pem has no host in its subjectAltName: it is never shown",
+    ]
 
 
 # What is wrong with files is said at load.
@@ -222,6 +254,27 @@ def encrypted(pair: KeyPair) -> None:
     secret = serialization.BestAvailableEncryption(b"secret")
     text = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, secret)
     Path(pair.key).write_bytes(text)
+
+
+def swap(pair: KeyPair) -> None:
+    certificate, key = (Path(path).read_bytes() for path in pair)
+    Path(pair.certificate).write_bytes(key)
+    Path(pair.key).write_bytes(certificate)
+
+
+def as_der(path: str) -> None:
+    lines = Path(path).read_text().splitlines()
+    end = next(index for index, line in enumerate(lines) if line.startswith("-----END"))
+    Path(path).write_bytes(base64.b64decode("".join(lines[1:end])))
+
+
+def as_pkcs12(pair: KeyPair) -> None:
+    certificate = x509.load_pem_x509_certificate(Path(pair.certificate).read_bytes())
+    key = serialization.load_pem_private_key(Path(pair.key).read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    none = serialization.NoEncryption()
+    content = pkcs12.serialize_key_and_certificates(None, key, certificate, None, none)
+    Path(pair.certificate).write_bytes(content)
 
 
 def damaged(path: str) -> None:
@@ -238,6 +291,18 @@ def damaged(path: str) -> None:
         (lambda pair, _: Path(pair.key).unlink(), r"a\.key: cannot be read: No such file"),
         (lambda pair, _: Path(pair.certificate).write_bytes(b"\x30\x82"), r"a\.crt: there is no certificate in it in"),
         (lambda pair, _: Path(pair.key).write_text(""), r"a\.key: there is no private key in it in PEM form"),
+        (
+            lambda pair, _: swap(pair),
+            r"a\.crt: there is no certificate in it in PEM form; are certificate and key swapped, or is the key's file",
+        ),
+        (
+            lambda pair, _: Path(pair.key).write_bytes(Path(pair.certificate).read_bytes()),
+            r"a\.key: there is no private key in it in PEM form; are certificate and key swapped, or is the key's file",
+        ),
+        (lambda pair, _: Path(pair.certificate).write_text("text"), r"a\.crt: there is no certificate .* PEM form$"),
+        (lambda pair, _: as_der(pair.certificate), r"; convert it to PEM: openssl x509 -inform der -in \S*a\.crt$"),
+        (lambda pair, _: as_der(pair.key), r"; convert it to PEM: openssl pkey -inform der -in \S*a\.key$"),
+        (lambda pair, _: as_pkcs12(pair), r"; convert it to PEM: openssl pkcs12 -nodes -in \S*a\.crt$"),
         (lambda pair, _: damaged(pair.certificate), r"a\.crt: a certificate in it is damaged"),
         (lambda pair, _: damaged(pair.key), r"a\.key: the private key is damaged"),
         (lambda pair, _: encrypted(pair), r"a\.key: the key is encrypted"),
@@ -294,17 +359,70 @@ def test_certificate_and_key_may_be_in_one_file(authority: Authority, tmp_path: 
     assert shown(server, authority.client(), "a.test") == "a"
 
 
-def test_when_certificates_end_is_known_and_one_that_has_is_warned_of(
-    authority: Authority, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_when_certificates_end_is_known(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
     soon, over = authority.issue("soon", "a.test", days=2), authority.issue("over", "b.test", days=-3)
     server = serving(soon, over)
     assert [expiry.certificate for expiry in server.expires] == [soon.certificate, over.certificate]
     for expiry, days in zip(server.expires, (2, -3), strict=True):
         assert abs(expiry.not_after - (time.time() + days * 86400)) < 120
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{over.certificate} has expired, or one after it in the file has: clients will refuse it"
-    ]
+    assert caplog.records == []  # each worker loads them: it is said by what looks at the file for all of them
+
+
+def minute(days: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(time.time() + days * 86400)) + r" \d\d:\d\d UTC"
+
+
+@pytest.mark.parametrize("side", ["clients", "services"])
+@pytest.mark.parametrize(
+    ("ends", "moved", "said"),
+    [
+        (30, 0, None),
+        (14.1, 0, None),
+        (13.9, 0, "a.crt expires on {}"),
+        (-3, 0, "a.crt expired on {}: {side} refuse it"),
+        (30, 31, "a.crt expired on {}: {side} refuse it"),
+        (30, -59.9, None),
+        (30, -60.1, "a.crt is not valid before {begin}: {side} refuse it"),
+        (-50, -53.4, None),  # one for ten days only is renewed in its last third
+        (-50, -53.2, "a.crt expires on {}"),
+    ],
+)
+def test_a_certificate_that_is_not_valid_or_not_for_long_is_told_of(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, side: str, ends: float, moved: float, said: str | None
+) -> None:
+    pair = authority.issue("a", "a.test", days=ends)
+    pattern = said and re.escape(said).replace(r"\{side\}", side).replace(r"\{\}", minute(ends))
+    pattern = pattern and pattern.replace(r"\{begin\}", minute(-60))
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + moved * 86400)
+    made = serving(pair) if side == "clients" else ClientTls(None, pair, True, V12, None)
+    found = said_of(made)
+    assert len(found) == (pattern is not None)
+    assert pattern is None or re.fullmatch(pattern, found[0])
+
+
+def test_what_stands_after_a_certificate_may_not_be_valid_either(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = authority.issue("a", "a.test", days=30)
+    Path(pair.certificate).write_bytes(Path(pair.certificate).read_bytes() + root_that_ends_in(20))
+    assert said_of(serving(pair)) == []
+    now = time.time()
+    for moved, said in ((19, "expires on"), (21, "expired on"), (-2, "is not valid before")):
+        monkeypatch.setattr(time, "time", lambda moved=moved: now + moved * 86400)
+        (found,) = said_of(serving(pair))
+        assert found.startswith(f"a certificate after the first in a.crt {said}")
+
+
+def test_what_services_are_shown_may_be_for_clients_only_and_not_for_servers_only(tmp_path: Path) -> None:
+    assert remarks_on(None) == ()
+    assert remarks_on(for_clients_only(tmp_path)) == ()
+    key, builder = _self_signed("server", 30)
+    builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    pair = _in_one_file(tmp_path / "servers-only.pem", key, builder)
+    (remark,) = remarks_on(pair)
+    assert remark.message.endswith("servers-only.pem: no service would accept it: unsuitable certificate purpose")
+    assert said_of(ClientTls(None, pair, True, V12, None)) == [Path(remark.message).name]
 
 
 def test_the_first_certificate_of_a_file_to_end_counts(authority: Authority, tmp_path: Path) -> None:
@@ -376,6 +494,40 @@ def test_what_cannot_be_loaded_leaves_the_old_in_use_and_is_said_once(
     assert messages() == []
     assert server.context is not context
     assert server.expires != expires
+
+
+def test_files_that_come_back_as_they_were_are_told_of(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    pair = authority.issue("a", "a.test")
+    server = serving(pair)
+    context = server.context
+    away = Path(pair.key).rename(Path(pair.key).with_suffix(".away"))
+    assert not server.refresh()
+    away.rename(pair.key)
+    for _ in range(3):
+        assert not server.refresh()
+    assert server.context is context
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith("certificates were not read again")
+    assert second == f"certificates are as they were: {pair.certificate}, {pair.key}"
+    Path(pair.key).rename(away)
+    assert not server.refresh()  # the same failure is told of again after that
+    assert caplog.records[2].getMessage() == first
+
+
+@pytest.mark.parametrize(
+    "make", [serving, lambda pair: ClientTls(None, pair, True, V12, None)], ids=["server", "client"]
+)
+def test_what_is_odd_about_a_new_certificate_is_logged(
+    authority: Authority, caplog: pytest.LogCaptureFixture, make: Callable[[KeyPair], TlsFiles]
+) -> None:
+    made = make(authority.issue("a", "a.test"))
+    authority.issue("a", "a.test", days=2, replaces=True)
+    assert made.refresh()
+    assert not made.refresh()
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert re.search(r"a\.crt expires on .*; renew it", record.getMessage())
 
 
 def test_a_symbolic_link_that_leads_elsewhere_is_a_change(authority: Authority, tmp_path: Path) -> None:
@@ -452,3 +604,47 @@ def test_a_service_that_speaks_an_old_version_is_refused(authority: Authority) -
     meet(server, client_context(authority.path, None, verify=True), "a.test")
     with pytest.raises(ssl.SSLError):
         meet(server, client_context(authority.path, None, verify=True, minimum=V13), "a.test")
+
+
+# Why it fails.
+
+
+def failure(server: ssl.SSLContext, client: ssl.SSLContext, name: str = "a.test") -> ssl.SSLError:
+    with pytest.raises(ssl.SSLError) as caught:
+        meet(server, client, name)
+    return caught.value
+
+
+def test_who_signed_a_service_s_certificate_can_be_named(authority: Authority, others: Authority) -> None:
+    server = serving(authority.issue("a", "a.test")).context
+    error = failure(server, client_context(others.path, None, verify=True))
+    assert reason(error) == "certificate verify failed: unable to get local issuer certificate"
+    assert reason_of_service(error) == f"{reason(error)}; name who signed it with tls.ca"
+    for other in (
+        failure(server, client_context(authority.path, None, verify=True), "b.test"),
+        failure(serving(authority.issue("over", "a.test", days=-1)).context, authority.client()),
+    ):
+        assert reason_of_service(other) == reason(other)
+
+
+def test_a_certificate_that_signs_itself_is_named_with_tls_ca(authority: Authority, tmp_path: Path) -> None:
+    error = failure(serving(without_names(tmp_path)).context, client_context(authority.path, None, verify=True))
+    assert reason_of_service(error) == (
+        "certificate verify failed: self-signed certificate; name who signed it with tls.ca"
+    )
+
+
+def test_plain_http_is_told_of_in_plain_words(authority: Authority) -> None:
+    for context, server_side, said in (
+        (serving(authority.issue("a", "a.test")).context, True, "the client speaks plain HTTP"),
+        (authority.client(), False, "what came is not TLS; is plain HTTP spoken there?"),
+    ):
+        incoming = ssl.MemoryBIO()
+        name = None if server_side else "a.test"
+        side = context.wrap_bio(incoming, ssl.MemoryBIO(), server_side, name)
+        with pytest.raises(ssl.SSLWantReadError):
+            side.do_handshake()
+        incoming.write(b"GET / HTTP/1.1\r\n\r\n" if server_side else b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        with pytest.raises(ssl.SSLError) as caught:
+            side.do_handshake()
+        assert reason(caught.value) == reason_of_service(caught.value) == said

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from portico.config.findings import Finding
 from portico.net.server import REFUSED_METHODS
 from portico.runtime.lint import METHODS
 from portico.runtime.loading import load
+from tests.harness.certificates import Authority, without_names
 
 KEYS = """
 from portico.plugin import Policy, PolicyConfig, Stage
@@ -206,3 +209,71 @@ listen:
 def test_trusting_everyone(warnings: Warnings) -> None:
     said = warnings("trusted_proxies:\n  - 10.0.0.0/8\n  - 0.0.0.0/0\n")
     assert said == ["3 with 0.0.0.0/0 trusted, everyone can say who they are"]
+
+
+LISTENERS = """\
+listen:
+  - {address: ':1443', tls: {certificates: [{certificate: CERT, key: KEY}, nameless.pem]}}
+  - address: ':2443'
+    tls: {certificate: CERT, key: KEY}
+"""
+SERVICES = """\
+services:
+  a: {url: 'https://a', tls: {certificate: CERT, key: KEY}}
+  b: {url: 'https://b', tls: {certificate: CERT, key: KEY}}
+  c: {url: 'https://c', tls: {verify: true}}
+routes:
+  - {path: /a, service: a}
+  - {path: /b, service: b}
+  - {path: /c, service: c}
+"""
+
+
+@pytest.mark.parametrize(
+    ("days", "moved", "said"),
+    [
+        (30, 0, None),
+        (10, 0, "CERT expires on DAY"),
+        (-10, 0, "CERT expired on DAY: SIDE refuse it"),
+        (30, -61, "CERT is not valid before DAY: SIDE refuse it"),
+    ],
+)
+def test_a_certificate_that_is_not_valid_or_not_for_long(
+    warnings: Warnings, monkeypatch: pytest.MonkeyPatch, days: float, moved: float, said: str | None
+) -> None:
+    without_names(warnings.folder)
+    authority = Authority(warnings.folder)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + moved * 86400)
+    pair = authority.issue("a", "a.test", days=days)
+
+    def found(text: str, side: str) -> list[str]:
+        lines = warnings(text.replace("CERT", pair.certificate).replace("KEY", pair.key))
+        lines = [line.replace(pair.certificate, "CERT").replace(f"{warnings.folder}/", "") for line in lines]
+        return [re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "DAY", line).replace(side, "SIDE") for line in lines]
+
+    expected = [] if said is None else [said]
+    nameless = [line for line in found(LISTENERS, "clients") if "nameless.pem" in line]
+    assert "2 nameless.pem has no host in its subjectAltName: it is never shown" in nameless
+    named = [line for line in found(LISTENERS, "clients") if line not in nameless]
+    assert named == [f"{line} {each}" for line in (2, 3) for each in expected]
+    assert found(SERVICES, "services") == [f"{line} {each}" for line in (2, 3) for each in expected]
+
+
+def test_a_certificate_that_is_never_shown(warnings: Warnings) -> None:
+    authority = Authority(warnings.folder)
+    authority.issue("a", "a.test", "b.test")
+    authority.issue("b", "b.test")
+    text = "listen:\n  - ':80'\n  - {address: ':443', tls: {certificates: [FIRST, SECOND]}}\n"
+    text = text.replace("FIRST", "{certificate: a.crt, key: a.key}").replace(
+        "SECOND", "{certificate: b.crt, key: b.key}"
+    )
+    (said,) = warnings(text)
+    assert said.startswith("3 ")
+    assert said.endswith("/b.crt is never shown: another certificate comes first for each of its names")
+
+
+def test_a_redirect_to_where_it_comes_from(warnings: Warnings) -> None:
+    text = "listen:\n  - {address: ':80', redirect_https: 80}\n  - {address: ':81', redirect_https: 80}\n"
+    assert warnings(text) == ["2 :80 redirects to its own port 80, without an end"]
+    assert warnings(text + "trusted_proxies: 10.0.0.0/8\n") == []  # such a proxy may speak TLS at the same port

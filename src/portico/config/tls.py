@@ -77,6 +77,9 @@ class ListenerTls(Part):
           min_version: 1.3
           client_ca: tls/clients.pem           # clients must show a certificate that one of these has signed
     ```
+
+    A client's TLS session is resumed where its next connection meets the worker that gave it the session; with any
+    other worker the handshake is a whole one.
     """
 
     certificate: FilePath | None = None
@@ -172,7 +175,7 @@ class ServiceTls(Part):
     change everything: it is for tests."""
     server_name: ServerName | None = None
     """The name that the service is asked for (SNI) and that its certificate must have; the target's host unless
-    given."""
+    given. `Host` stays the target's."""
     min_version: TlsVersion = "1.2"
     """The lowest version of TLS that the service may speak."""
 
@@ -185,6 +188,13 @@ class ServiceTls(Part):
     @classmethod
     def _key_of_a_certificate(cls, key: str | None, info: ValidationInfo) -> str | None:
         return _with_certificate(key, info, "add certificate:")
+
+    @field_validator("verify")
+    @classmethod
+    def _authorities_are_looked_at(cls, verify: bool, info: ValidationInfo) -> bool:
+        if not verify and info.data.get("ca") is not None:
+            raise BadValue("with verify: false the ca is not looked at", "leave one of them out")
+        return verify
 
 
 def _with_certificate(key: str | None, info: ValidationInfo, hint: str) -> str | None:

@@ -11,7 +11,7 @@ from portico.errors import ConnectFailed, Overloaded, Source, UpstreamTimeout
 from portico.net.client import AnswerLimits, ClientConnection, ClientStream, Connections
 from portico.net.h1_client import H1Connection
 from portico.net.stream import NEVER, Outbox, Stream
-from portico.net.tls import ClientTls, reason
+from portico.net.tls import ClientTls, reason_of_service
 from portico.net.tls_stream import TlsStream
 from portico.wire.fields import response_fields
 
@@ -124,7 +124,7 @@ class Pool(Connections):
             raise UpstreamTimeout("no connection in time", source=_CONNECT_SOURCE, retryable=when == own) from None
         except OSError as error:
             self._connections -= 1
-            detail = reason(error) if isinstance(error, ssl.SSLError) else str(error)
+            detail = reason_of_service(error) if isinstance(error, ssl.SSLError) else str(error)
             raise ConnectFailed(detail, source=_CONNECT_SOURCE, retryable=True) from error
         except BaseException:
             self._connections -= 1

@@ -7,7 +7,7 @@ import ipaddress
 import logging
 import ssl
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -21,8 +21,24 @@ CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 PROTOCOLS: Final = ("http/1.1",)
 """What is agreed on by ALPN (RFC 7301)."""
 
+_SERVER: Final = ssl.PROTOCOL_TLS_SERVER
 _X509_V_FLAG_NO_CHECK_TIME: Final = 0x200000  # of OpenSSL's x509_vfy.h; the ssl module has no name for it
 _OTHER_KEY: Final = frozenset(("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"))
+_NOT_SIGNED_BY_THESE: Final = frozenset((18, 19, 20))  # self-signed, by itself or above it; its issuer is not known
+
+_CERTIFICATE: Final = b"CERTIFICATE-----"
+_KEY: Final = b"PRIVATE KEY-----"
+_KINDS: Final = {_CERTIFICATE: "certificate", _KEY: "private key"}
+"""By how their lines in a PEM file end."""
+
+_SOON: Final = 14 * 86400.0
+"""So many seconds before its end a certificate is warned of, unless it is one for a short time."""
+
+_WORDS: Final = {
+    "HTTP_REQUEST": "the client speaks plain HTTP",
+    "WRONG_VERSION_NUMBER": "what came is not TLS; is plain HTTP spoken there?",
+}
+"""For what OpenSSL says in words that only its authors understand."""
 
 _Stamp = tuple[int, int, int] | None
 """What changes with a file: when it was written, its size, and which file it is; None where there is none."""
@@ -42,6 +58,13 @@ class Expiry(NamedTuple):
     not_after: float
 
 
+class Remark(NamedTuple):
+    """What is odd about a certificate that can be used, and what can be done about it."""
+
+    message: str
+    hint: str
+
+
 class AcceptedTls(ssl.SSLObject):
     """The TLS of one accepted connection."""
 
@@ -52,6 +75,21 @@ class AcceptedTls(ssl.SSLObject):
 class _Loaded(NamedTuple):
     context: ssl.SSLContext
     expires: tuple[Expiry, ...]
+    remarks: tuple[Remark, ...]
+
+
+class _Span(NamedTuple):
+    """From when until when a certificate is valid, in seconds since the epoch."""
+
+    ends: float
+    begins: float
+
+
+class _Seen(NamedTuple):
+    """A certificate's file, as the other side sees it: its names, and how long it and those after it are valid."""
+
+    names: list[str]
+    spans: list[_Span]
 
 
 class TlsFiles:
@@ -70,6 +108,10 @@ class TlsFiles:
         """Read the files, and take what was made of them into use at once. Raises ConfigError, and changes nothing."""
         raise NotImplementedError
 
+    def remarks(self) -> tuple[Remark, ...]:
+        """Return what is odd about the certificates that were loaded; `refresh` logs it, `load` does not."""
+        raise NotImplementedError
+
     def refresh(self) -> bool:
         """Load everything anew where a file has changed, and tell whether that was done.
 
@@ -77,7 +119,9 @@ class TlsFiles:
         """
         stamps = self._stamps_now()
         if stamps == self._stamps:
-            self._failure = ""
+            if self._failure:
+                self._failure = ""
+                logger.info("certificates are as they were: %s", ", ".join(self._paths))
             return False
         try:
             self.load()
@@ -89,6 +133,8 @@ class TlsFiles:
         self._stamps = stamps
         self._failure = ""
         logger.info("certificates were read again: %s", ", ".join(self._paths))
+        for remark in self.remarks():
+            logger.warning("%s; %s", *remark)
         return True
 
     def _stamps_now(self) -> tuple[_Stamp, ...]:
@@ -130,23 +176,26 @@ class ServerTls(TlsFiles):
         """Until when each certificate is of use, in the order of the pairs."""
         return self._loaded.expires
 
+    def remarks(self) -> tuple[Remark, ...]:
+        """Return which certificates are not valid, or not for long, are for no name, or are never shown."""
+        return self._loaded.remarks
+
     def load(self) -> None:
         """Load all pairs, and the authorities that sign for clients."""
         by_name: dict[str, ssl.SSLContext] = {}
         expires: list[Expiry] = []
+        remarks: list[Remark] = []
         contexts: list[ssl.SSLContext] = []
         for pair in self._pairs:
             context = _context(ssl.PROTOCOL_TLS_SERVER, self._minimum)
             # Whatever is offered is sound, so the client decides: it knows whether it has AES in hardware.
             context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
             _load_pair(context, pair)
-            shown, not_after = _as_a_client_sees_it(context, pair)
-            _warn_of_time(pair, shown, not_after)
-            expires.append(Expiry(pair.certificate, not_after))
-            names = _names(shown)
-            if contexts and by_name.keys() >= set(names):
-                logger.warning("%s is never shown: no name in it is without a certificate", pair.certificate)
-            for name in names:
+            seen = _as_a_client_sees_it(context, pair)
+            expires.append(Expiry(pair.certificate, min(seen.spans).ends))
+            remarks += _on_names(pair, seen.names, by_name.keys() if contexts else None)
+            remarks += _on_time(pair, seen, "clients refuse it")
+            for name in seen.names:
                 by_name.setdefault(name, context)
             if self._client_ca is not None:  # all alike, since a client is verified with the one of its name
                 _load_authorities(context, self._client_ca)
@@ -155,7 +204,7 @@ class ServerTls(TlsFiles):
         front = contexts[0]
         front.sslobject_class = AcceptedTls
         front.sni_callback = _chooser(front, by_name)
-        self._loaded = _Loaded(front, tuple(expires))
+        self._loaded = _Loaded(front, tuple(expires), tuple(remarks))
 
 
 class ClientTls(TlsFiles):
@@ -177,6 +226,10 @@ class ClientTls(TlsFiles):
     def load(self) -> None:
         """Load the authorities, and the certificate to show."""
         self.context = client_context(self._ca, self._pair, self._verify, self._minimum)
+
+    def remarks(self) -> tuple[Remark, ...]:
+        """Return whether the certificate to show is not valid, or not for long."""
+        return remarks_on(self._pair)
 
 
 def client_context(
@@ -239,49 +292,102 @@ def _names(certificate: dict[str, Any]) -> list[str]:
     return names
 
 
-def _as_a_client_sees_it(context: ssl.SSLContext, pair: KeyPair) -> tuple[dict[str, Any], float]:
-    """Return what is in a certificate, and when the first of its file expires.
+def _as_a_client_sees_it(context: ssl.SSLContext, pair: KeyPair) -> _Seen:
+    """Return what is in a certificate's file; raise ConfigError where no client would take it.
 
     The ssl module has no public way to look into a certificate's file, but it decodes what a peer has shown. So a
     client that trusts just this file is let shake hands with `context` in memory, for about a millisecond. Were it the
-    `cryptography` library, each worker would take 11 MiB more, and all to read two fields; and this way a certificate
+    `cryptography` library, each worker would take 11 MiB more, and all to read three fields; and this way a certificate
     that no client would take is found at load.
     """
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client = _context(ssl.PROTOCOL_TLS_CLIENT, ssl.TLSVersion.TLSv1_2)
+    return _meet(client, context, pair, shown_by_server=True)
+
+
+def remarks_on(pair: KeyPair | None) -> tuple[Remark, ...]:
+    """Return what is odd about the certificate that services are shown; nothing where there is none."""
+    if pair is None:
+        return ()
+    client, server = (_context(kind, ssl.TLSVersion.TLSv1_2) for kind in (ssl.PROTOCOL_TLS_CLIENT, _SERVER))
+    try:
+        for context in (client, server):  # the server needs one of its own, and nobody looks at it
+            _load_pair(context, pair)
+        seen = _meet(client, server, pair, shown_by_server=False)
+    except ConfigError as error:
+        return (Remark(str(error), "name another certificate"),)
+    return tuple(_on_time(pair, seen, "services refuse it"))
+
+
+def _meet(client: ssl.SSLContext, server: ssl.SSLContext, pair: KeyPair, *, shown_by_server: bool) -> _Seen:
+    """Have one side see the certificate of `pair`, which the other one shows."""
+    seeing = client if shown_by_server else server
     client.check_hostname = False
-    client.verify_flags = client.verify_flags | ssl.VERIFY_X509_PARTIAL_CHAIN | _X509_V_FLAG_NO_CHECK_TIME
-    _load_authorities(client, pair.certificate)
+    client.verify_mode = ssl.CERT_NONE
+    seeing.verify_mode = ssl.CERT_REQUIRED
+    seeing.verify_flags = seeing.verify_flags | ssl.VERIFY_X509_PARTIAL_CHAIN | _X509_V_FLAG_NO_CHECK_TIME
+    _load_authorities(seeing, pair.certificate)
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     asking = client.wrap_bio(to_client, to_server)
-    showing = context.wrap_bio(to_server, to_client, server_side=True)
+    answering = server.wrap_bio(to_server, to_client, server_side=True)
     try:
-        for side in (asking, showing, asking):
+        for side in (asking, answering, asking, answering):
             try:
                 side.do_handshake()
             except ssl.SSLWantReadError:
                 continue
     except ssl.SSLCertVerificationError as error:
-        raise ConfigError(f"{pair.certificate}: no client would accept it: {error.verify_message}") from error
+        other = "client" if shown_by_server else "service"
+        raise ConfigError(f"{pair.certificate}: no {other} would accept it: {error.verify_message}") from error
     except ssl.SSLError as error:
         raise ConfigError(f"{pair.certificate}: it cannot be used: {reason(error)}") from error
-    shown = asking.getpeercert()
+    shown = (asking if shown_by_server else answering).getpeercert()
     assert shown
-    above: Iterable[dict[str, Any]] = client.get_ca_certs()
-    times = [ssl.cert_time_to_seconds(each["notAfter"]) for each in (shown, *above)]
-    return shown, min(times)
+    above: Iterable[dict[str, Any]] = seeing.get_ca_certs()
+    return _Seen(_names(shown), [_span(each) for each in (shown, *above)])
 
 
-def _warn_of_time(pair: KeyPair, shown: dict[str, Any], not_after: float) -> None:
+def _span(certificate: dict[str, Any]) -> _Span:
+    return _Span(*(ssl.cert_time_to_seconds(certificate[each]) for each in ("notAfter", "notBefore")))
+
+
+def _on_names(pair: KeyPair, names: list[str], taken: Iterable[str] | None) -> Iterator[Remark]:
+    """Say whether a certificate is for no name, or for such only as others were for before; None before the first."""
+    path = pair.certificate
+    if not names:
+        refused = "browsers and curl refuse it" if taken is None else "it is never shown"
+        yield Remark(
+            f"{path} has no host in its subjectAltName: {refused}", "have one issued that names its hosts there"
+        )
+    elif taken is not None and set(names) <= set(taken):
+        yield Remark(f"{path} is never shown: another certificate comes first for each of its names", "leave it out")
+
+
+def _on_time(pair: KeyPair, seen: _Seen, refused: str) -> Iterator[Remark]:
+    """Say whether a certificate, or one after it in its file, is not valid, or will soon be so no more."""
     now = time.time()
-    if not_after <= now:
-        logger.warning("%s has expired, or one after it in the file has: clients will refuse it", pair.certificate)
-    elif ssl.cert_time_to_seconds(shown["notBefore"]) > now:
-        logger.warning("%s is not valid yet: clients will refuse it", pair.certificate)
+    first, late = min(seen.spans), max(seen.spans, key=lambda span: span.begins)
+    # What is renewed each week would be warned of for ever.
+    soon = min(_SOON, (first.ends - first.begins) / 3)
+    if first.ends <= now:
+        yield Remark(f"{_which(pair, seen, first)} expired on {_day(first.ends)}: {refused}", "renew it")
+    elif late.begins > now:
+        what = f"{_which(pair, seen, late)} is not valid before {_day(late.begins)}: {refused}"
+        yield Remark(what, "use another until then; or is the clock wrong?")
+    elif first.ends < now + soon:
+        yield Remark(f"{_which(pair, seen, first)} expires on {_day(first.ends)}", "renew it")
+
+
+def _which(pair: KeyPair, seen: _Seen, span: _Span) -> str:
+    return pair.certificate if span == seen.spans[0] else f"a certificate after the first in {pair.certificate}"
+
+
+def _day(when: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(when))
 
 
 def _load_pair(context: ssl.SSLContext, pair: KeyPair) -> None:
-    _expect(pair.certificate, b"CERTIFICATE-----", "certificate")
-    _expect(pair.key, b"PRIVATE KEY-----", "private key")
+    _expect(pair.certificate, _CERTIFICATE, other=_KEY)
+    _expect(pair.key, _KEY, other=_CERTIFICATE)
     try:
         context.load_cert_chain(pair.certificate, pair.key, password=_no_password)
     except _PasswordAsked as error:
@@ -311,7 +417,7 @@ def _why_not(pair: KeyPair, error: ssl.SSLError) -> str:
 
 
 def _load_authorities(context: ssl.SSLContext, path: str) -> None:
-    _expect(path, b"CERTIFICATE-----", "certificate")
+    _expect(path, _CERTIFICATE)
     try:
         context.load_verify_locations(cafile=path)
     except ssl.SSLError as error:
@@ -320,14 +426,26 @@ def _load_authorities(context: ssl.SSLContext, path: str) -> None:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _expect(path: str, mark: bytes, what: str) -> None:
-    """Raise ConfigError where a file is not there, or is not PEM of the right kind."""
+def _expect(path: str, mark: bytes, other: bytes | None = None) -> None:
+    """Raise ConfigError where a file is not there, or is not PEM of the right kind; `other` belongs beside it."""
     try:
         content = Path(path).read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     if mark not in content:
-        raise ConfigError(f"{path}: there is no {what} in it in PEM form")
+        remedy = _conversion(path, content, mark)
+        if other is not None and other in content:
+            remedy = "; are certificate and key swapped, or is the key's file not named?"
+        raise ConfigError(f"{path}: there is no {_KINDS[mark]} in it in PEM form{remedy}")
+
+
+def _conversion(path: str, content: bytes, mark: bytes) -> str:
+    """Say how PEM is made of DER, and of what browsers export (PKCS #12): both are a SEQUENCE of ASN.1."""
+    if not content.startswith(b"\x30"):
+        return ""
+    if b"\x02\x01\x03" in content[2:9]:  # RFC 7292 section 4: the version is 3, of which DER's length is before it
+        return f"; convert it to PEM: openssl pkcs12 -nodes -in {path}"
+    return f"; convert it to PEM: openssl {'x509' if mark is _CERTIFICATE else 'pkey'} -inform der -in {path}"
 
 
 def _stamp(path: str) -> _Stamp:
@@ -339,7 +457,17 @@ def _stamp(path: str) -> _Stamp:
 
 
 def reason(error: ssl.SSLError) -> str:
-    """Say in OpenSSL's words why TLS failed, such as `unsupported protocol`."""
+    """Say why TLS failed, mostly in OpenSSL's words, such as `unsupported protocol`."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate verify failed: {error.verify_message}"
-    return error.reason.lower().replace("_", " ") if error.reason else str(error)
+    if not error.reason:
+        return str(error)
+    return _WORDS.get(error.reason) or error.reason.lower().replace("_", " ")
+
+
+def reason_of_service(error: ssl.SSLError) -> str:
+    """Say why TLS with a service failed, and what of its `tls` would mend that."""
+    said = reason(error)
+    if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _NOT_SIGNED_BY_THESE:
+        return f"{said}; name who signed it with tls.ca"
+    return said

@@ -10,6 +10,7 @@ from portico.config.findings import Findings, place_of
 from portico.config.nearest import did_you_mean
 from portico.config.schema import Config
 from portico.net.server import REFUSED_METHODS
+from portico.net.tls import KeyPair, remarks_on
 from portico.policy.base import Stage
 from portico.routing.entry import Entry
 from portico.routing.shadow import find_shadows
@@ -36,6 +37,8 @@ def lint(config: Config, compiled: Compiled, findings: Findings) -> None:
     _strange_methods(config, findings)
     _unverified_services(config, findings)
     _clients_who_say_who_they_are(config, findings)
+    _certificates(config, compiled, findings)
+    _redirects_to_themselves(config, findings)
 
 
 def _shadowed_routes(entries: Sequence[Entry[Route]], findings: Findings) -> None:
@@ -111,3 +114,22 @@ def _clients_who_say_who_they_are(config: Config, findings: Findings) -> None:
             message = f"everyone who connects to {listener.address} can say who they are"
             hint = "name the load balancers, as in proxy_protocol: [10.0.0.0/8]"
             findings.warning(place_of(listener.origin), message, hint)
+
+
+def _certificates(config: Config, compiled: Compiled, findings: Findings) -> None:
+    """Warn of certificates that the other side refuses, or soon will, and of such as are never shown."""
+    for listener, entrance in zip(config.listen, compiled.runtime.entrances, strict=True):
+        for remark in entrance.tls.remarks() if entrance.tls is not None else ():
+            findings.warning(place_of(listener.origin), *remark)
+    for service in config.services.values():
+        pair = service.tls.pair if service.tls is not None else None
+        for remark in remarks_on(KeyPair(*pair) if pair is not None else None):
+            findings.warning(place_of(service.origin), *remark)
+
+
+def _redirects_to_themselves(config: Config, findings: Findings) -> None:
+    """Warn of a redirect to where it comes from, unless there may be a proxy that speaks TLS at the same port."""
+    for listener in config.listen:
+        if listener.redirect_https == listener.address.port and not config.trusted_proxies:
+            message = f"{listener.address} redirects to its own port {listener.redirect_https}, without an end"
+            findings.warning(place_of(listener.origin), message, "name the port where https is spoken")
