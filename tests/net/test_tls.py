@@ -17,18 +17,8 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from portico.errors import ConfigError
-from portico.net.tls import (
-    AcceptedTls,
-    ClientTls,
-    KeyPair,
-    ServerTls,
-    TlsFiles,
-    _names,
-    client_context,
-    reason,
-    reason_of_service,
-    remarks_on,
-)
+from portico.net.pem import KeyPair, reason, reason_of_service
+from portico.net.tls import AcceptedTls, ClientTls, ServerTls, TlsFiles, _names, client_context, remarks_on
 from tests.harness.certificates import (
     Authority,
     _in_one_file,

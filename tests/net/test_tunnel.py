@@ -14,10 +14,11 @@ from portico.http.message import Request, Response
 from portico.http.target import EncodedSlashes
 from portico.net.client import Patience
 from portico.net.listener import Listener
+from portico.net.pem import KeyPair
 from portico.net.pool import Pool, PoolOptions
 from portico.net.server import Server, ServerLimits
 from portico.net.stream import DeadlineExceeded
-from portico.net.tls import ClientTls, KeyPair, ServerTls
+from portico.net.tls import ClientTls, ServerTls
 from portico.net.tunnel import join
 from portico.observe.exchange import Exchange, Outcome
 from tests.harness.certificates import Authority

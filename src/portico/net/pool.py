@@ -10,8 +10,9 @@ from typing import Final, NamedTuple
 from portico.errors import ConnectFailed, Overloaded, Source, UpstreamTimeout
 from portico.net.client import AnswerLimits, ClientConnection, ClientStream, Connections
 from portico.net.h1_client import H1Connection
+from portico.net.pem import reason_of_service
 from portico.net.stream import NEVER, Outbox, Stream
-from portico.net.tls import ClientTls, reason_of_service
+from portico.net.tls import ClientTls
 from portico.net.tls_stream import TlsStream
 from portico.wire.fields import response_fields
 

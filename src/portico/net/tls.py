@@ -8,10 +8,10 @@ import logging
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from portico.errors import ConfigError
+from portico.net.pem import KeyPair, Stamp, load_authorities, load_pair, reason, stamp
 
 logger = logging.getLogger("portico.tls")
 
@@ -23,32 +23,9 @@ PROTOCOLS: Final = ("http/1.1",)
 
 _SERVER: Final = ssl.PROTOCOL_TLS_SERVER
 _X509_V_FLAG_NO_CHECK_TIME: Final = 0x200000  # of OpenSSL's x509_vfy.h; the ssl module has no name for it
-_OTHER_KEY: Final = frozenset(("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"))
-_NOT_SIGNED_BY_THESE: Final = frozenset((18, 19, 20))  # self-signed, by itself or above it; its issuer is not known
-
-_CERTIFICATE: Final = b"CERTIFICATE-----"
-_KEY: Final = b"PRIVATE KEY-----"
-_KINDS: Final = {_CERTIFICATE: "certificate", _KEY: "private key"}
-"""By how their lines in a PEM file end."""
 
 _SOON: Final = 14 * 86400.0
 """So many seconds before its end a certificate is warned of, unless it is one for a short time."""
-
-_WORDS: Final = {
-    "HTTP_REQUEST": "the client speaks plain HTTP",
-    "WRONG_VERSION_NUMBER": "what came is not TLS; is plain HTTP spoken there?",
-}
-"""For what OpenSSL says in words that only its authors understand."""
-
-_Stamp = tuple[int, int, int] | None
-"""What changes with a file: when it was written, its size, and which file it is; None where there is none."""
-
-
-class KeyPair(NamedTuple):
-    """The paths of a certificate's file (PEM, those between it and the root after it) and of its key's."""
-
-    certificate: str
-    key: str
 
 
 class Expiry(NamedTuple):
@@ -137,8 +114,8 @@ class TlsFiles:
             logger.warning("%s; %s", *remark)
         return True
 
-    def _stamps_now(self) -> tuple[_Stamp, ...]:
-        return tuple(_stamp(path) for path in self._paths)
+    def _stamps_now(self) -> tuple[Stamp, ...]:
+        return tuple(stamp(path) for path in self._paths)
 
 
 class ServerTls(TlsFiles):
@@ -190,7 +167,7 @@ class ServerTls(TlsFiles):
             context = _context(ssl.PROTOCOL_TLS_SERVER, self._minimum)
             # Whatever is offered is sound, so the client decides: it knows whether it has AES in hardware.
             context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
-            _load_pair(context, pair)
+            load_pair(context, pair)
             seen = _as_a_client_sees_it(context, pair)
             expires.append(Expiry(pair.certificate, min(seen.spans).ends))
             remarks += _on_names(pair, seen.names, by_name.keys() if contexts else None)
@@ -198,7 +175,7 @@ class ServerTls(TlsFiles):
             for name in seen.names:
                 by_name.setdefault(name, context)
             if self._client_ca is not None:  # all alike, since a client is verified with the one of its name
-                _load_authorities(context, self._client_ca)
+                load_authorities(context, self._client_ca)
             context.verify_mode = self._client_certificates
             contexts.append(context)
         front = contexts[0]
@@ -247,9 +224,9 @@ def client_context(
     elif ca is None:
         context.load_default_certs()
     else:
-        _load_authorities(context, ca)
+        load_authorities(context, ca)
     if pair is not None:
-        _load_pair(context, pair)
+        load_pair(context, pair)
     return context
 
 
@@ -311,7 +288,7 @@ def remarks_on(pair: KeyPair | None) -> tuple[Remark, ...]:
     client, server = (_context(kind, ssl.TLSVersion.TLSv1_2) for kind in (ssl.PROTOCOL_TLS_CLIENT, _SERVER))
     try:
         for context in (client, server):  # the server needs one of its own, and nobody looks at it
-            _load_pair(context, pair)
+            load_pair(context, pair)
         seen = _meet(client, server, pair, shown_by_server=False)
     except ConfigError as error:
         return (Remark(str(error), "name another certificate"),)
@@ -325,7 +302,7 @@ def _meet(client: ssl.SSLContext, server: ssl.SSLContext, pair: KeyPair, *, show
     client.verify_mode = ssl.CERT_NONE
     seeing.verify_mode = ssl.CERT_REQUIRED
     seeing.verify_flags = seeing.verify_flags | ssl.VERIFY_X509_PARTIAL_CHAIN | _X509_V_FLAG_NO_CHECK_TIME
-    _load_authorities(seeing, pair.certificate)
+    load_authorities(seeing, pair.certificate)
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     asking = client.wrap_bio(to_client, to_server)
     answering = server.wrap_bio(to_server, to_client, server_side=True)
@@ -383,91 +360,3 @@ def _which(pair: KeyPair, seen: _Seen, span: _Span) -> str:
 
 def _day(when: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(when))
-
-
-def _load_pair(context: ssl.SSLContext, pair: KeyPair) -> None:
-    _expect(pair.certificate, _CERTIFICATE, other=_KEY)
-    _expect(pair.key, _KEY, other=_CERTIFICATE)
-    try:
-        context.load_cert_chain(pair.certificate, pair.key, password=_no_password)
-    except _PasswordAsked as error:
-        raise ConfigError(f"{pair.key}: the key is encrypted; give one without a password") from error
-    except ssl.SSLError as error:
-        raise ConfigError(_why_not(pair, error)) from error
-    except OSError as error:
-        raise ConfigError(f"{pair.certificate}: cannot be read: {error.strerror}") from error
-
-
-class _PasswordAsked(Exception):
-    """OpenSSL asks for the password of a key."""
-
-
-def _no_password() -> str:
-    raise _PasswordAsked
-
-
-def _why_not(pair: KeyPair, error: ssl.SSLError) -> str:
-    """Say which of two files is at fault, which OpenSSL does not."""
-    if error.reason in _OTHER_KEY:
-        return f"{pair.key}: the key does not belong to the certificate {pair.certificate}"
-    _load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), pair.certificate)
-    if error.reason and error.reason != "PEM_LIB":
-        return f"{pair.certificate}: it cannot be used: {reason(error)}"
-    return f"{pair.key}: the private key is damaged, or of a kind that is not known"
-
-
-def _load_authorities(context: ssl.SSLContext, path: str) -> None:
-    _expect(path, _CERTIFICATE)
-    try:
-        context.load_verify_locations(cafile=path)
-    except ssl.SSLError as error:
-        raise ConfigError(f"{path}: a certificate in it is damaged") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _expect(path: str, mark: bytes, other: bytes | None = None) -> None:
-    """Raise ConfigError where a file is not there, or is not PEM of the right kind; `other` belongs beside it."""
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    if mark not in content:
-        remedy = _conversion(path, content, mark)
-        if other is not None and other in content:
-            remedy = "; are certificate and key swapped, or is the key's file not named?"
-        raise ConfigError(f"{path}: there is no {_KINDS[mark]} in it in PEM form{remedy}")
-
-
-def _conversion(path: str, content: bytes, mark: bytes) -> str:
-    """Say how PEM is made of DER, and of what browsers export (PKCS #12): both are a SEQUENCE of ASN.1."""
-    if not content.startswith(b"\x30"):
-        return ""
-    if b"\x02\x01\x03" in content[2:9]:  # RFC 7292 section 4: the version is 3, of which DER's length is before it
-        return f"; convert it to PEM: openssl pkcs12 -nodes -in {path}"
-    return f"; convert it to PEM: openssl {'x509' if mark is _CERTIFICATE else 'pkey'} -inform der -in {path}"
-
-
-def _stamp(path: str) -> _Stamp:
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
-
-
-def reason(error: ssl.SSLError) -> str:
-    """Say why TLS failed, mostly in OpenSSL's words, such as `unsupported protocol`."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate verify failed: {error.verify_message}"
-    if not error.reason:
-        return str(error)
-    return _WORDS.get(error.reason) or error.reason.lower().replace("_", " ")
-
-
-def reason_of_service(error: ssl.SSLError) -> str:
-    """Say why TLS with a service failed, and what of its `tls` would mend that."""
-    said = reason(error)
-    if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _NOT_SIGNED_BY_THESE:
-        return f"{said}; name who signed it with tls.ca"
-    return said

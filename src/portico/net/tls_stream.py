@@ -14,8 +14,9 @@ import ssl
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, cast
 
+from portico.net.pem import reason
 from portico.net.stream import HIGH_WATER, NEVER, Outbox, Stream
-from portico.net.tls import AcceptedTls, reason
+from portico.net.tls import AcceptedTls
 
 logger = logging.getLogger("portico.tls")
 

@@ -9,8 +9,9 @@ from portico.config.addresses import is_everyone
 from portico.config.findings import Findings, place_of
 from portico.config.nearest import did_you_mean
 from portico.config.schema import Config
+from portico.net.pem import KeyPair
 from portico.net.server import REFUSED_METHODS
-from portico.net.tls import KeyPair, remarks_on
+from portico.net.tls import remarks_on
 from portico.policy.base import Stage
 from portico.routing.entry import Entry
 from portico.routing.shadow import find_shadows

@@ -13,9 +13,10 @@ from portico.errors import ConfigError, MalformedRequest
 from portico.http.forwarded import Network, Style, Trust
 from portico.http.headers import Headers
 from portico.http.message import Handler, Request, Response
+from portico.net.pem import KeyPair
 from portico.net.server import ServerLimits
 from portico.net.stream import NEVER
-from portico.net.tls import KeyPair, ServerTls
+from portico.net.tls import ServerTls
 from portico.runtime.certificates import CertificateWatch
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}

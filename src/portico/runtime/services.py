@@ -13,9 +13,10 @@ from portico.config.schema import Target as TargetConfig
 from portico.config.tls import ServiceTls
 from portico.errors import ConfigError
 from portico.net.client import AnswerLimits, Patience
+from portico.net.pem import KeyPair
 from portico.net.pool import Pool, PoolOptions
 from portico.net.stream import NEVER, Outbox
-from portico.net.tls import ClientTls, KeyPair
+from portico.net.tls import ClientTls
 from portico.runtime.certificates import CertificateWatch
 from portico.runtime.listeners import tls_version
 from portico.runtime.shared import Lease
