@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from portico import __version__
+from portico.wire import h1
 from tests.harness.gateway import DEADLINE, PORTICO, Done, portico, wait_for
 
 COMMANDS = ["run", "check", "explain", "demo", "init", "schema", "version"]
@@ -59,7 +60,8 @@ def test_the_module_is_the_script(tmp_path: Path) -> None:
 def test_version() -> None:
     done = portico("version")
     assert (done.code, done.err) == (0, "")
-    assert done.out.startswith(f"portico {__version__} (CPython {sys.version.split()[0]}, uvloop ")
+    build = "interpreted" if h1.__file__.endswith(".py") else "compiled"
+    assert done.out.startswith(f"portico {__version__}, {build} (CPython {sys.version.split()[0]}, uvloop ")
 
 
 def test_init_writes_a_file_that_is_well(tmp_path: Path) -> None:

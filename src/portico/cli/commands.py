@@ -26,6 +26,7 @@ from portico.runtime.loading import Loaded, load
 from portico.runtime.plugins import load_registry
 from portico.runtime.worker import pack
 from portico.supervisor import CannotStart, Plan, Supervisor
+from portico.wire import h1
 
 app = typer.Typer(
     name="portico",
@@ -179,7 +180,8 @@ def schema(
 
 @app.command()
 def version() -> None:
-    """Print the versions of Portico and of what it runs on."""
+    """Print the versions of Portico and of what it runs on, and whether its modules are compiled."""
     python = f"{platform.python_implementation()} {platform.python_version()}"
     libraries = ", ".join(f"{name} {metadata.version(name)}" for name in ("uvloop", "httptools", "pydantic"))
-    typer.echo(f"portico {__version__} ({python}, {libraries})")
+    build = "interpreted" if str(h1.__file__).endswith(".py") else "compiled"
+    typer.echo(f"portico {__version__}, {build} ({python}, {libraries})")
