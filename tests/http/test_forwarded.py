@@ -200,6 +200,11 @@ def test_what_the_client_asked_for(headers: dict[str, str], proto: str, host: st
         ("for=203.0.113.7 ; proto=https", "203.0.113.7", "https", "gate.example"),
         ("for=unknown;proto=https", "10.0.0.1", "https", "gate.example"),
         ("proto=https", "10.0.0.1", "https", "gate.example"),
+        # Extensions, whose names are tokens, say nothing here (RFC 7239 section 5.5).
+        ("for=203.0.113.7;x-id=7;proto=https", "203.0.113.7", "https", "gate.example"),
+        ("a_b=c;for=203.0.113.7", "203.0.113.7", "http", "gate.example"),
+        ('for=203.0.113.7, for=10.0.0.9;2!="x;for=6.6.6.6"', "203.0.113.7", "http", "gate.example"),
+        ("for=6.6.6.6, x(id=7, for=10.0.0.9", "10.0.0.9", "http", "gate.example"),
         # Said twice: the first counts.
         ("for=203.0.113.7;for=6.6.6.6", "203.0.113.7", "http", "gate.example"),
         # What is not well formed, and everything to its left, is not believed.

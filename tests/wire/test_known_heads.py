@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from portico.http.headers import Headers
-from portico.wire.events import Data, RequestHead, ResponseHead
-from portico.wire.fields import MAX_BLOCKS, FieldTable, request_fields, response_fields
+from portico.wire.events import Data, KnownAnswer, KnownRequest, RequestHead, ResponseHead
+from portico.wire.fields import MAX_BLOCK, MAX_BLOCKS, FieldTable, request_fields, response_fields
 from portico.wire.h1 import RequestReader, ResponseReader
 
 HEAD = b"GET /a HTTP/1.1\r\nHost: a.test\r\nAccept: */*\r\nConnection: X-B\r\nX-B: no\r\n\r\n"
@@ -148,3 +148,58 @@ def test_a_connection_that_ends_after_a_known_answer_is_not_kept() -> None:
     for _ in range(OFTEN):
         assert read_answer(table, ANSWER)[1].keep_alive
         assert not read_answer(table, closing)[1].keep_alive
+
+
+class Requests(dict[bytes, KnownRequest]):
+    """Known requests that tell what was looked up among them, which costs a hash of all of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+
+    def get(self, key: bytes, default: KnownRequest | None = None) -> KnownRequest | None:  # type: ignore[override]
+        self.asked.append(len(key))
+        return super().get(key, default)
+
+
+class Answers(dict[bytes, KnownAnswer]):
+    """The same for answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+
+    def get(self, key: bytes, default: KnownAnswer | None = None) -> KnownAnswer | None:  # type: ignore[override]
+        self.asked.append(len(key))
+        return super().get(key, default)
+
+
+def test_a_request_that_comes_with_much_content_is_not_looked_up() -> None:
+    table = request_fields(20)
+    table.requests = requests = Requests()
+    _, reader = read_request(table, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n" + b"x" * 200_000)
+    assert requests.asked == []
+    assert reader.take_whole() == b"x" * 200_000
+    for _ in range(OFTEN):
+        head, _ = read_request(table, HEAD)
+    assert head.known is not None
+    assert set(requests.asked) == {len(HEAD)}
+
+
+def test_a_pipeline_is_not_looked_up_as_a_whole() -> None:
+    table = request_fields(20)
+    table.requests = requests = Requests()
+    reader = RequestReader(4096, 20, 1000, table)
+    reader.receive(HEAD * 1000)
+    for _ in range(1000):
+        assert reader.next_head() is not None
+    assert max(requests.asked) <= MAX_BLOCK
+
+
+def test_an_answer_with_a_long_head_is_not_looked_up() -> None:
+    table = response_fields(20)
+    table.answers = answers = Answers()
+    read_answer(table, ANSWER.replace(b"Server: s", b"Server: " + b"s" * MAX_BLOCK) + b"ab")
+    assert answers.asked == []
+    read_answer(table, ANSWER + b"ab")
+    assert answers.asked == [len(ANSWER)]

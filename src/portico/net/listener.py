@@ -177,8 +177,9 @@ class _Relayed(asyncio.Protocol, ServerConnection):
         peer = transport.get_extra_info("peername")
         address = peer[0].partition("%")[0] if isinstance(peer, tuple) else ""
         self._address = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unknown"
-        if server.full or not self._proxies.includes(address):
-            if not server.full:
+        turned_away = server.full or server.draining
+        if turned_away or not self._proxies.includes(address):
+            if not turned_away:
                 logger.info("%s: refused, since it is none of the proxies that may connect", address)
             self.transport.abort()
             return
