@@ -326,3 +326,20 @@ def test_an_answer_that_stalls_breaks_off_in_time(total: float, expected: float)
             assert expected - 0.1 < clock() - begin < expected + 1
 
     run_jumping(main)
+
+
+def test_the_log_tells_of_answers_that_go_wrong_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+
+    async def main() -> None:
+        nonlocal now
+        fault = MalformedResponse("the status line is malformed", source=Source.RESPONSE)
+        pool = ScriptedPool("a", [], [fault] * 4, [])
+        service = Service("orders", [(Target("http", "a:1", b"", "", pool), 1)], 1.0, PATIENCE, NEVER, lambda: now)
+        for at in (0.0, 1.0, 59.0, 60.0):
+            now = at
+            assert (await service.handle(Request("GET", "/"))).status == 502
+
+    run(main)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told == ["service orders: target a:1: the status line is malformed (invalid-service-response)"] * 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 from portico.errors import Overloaded, Source, UpstreamError
 from portico.http.message import Request, Response
@@ -18,11 +19,14 @@ from portico.upstream.balance import RoundRobin
 
 logger = logging.getLogger("portico.upstream")
 
+TELL_AGAIN: Final = 60.0
+"""Seconds for which the log does not tell again that a target's answers go wrong."""
+
 
 class Target:
     """One address of a service: the Host it is sent, the path it hangs its API under, and its connections."""
 
-    __slots__ = ("address", "authority", "failing", "pool", "prefix", "scheme")
+    __slots__ = ("address", "authority", "failing", "pool", "prefix", "scheme", "told_at")
 
     def __init__(self, scheme: str, address: str, authority: bytes, prefix: str, pool: Connections) -> None:
         self.scheme = scheme
@@ -32,6 +36,8 @@ class Target:
         self.pool = pool
         self.failing = False
         """True since the last attempt to connect failed; the log tells of each change once."""
+        self.told_at = float("-inf")
+        """When the log last told of an answer that went wrong."""
 
     def __repr__(self) -> str:
         return f"<Target {self.address}>"
@@ -95,6 +101,8 @@ class Service:
                 return await self._send(request, target, await self._connect(request, target))
             except UpstreamError as next_one:
                 error = next_one
+        if error.source is Source.RESPONSE:
+            self._answer_failed(target, error)
         if request.exchange is not None:
             request.exchange.error = f"{error.type}: {error.source}: {error.detail}"
         return Response.problem(error.status, error.type, error.title)
@@ -115,6 +123,13 @@ class Service:
             target.failing = False
             logger.info("service %s: target %s is reachable again", self.name, target.address)
         return stream
+
+    def _answer_failed(self, target: Target, error: UpstreamError) -> None:
+        """Log what went wrong with an answer, at most once in a while: what is wrong with each is in its record."""
+        now = self._clock()
+        if now - target.told_at >= TELL_AGAIN:
+            target.told_at = now
+            logger.warning("service %s: target %s: %s (%s)", self.name, target.address, error, error.type)
 
     def _connect_failed(self, target: Target, error: UpstreamError) -> None:
         if not target.failing:
