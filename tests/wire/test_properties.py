@@ -186,3 +186,16 @@ def test_content_taken_whole_is_content_taken_in_pieces(content: bytes, cut: int
     assert pieces.done
     assert whole.done
     assert pieces.pending == whole.pending == behind
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"POST % HTTP/1.1\r\nHo\nb c\r\n" + b"a: b\r\n" * 40 + b"\r\n", id="a bare LF, then too many"),
+        pytest.param(b"BAD LINE\r\nA: " + b"b" * 9000 + b"\r\n\r\n", id="a bad line, then too long"),
+        pytest.param(b"GET /" + b"a" * 300 + b" HTTP/1.1\r\nA\nB: c\r\n\r\n", id="a long target, then a bare LF"),
+        pytest.param(b"GET / HTTP/1.1\r\nA: " + b"b" * 9000 + b"\n\r\n\r\n", id="too long, then a bare LF"),
+    ],
+)
+def test_the_first_fault_is_told_however_it_comes(data: bytes) -> None:
+    check_request(data, [[], [20], list(range(1, len(data), 7))])

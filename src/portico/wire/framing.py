@@ -155,7 +155,7 @@ class Reader:
     def _too_large(self) -> PorticoError:
         raise NotImplementedError
 
-    def _too_many(self) -> PorticoError:
+    def _too_many(self, head: bytes) -> PorticoError:
         raise NotImplementedError
 
     def _expect(self, framing: int, length: int) -> None:
@@ -289,7 +289,7 @@ class Reader:
         try:
             return self._table.read(head[len(start_line) + 2 :])
         except TooManyFields as too_many:  # two names: compiled, a name has one type
-            raise self._too_many() from too_many
+            raise self._too_many(head) from too_many
         except MalformedFields as error:
             raise self._malformed("a header line is malformed") from error
 

@@ -93,9 +93,11 @@ class RequestReader(Reader):
         self._empty = 0
 
     def _too_large(self) -> PorticoError:
+        self._check_so_far(self._buffer[: self.limit], 0)  # however it came, it is refused for what is wrong first
         return HeadTooLarge("the request head is too large")
 
-    def _too_many(self) -> PorticoError:
+    def _too_many(self, head: bytes) -> PorticoError:
+        self._check_so_far(head, 0)
         return HeadTooLarge("the request has too many headers")
 
     def _malformed(self, detail: str) -> PorticoError:
@@ -157,14 +159,19 @@ class RequestReader(Reader):
 
     def _check_beginning(self, scanned: int) -> None:
         """Refuse what cannot become a request, whatever else comes; `scanned` bytes of it have been looked at."""
-        buffer = self._buffer
         if self._eof:
             raise MalformedRequest("the request head is cut off")
+        self._check_so_far(self._buffer, scanned)
+
+    def _check_so_far(self, buffer: bytes, scanned: int) -> None:
+        """Refuse a beginning of a head for what is wrong with it, in the order in which that came."""
         if buffer[0] not in _METHOD_BYTES and buffer != b"\r":  # TLS, for one
             raise MalformedRequest("this is not the beginning of a request")
         end = buffer.find(b"\r\n")
         if end >= scanned:  # the line is whole since just now
-            self._request_line(buffer[:end])
+            _, target, _ = self._request_line(buffer[:end])
+            if len(target) > self.target_limit:
+                raise TargetTooLong("the request target is too long")
         if BARE_LINE_FEED.search(buffer, scanned) is not None:
             raise MalformedRequest("a line ends in a bare line feed")
 
@@ -257,7 +264,7 @@ class ResponseReader(Reader):
     def _too_large(self) -> PorticoError:
         return MalformedResponse("the response head is too large", source=Source.RESPONSE)
 
-    def _too_many(self) -> PorticoError:
+    def _too_many(self, head: bytes) -> PorticoError:
         return MalformedResponse("the response has too many headers", source=Source.RESPONSE)
 
     def _malformed(self, detail: str) -> PorticoError:
