@@ -11,7 +11,7 @@ import random
 import ssl
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -22,38 +22,10 @@ from tests.harness.certificates import Authority
 from tests.harness.loop import run, run_jumping, turns, until
 from tests.harness.peer import Peer
 from tests.harness.tls_peer import Accepting, TlsPeer, accepting, meeting
+from tests.harness.tls_world import V12, V13, World
 
-V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+pytestmark = pytest.mark.usefixtures("no_noise")
 Main = Callable[[], Coroutine[Any, Any, None]]
-
-
-class World(NamedTuple):
-    """A server's TLS, what clients speak, and who signs for both."""
-
-    server: ServerTls
-    client: ssl.SSLContext
-    authority: Authority
-
-    def context(self) -> ssl.SSLContext:
-        return self.server.context
-
-    def at(self, version: ssl.TLSVersion) -> ssl.SSLContext:
-        return self.authority.client(only=version)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    authority = Authority(tmp_path_factory.mktemp("tls"))
-    pair = authority.issue("a", "a.test", "127.0.0.1")
-    return World(ServerTls([pair], V12, None, ssl.CERT_NONE), authority.client(), authority)
-
-
-@pytest.fixture(autouse=True)
-def no_noise(caplog: pytest.LogCaptureFixture) -> Any:
-    """Whatever a peer does, nobody is to be woken for it."""
-    caplog.set_level(logging.DEBUG, "portico")
-    yield
-    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
 
 
 # The end.

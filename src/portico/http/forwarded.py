@@ -166,13 +166,8 @@ class Trust:
         """Return whether `address` is a trusted proxy's."""
         if not self.networks:
             return False
-        try:
-            known = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        if isinstance(known, ipaddress.IPv6Address) and known.ipv4_mapped is not None:
-            known = known.ipv4_mapped
-        return any(known in network for network in self.networks)
+        known = _address(address)
+        return known is not None and any(known in network for network in self.networks)
 
     def said(self, headers: Headers) -> tuple[bytes, ...]:
         """Return what a proxy says in `headers`, by which the client behind it is known again."""
@@ -235,13 +230,19 @@ def _parse_node(text: bytes) -> tuple[str, int] | None:
         port = port.removeprefix(":")
     elif host.count(":") == 1:
         host, _, port = host.partition(":")
+    address = _address(host)
+    return None if address is None else (str(address).partition("%")[0], _port(port.encode("latin-1")))
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return an IP address, an IPv4 address mapped into IPv6 as the former; None where `text` is none."""
     try:
-        address = ipaddress.ip_address(host)
+        address = ipaddress.ip_address(text)
     except ValueError:
         return None
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return str(address).partition("%")[0], _port(port.encode("latin-1"))
+        return address.ipv4_mapped
+    return address
 
 
 def _port(digits: bytes) -> int:
