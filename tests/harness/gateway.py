@@ -51,6 +51,13 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def command_of(pid: int) -> str:
+    """Return what a process calls itself; "" where there is none."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return ""
+
+
 def memory_of(pid: int, field: str) -> int:
     """Return `VmRSS` or `VmHWM` of a process, in bytes."""
     found = re.search(rf"^{field}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
@@ -153,7 +160,14 @@ class Gateway:
         return socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE)
 
     def worker_pids(self) -> list[int]:
-        return children_of(self.popen.pid)
+        return [pid for pid in children_of(self.popen.pid) if "worker" in command_of(pid)]
+
+    def agent_pid(self) -> int:
+        """Return the agent's process id, once it is there."""
+        return wait_for(self._agent, "the agent")[0]
+
+    def _agent(self) -> list[int]:
+        return [pid for pid in children_of(self.popen.pid) if "agent" in command_of(pid)]
 
     def log(self) -> str:
         return self._log.read_text(errors="replace")
@@ -184,9 +198,9 @@ class Gateway:
     def kill(self) -> None:
         """End whatever is left of it, by force."""
         with suppress(FileNotFoundError, ProcessLookupError):
-            workers = self.worker_pids()
+            children = children_of(self.popen.pid)
             self.popen.kill()
-            for pid in workers:
+            for pid in children:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         self.popen.wait(DEADLINE)

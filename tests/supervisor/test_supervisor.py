@@ -18,22 +18,30 @@ from tests.harness.gateway import DEADLINE, children_of, is_alive, wait_for
 
 STARTER = """
 import logging, sys
-from portico import supervisor
-script, mode, workers, supervisor.FIRST_PAUSE, supervisor.LONGEST_PAUSE, supervisor.STABLE_AFTER = sys.argv[1:]
-supervisor.FIRST_PAUSE = float(supervisor.FIRST_PAUSE)
-supervisor.LONGEST_PAUSE = float(supervisor.LONGEST_PAUSE)
-supervisor.STABLE_AFTER = float(supervisor.STABLE_AFTER)
-supervisor.KILL_AFTER = 0.1
+from portico.runtime.protocol import Plan
+from portico.state.board import shared_file
+from portico.supervisor.child import Timing
+from portico.supervisor.handover import Handover
+from portico.supervisor.supervisor import Commands, Supervisor
+from portico.supervisor.systemd import Notifier
+script, mode, workers, first, longest, stable, watchdog = sys.argv[1:]
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-plan = supervisor.Plan(
-    addresses=[("127.0.0.1", 0)], workers=int(workers), snapshot=b"the snapshot", drain_timeout=0.1,
-    command=(sys.executable, "-S", script, mode),
+timing = Timing(
+    first_pause=float(first), longest_pause=float(longest), stable_after=float(stable), kill_after=0.1, tick=0.05,
+    standstill=0.3, start_timeout=1.0,
 )
-sys.exit(supervisor.Supervisor(plan).run())
+plan = Plan(
+    file="a.yaml", revision=1, origin="start", loaded_at=0.0, listen=[["127.0.0.1", 0, "http"]], workers=int(workers),
+    drain_timeout=0.1, watchdog=float(watchdog),
+)
+commands = Commands(worker=(sys.executable, script, mode), agent=())
+handover = Handover(plan, shared_file("snapshot", b"the snapshot"))
+sys.exit(Supervisor(handover, Notifier({}), commands=commands, timing=timing).run())
 """
 
 WORKER = """
-import os, select, signal, socket, sys
+import os, select, signal, socket, sys, time
+from portico.state.board import Board, Vital
 mode, *options = sys.argv[1:]
 given = {name: value for name, value in (option[2:].split("=") for option in options)}
 ready, lifeline = int(given["ready"]), int(given["lifeline"])
@@ -43,34 +51,61 @@ if mode == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 else:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-sockets = [socket.socket(fileno=int(number)) for number in given["sockets"].split(",")]
+sockets = [socket.socket(fileno=int(pair.split(":")[1])) for pair in given["doors"].split(",")]
 assert os.pread(int(given["snapshot"]), 100, 0) == b"the snapshot"
+segment = Board(int(given["board"])).segment(1 + int(given["slot"]))
+segment.begin(os.getpid(), time.monotonic_ns())
+segment.counter("served").add(1)
+if mode == "never":
+    signal.pause()
 os.write(ready, b"\\n")
 os.close(ready)
 if mode == "crashes":
     os._exit(7)
 while True:
-    readable, _, _ = select.select([*sockets, lifeline], [], [])
+    readable, _, _ = select.select([*sockets, lifeline], [], [], 0.02)
+    segment[Vital.BEAT] = time.monotonic_ns()
     if lifeline in readable:
         os._exit(0)
+    if not readable:
+        continue
     connection, _ = sockets[0].accept()
     command = connection.recv(100)
     if command == b"die":
         os._exit(9)
     connection.sendall(b"%d" % os.getpid())
     connection.close()
+    if command == b"loop":
+        while True:
+            pass
 """
 
 
 class Run:
     """A supervisor in a process of its own."""
 
-    def __init__(self, folder: Path, mode: str, workers: int, first: float, longest: float, stable: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        mode: str,
+        workers: int,
+        first: float,
+        longest: float,
+        stable: float,
+        watchdog: float,
+    ) -> None:
         script = folder / "worker.py"
         script.write_text(WORKER)
         self._log = folder / "log"
         with self._log.open("wb") as log:
-            command = [sys.executable, "-c", STARTER, script, mode, *map(str, (workers, first, longest, stable))]
+            command = [
+                sys.executable,
+                "-c",
+                STARTER,
+                script,
+                mode,
+                *map(str, (workers, first, longest, stable, watchdog)),
+            ]
             self.popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def log(self) -> str:
@@ -106,9 +141,16 @@ class Run:
 
 @contextmanager
 def supervisor(
-    folder: Path, mode: str, *, workers: int = 1, first: float = 0.05, longest: float = 0.2, stable: float = 60.0
+    folder: Path,
+    mode: str,
+    *,
+    workers: int = 1,
+    first: float = 0.05,
+    longest: float = 0.2,
+    stable: float = 60.0,
+    watchdog: float = 0.0,
 ) -> Iterator[Run]:
-    run = Run(folder, mode, workers, first, longest, stable)
+    run = Run(folder, mode, workers, first, longest, stable, watchdog)
     try:
         yield run
     finally:
@@ -122,7 +164,7 @@ def supervisor(
                 os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_starts_and_ends_its_workers(tmp_path: Path, number: signal.Signals) -> None:
     with supervisor(tmp_path, "works", workers=2) as run:
         port = run.port()

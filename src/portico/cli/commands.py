@@ -6,26 +6,25 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import platform
 import sys
 from collections.abc import Sized
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from portico import __version__
 from portico.cli import explain as explaining
 from portico.cli import platform_demo
+from portico.cli.ask import NoGateway, ask, find
+from portico.cli.handover import handover_of, new_snapshot
+from portico.cli.status import reload_text, status_text
 from portico.config.findings import Severity, report
 from portico.config.json_schema import json_schema
 from portico.runtime.loading import Loaded, load
 from portico.runtime.plugins import load_registry
-from portico.runtime.worker import pack
-from portico.supervisor import CannotStart, Plan, Supervisor
 from portico.wire import h1
 
 app = typer.Typer(
@@ -58,27 +57,65 @@ def run(file: File) -> None:
     """Run the gateway that FILE describes, until SIGTERM or Ctrl-C.
 
     FILE is checked first, as `portico check` does; with an error in it nothing is started. SIGTERM and Ctrl-C let the
-    requests under way come to their end, for as long as `shutdown_timeout` allows; a second one ends at once.
+    requests under way come to their end, for as long as `shutdown_timeout` allows; a second one ends at once. SIGHUP
+    loads FILE again, as `portico reload` does. SIGUSR2 replaces the gateway by the version that is installed now,
+    without refusing a connection.
     """
     loaded = _load(file)
-    assert loaded.config is not None
-    config = loaded.config
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    workers = len(os.sched_getaffinity(0)) if config.workers == "auto" else config.workers
-    plan = Plan(
-        addresses=[(listener.address.host, listener.address.port) for listener in config.listen],
-        workers=workers,
-        snapshot=pack(config, loaded.plugins),
-        drain_timeout=config.shutdown_timeout,
-        schemes=["http" if listener.tls is None else "https" for listener in config.listen],
-    )
+    handover = handover_of(loaded, file, new_snapshot())
     del loaded
+    handover.become()
+
+
+Pid = Annotated[int | None, typer.Option("--pid", help="The process id of the gateway, where several run.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def reload(
+    file: File,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would change, and change nothing.")] = False,
+    pid: Pid = None,
+    as_json: Json = False,
+) -> None:
+    """Have the gateway that runs FILE load it again.
+
+    It is read, validated and compiled by every worker first; where anything is wrong with it nothing changes, what is
+    wrong is told, and the exit code is 1. Requests under way end by the configuration that they began with.
+    """
+    result = _asked(file, pid, "POST", "/reload?dry_run" if dry_run else "/reload")
+    text = reload_text(result, dry_run=dry_run)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+    elif result["ok"]:
+        typer.echo(text)
+    else:
+        sys.stderr.write(text + "\n")
+    if not result["ok"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The file that the gateway runs.")] = None,
+    pid: Pid = None,
+    as_json: Json = False,
+) -> None:
+    """Tell how the gateway is: its processes, the configuration that it serves, the last reload, targets, certificates.
+
+    FILE can be left out where only one gateway runs.
+    """
+    state = _asked(file, pid, "GET", "/status")
+    typer.echo(json.dumps(state, indent=2) if as_json else status_text(state))
+
+
+def _asked(file: Path | None, pid: int | None, method: str, target: str) -> Any:
+    """Return what the agent of a gateway answers; exit with 1 where there is none that does."""
     try:
-        code = Supervisor(plan).run()
-    except CannotStart as error:
-        sys.stderr.write(f"{file}: {error}\n")
-        code = 1
-    raise typer.Exit(code)
+        return ask(find(file, pid), method, target)
+    except NoGateway as error:
+        sys.stderr.write(f"{error}\n")
+        raise typer.Exit(1) from None
 
 
 @app.command()
@@ -109,7 +146,7 @@ def explain(
         list[str] | None, typer.Option("-H", "--header", metavar="'NAME: VALUE'", help="A request header; repeatable.")
     ] = None,
     address: Annotated[str, typer.Option("--from", metavar="ADDRESS", help="The client's address.")] = "127.0.0.1",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Tell what becomes of one request: each route and why it lost, the winner, its policies in running order with
     their origins, and what the service would be sent. Nothing is sent.

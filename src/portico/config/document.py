@@ -35,6 +35,11 @@ class Plugin(NamedTuple):
     name: str
     place: Place
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a Python file."""
+        return self.name.endswith(".py")
+
 
 @dataclass(frozen=True)
 class Document:
@@ -45,6 +50,8 @@ class Document:
     """What was wrong already before anyone looked for a meaning."""
     files: tuple[str, ...]
     """Every file that it consists of, files in values included, and those that could not be read: what to watch."""
+    patterns: tuple[str, ...] = ()
+    """The patterns that it includes files by: another file that matches is a change as well."""
 
     @property
     def plugins(self) -> tuple[Plugin, ...]:
@@ -82,6 +89,7 @@ class _Reader:
         self._read: dict[str, Place] = {}
         """The files read, and where they were asked for."""
         self._entries: dict[str, Entry] = {}
+        self._patterns: list[str] = []
 
     def read(self) -> Document:
         start = self._source.start
@@ -93,7 +101,7 @@ class _Reader:
             self._entries = root.without("include").entries
             self._include(root, (name,))
         files = dict.fromkeys((*self._read, *self._substitution.files))
-        return Document(Fields(place, self._entries), self._findings.sorted(), tuple(files))
+        return Document(Fields(place, self._entries), self._findings.sorted(), tuple(files), tuple(self._patterns))
 
     def _parse(self, name: str, asked: Place) -> Fields | None:
         """Return the mapping that a file is, or None with a finding."""
@@ -158,6 +166,7 @@ class _Reader:
         if not _GLOB.search(node.text):
             return [beside(node.place.file, node.text)]
         pattern = beside(glob.escape(node.place.file), node.text)
+        self._patterns.append(pattern)
         names = [name for name in self._source.match(pattern) if os.path.normpath(name) != includer]
         if not names:
             self._findings.warning(node.place, f"no file matches {node.text}")

@@ -310,6 +310,20 @@ class Health(Part):
     link-local ones unless given."""
 
 
+class Status(Part):
+    """Where the gateway tells how it is, beside the socket that `portico status` asks. A text stands for `listen`."""
+
+    listen: ListenAddress
+    """A loopback address, such as `127.0.0.1:9901`: `GET /status` there is answered in JSON."""
+
+    @field_validator("listen")
+    @classmethod
+    def _not_for_everyone(cls, listen: Address) -> Address:
+        if not listen.is_loopback:
+            raise BadValue(f"{listen} can be reached from elsewhere", f"write 127.0.0.1:{listen.port or 9901}")
+        return listen
+
+
 class PathRules(Part):
     """How the path of a request is read before a route is looked for."""
 
@@ -347,6 +361,13 @@ class Config(Part):
     """How the path of a request is read."""
     shutdown_timeout: Duration = 30.0
     """How long requests under way may take to end when the gateway stops."""
+    watch: bool = False
+    """Whether the file is loaded again when it changes, or a file that it includes, takes a value from, or has as a
+    plugin. SIGHUP and `portico reload` have it loaded again in any case."""
+    watchdog: PositiveOrOff = 15.0
+    """How long a worker may stand still, stopped or in an endless loop, before another takes its place; or `off`."""
+    status: Annotated[Annotated[Status, Shorthand("listen")] | None, Off()] = None
+    """Where to tell how the gateway is, beside the socket that `portico status` asks; nowhere unless given."""
 
     @field_validator("listen")
     @classmethod

@@ -162,6 +162,10 @@ class Trust:
         self.networks = tuple(networks)
         self.style = style
 
+    def same_as(self, other: Trust) -> bool:
+        """Return whether `other` believes the same proxies, and tells services the same."""
+        return self.networks == other.networks and self.style == other.style
+
     def includes(self, address: str) -> bool:
         """Return whether `address` is a trusted proxy's."""
         if not self.networks:

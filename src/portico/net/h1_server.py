@@ -107,8 +107,7 @@ class H1ServerConnection(ServerStream, ServerConnection):
                 stream.set_deadline(clock() + limits.head_timeout)
                 while True:
                     if reader.idle:
-                        if not server.draining:
-                            reader.receive(stream.take() or (b"" if stream.eof else await stream.arrival()))
+                        reader.receive(stream.take() or (b"" if stream.eof else await stream.arrival()))
                     elif left % PIPELINED == 0:
                         await asyncio.sleep(0)  # others have their turn too
                     head = reader.next_head()
@@ -188,7 +187,7 @@ class H1ServerConnection(ServerStream, ServerConnection):
         reader, stream, server = self._reader, self._stream, self.server
         if not reader.ended:
             stream.set_deadline(server.loop.time() + server.limits.head_timeout)
-        while not (reader.ended or (reader.idle and server.draining)):
+        while not reader.ended:
             try:
                 reader.receive(stream.take() or (b"" if stream.eof else await stream.arrival()))
             except DeadlineExceeded:
@@ -200,7 +199,7 @@ class H1ServerConnection(ServerStream, ServerConnection):
 
     def _keep_alive(self, head: RequestHead, body: Body, left: int) -> bool:
         """Tell whether the connection goes on after this answer."""
-        if not head.keep_alive or left <= 0 or self.server.draining:
+        if not head.keep_alive or left <= 0 or self.epoch != self.server.epoch:
             return False
         if head.minor == 0 and body.length is None:
             return False  # HTTP/1.0 knows no chunks: the close is the content's end

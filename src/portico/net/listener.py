@@ -53,10 +53,14 @@ class Listener:
         With `proxies` each connection has to come from one of these networks, and to begin with a PROXY header.
         """
         self.server = server
+        self._begin = begin
+        self.change(handler, tls, proxies)
+
+    def change(self, handler: Handler | None, tls: ServerTls | None, proxies: Sequence[Network] | None) -> None:
+        """Take those who connect from now on in another way."""
         self.handler = handler
         self.tls = tls
         self._proxies = None if proxies is None else Trust(proxies)
-        self._begin = begin
 
     def protocol(self) -> asyncio.BaseProtocol:
         """Return what the event loop talks to for one accepted connection."""
@@ -87,10 +91,7 @@ class Listener:
     def _shaken_hands(self, header: ProxyHeader | None, handshake: _Handshake, stream: Stream) -> None:
         stream.on_lost = None
         handshake.over()
-        if self.server.draining:
-            stream.close()
-        else:
-            self._connected(header, stream)
+        self._connected(header, stream)
 
     def _connected(self, header: ProxyHeader | None, stream: Stream) -> None:
         client = self._client(stream, header)
@@ -177,9 +178,8 @@ class _Relayed(asyncio.Protocol, ServerConnection):
         peer = transport.get_extra_info("peername")
         address = peer[0].partition("%")[0] if isinstance(peer, tuple) else ""
         self._address = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unknown"
-        turned_away = server.full or server.draining
-        if turned_away or not self._proxies.includes(address):
-            if not turned_away:
+        if server.full or not self._proxies.includes(address):
+            if not server.full:
                 logger.info("%s: refused, since it is none of the proxies that may connect", address)
             self.transport.abort()
             return

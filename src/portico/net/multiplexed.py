@@ -10,6 +10,7 @@ from mypy_extensions import mypyc_attr
 from portico.net.client import ClientConnection, ClientStream, Connections
 from portico.net.server import Server, ServerConnection, ServerStream
 from portico.net.stream import NEVER, DeadlineExceeded, Stream
+from portico.observe.exchange import Exchange
 
 logger = logging.getLogger("portico.server")
 
@@ -21,10 +22,11 @@ class SharedServerConnection(ServerConnection):
     A codec says what the bytes mean, and which streams begin by them; a stream that is `over` tells its connection.
     """
 
-    __slots__ = ("_begun", "_ended", "_streams", "_task", "server", "stream")
+    __slots__ = ("_begun", "_ended", "_streams", "_task", "epoch", "server", "stream")
 
     def __init__(self, server: Server, stream: Stream) -> None:
         self.server = server
+        self.epoch = server.epoch
         self.stream = stream
         self._streams: set[ServerStream] = set()
         self._task: asyncio.Task[None] | None = None
@@ -56,13 +58,20 @@ class SharedServerConnection(ServerConnection):
             self._forget()
         elif not self._streams:
             self._idle()
-            if self.server.draining:
+            if self.epoch != self.server.epoch:
                 self.stream.close()
 
     def close_if_idle(self) -> None:
         """Close the connection where no request is under way, and otherwise once none is."""
         if not self._streams:
             self.stream.close()
+
+    def exchanges(self) -> list[Exchange]:
+        """Return the exchanges of the requests that are under way."""
+        found: list[Exchange] = []
+        for stream in self._streams:
+            found += stream.exchanges()
+        return found
 
     def cancel(self) -> None:
         """End the connection, whatever it is doing."""

@@ -30,6 +30,9 @@ logger = logging.getLogger("portico.server")
 REFUSED_METHODS: Final = frozenset(("CONNECT", "TRACE"))
 SERVED_METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
+DRAIN_GRACE: Final = 1.0
+"""Seconds that a connection without a request is kept when the server drains."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
@@ -63,6 +66,10 @@ class ServerConnection:
         """End the connection, whatever it is doing."""
         raise NotImplementedError
 
+    def exchanges(self) -> list[Exchange]:
+        """Return the exchanges of the requests that are under way on it."""
+        return []
+
 
 class Server:
     """All connections of one worker. `handler` answers; it is read once per request, so a swap is one assignment."""
@@ -81,6 +88,10 @@ class Server:
         self.slashes = slashes
         self.trust = Trust() if trust is None else trust
         self.draining = False
+        self.epoch = 0
+        """Grows when connections are to end after their next answer: what they began with holds no more."""
+        self.answered = 0
+        """Requests that have come to an end of any kind."""
         self.loop = asyncio.get_running_loop()
         self.tasks = tasks
         self.outbox = Outbox(self.loop) if outbox is None else outbox
@@ -113,20 +124,56 @@ class Server:
         if not self._connections:
             self._empty.set()
 
+    @property
+    def connections(self) -> int:
+        """How many connections clients have."""
+        return len(self._connections)
+
+    def under_way(self) -> list[Exchange]:
+        """Return the exchanges of all requests that are under way."""
+        found: list[Exchange] = []
+        for connection in self._connections:
+            found += connection.exchanges()
+        return found
+
+    def change(self, handler: Handler, limits: ServerLimits, slashes: EncodedSlashes, trust: Trust) -> None:
+        """Answer by `handler` from the next request on, and take clients by these rules.
+
+        A connection that began by other rules is told, with its next answer, that it was the last.
+        """
+        self.handler = handler
+        if limits == self.limits and slashes == self.slashes and trust.same_as(self.trust):
+            return
+        self.limits, self.slashes, self.trust = limits, slashes, trust
+        self.fields = request_fields(limits.header_count)  # it remembers paths as the rules before had them
+        self.epoch += 1
+
     async def drain(self, deadline: float) -> None:
-        """Let every request under way come to its end, by `deadline` at the latest, and close all connections."""
+        """Let every request under way come to its end, by `deadline` at the latest, and close all connections.
+
+        A connection without a request is not closed at once: a request may be on its way, and its client would see it
+        fail. For a moment it is still answered, and told that it was the last.
+        """
         self.draining = True
-        for connection in tuple(self._connections):
-            connection.close_if_idle()
+        self.epoch += 1
+        if not await self._emptied(min(deadline, self.loop.time() + DRAIN_GRACE)):
+            for connection in tuple(self._connections):
+                connection.close_if_idle()
+        if not await self._emptied(deadline):
+            logger.warning("%d connections were still busy at the deadline of the drain", len(self._connections))
+            for connection in tuple(self._connections):
+                connection.cancel()
+
+    async def _emptied(self, by: float) -> bool:
+        """Wait until all connections have ended, until `by` at the latest; tell whether they have."""
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(by):
                 while self._connections:
                     self._empty.clear()
                     await self._empty.wait()
         except TimeoutError:
-            logger.warning("%d connections were still busy at the deadline of the drain", len(self._connections))
-            for connection in tuple(self._connections):
-                connection.cancel()
+            return False
+        return True
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -146,12 +193,14 @@ class ServerStream:
         "_said",
         "_task",
         "client",
+        "epoch",
         "server",
         "trusted",
     )
 
     def __init__(self, server: Server, client: Client) -> None:
         self.server = server
+        self.epoch = server.epoch
         self.client = client
         """Who sends the requests; behind a trusted proxy it may be another one for each of them."""
         self.trusted = server.trust.includes(client.peer)
@@ -258,6 +307,11 @@ class ServerStream:
         """
         self._task = self.server.tasks.create_task(self._answer(head, handler), name=f"{head.method} stream")
         self._task.add_done_callback(self._ended)
+
+    def exchanges(self) -> list[Exchange]:
+        """Return the exchange of the stream's request, while that is under way."""
+        exchange = self._exchange
+        return [] if exchange is None or exchange.outcome is not None else [exchange]
 
     def client_left(self) -> None:
         """End at once what `begin` began: the client has taken its request back, or is gone."""
@@ -369,6 +423,7 @@ class ServerStream:
 
     def complete(self, exchange: Exchange, now: float) -> None:
         """Close the books of one request; whoever still holds its body gets nothing of the next one's."""
+        self.server.answered += 1
         exchange.end(_COMPLETE, now)
         if self._content is not None:
             self._content.close()
@@ -377,7 +432,8 @@ class ServerStream:
     def end(self, outcome: Outcome) -> None:
         """Close the books of a request that did not come to its proper end."""
         exchange = self._exchange
-        if exchange is not None:
+        if exchange is not None and exchange.outcome is None:
+            self.server.answered += 1
             if exchange.status == 0 and outcome is Outcome.CLIENT_LEFT:
                 exchange.status = 499
             exchange.end(outcome, self.server.loop.time())

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,19 +16,22 @@ from portico.config.values import Condition as ConditionConfig
 from portico.errors import ConfigError, PorticoError
 from portico.http.target import EncodedSlashes
 from portico.net.stream import Outbox
-from portico.policy.base import Component, Policy, RouteInfo, Stage
-from portico.policy.chain import Scoped, assemble, merge
+from portico.policy.base import Component, Policy, RouteInfo
+from portico.policy.chain import Scoped, assemble
 from portico.policy.registry import Registry
 from portico.routing.entry import Absent, Condition, Entry, Equals, Matches, Part, Present
 from portico.routing.matcher import Matcher
 from portico.routing.pattern import ANY_PATH, PathPattern, PatternError, parse_host_pattern, parse_path
 from portico.runtime.certificates import CertificateWatch
+from portico.runtime.chains import chain_of, scopes_of, stage_of
 from portico.runtime.env import RouteEnv
 from portico.runtime.listeners import entrances
+from portico.runtime.pace import at_once
 from portico.runtime.runtime import Route, Runtime
 from portico.runtime.services import ServiceBuilder
 from portico.runtime.shared import Leases
 from portico.upstream.health import Reachability
+from portico.upstream.stack import Service
 
 BUILT_IN: Final = "built in"
 """The origin of what no file has written."""
@@ -67,11 +70,20 @@ class Compiled:
     """The services that some route's parts have asked for."""
 
 
-def compile_config(config: Config, surroundings: Surroundings, revision: str = "") -> Compiled:
+def compile_config(config: Config, surroundings: Surroundings, revision: int = 0) -> Compiled:
     """Compile `config`; raise CompileError, with all that is wrong, where it cannot be run."""
+    return at_once(compiling(config, surroundings, revision))
+
+
+def compiling(config: Config, surroundings: Surroundings, revision: int) -> Generator[None, None, Compiled]:
+    """Compile `config` in small steps, between which others may have the loop. Raises as `compile_config` does.
+
+    Whoever gives up on it closes the generator, and nothing of it is left.
+    """
     lease = surroundings.leases.lease()
+    findings = Findings()
+    made: list[Route] = []
     try:
-        findings = Findings()
         builder = ServiceBuilder(
             config,
             lease,
@@ -81,33 +93,39 @@ def compile_config(config: Config, surroundings: Surroundings, revision: str = "
             surroundings.certificates,
             findings,
         )
-        services = {name: builder.build(name, service) for name, service in config.services.items()}
+        services: dict[str, Service] = {}
+        for name, service in config.services.items():
+            services[name] = builder.build(name, service)
+            yield
         reachability = Reachability(tuple(services.values()), surroundings.tasks, surroundings.clock)
         doors = entrances(config, surroundings.certificates, findings)
+        yield
 
         used: set[str] = set()
 
         def env(route: RouteInfo) -> RouteEnv:
             return RouteEnv(route, services, used, lease, reachability, surroundings.clock)
 
-        routes = _Routes(config, surroundings.registry, env, findings)
-        entries = [
-            entry
-            for order, route in enumerate([*config.routes, *_built_in_routes(config, surroundings.registry)])
-            if (entry := routes.entry(route, order)) is not None
-        ]
+        routes = _Routes(config, surroundings.registry, env, findings, made)
+        entries = []
+        for order, route in enumerate([*config.routes, *_built_in_routes(config, surroundings.registry)]):
+            entry = routes.entry(route, order)
+            if entry is not None:
+                entries.append(entry)
+            yield
         no_route, wrong_method = (
             routes.route(_built_in(kind, (ANY_PATH.text,), kind, {}, surroundings.registry), {})
             for kind in ("no-route", "wrong-method")
         )
+        if findings.failed:
+            raise CompileError(findings.sorted())  # noqa: TRY301 - what was made so far is to be closed
+        matcher = yield from Matcher.gradually(entries, no_route, wrong_method)
     except BaseException:
+        for each in made:
+            each.close()
         lease.close()
         raise
-    runtime = Runtime(revision, Matcher(entries, no_route, wrong_method), routes.all, services, doors, lease)
-    if findings.failed:
-        runtime.close()
-        raise CompileError(findings.sorted())
-    return Compiled(runtime, tuple(entries), frozenset(used))
+    return Compiled(Runtime(revision, matcher, made, services, doors, lease), tuple(entries), frozenset(used))
 
 
 def _built_in_routes(config: Config, registry: Registry) -> list[RouteConfig]:
@@ -132,14 +150,20 @@ class _Routes:
     """Compiles routes one by one; what is wrong with one does not hide what is wrong with the next."""
 
     def __init__(
-        self, config: Config, registry: Registry, env: Callable[[RouteInfo], RouteEnv], findings: Findings
+        self,
+        config: Config,
+        registry: Registry,
+        env: Callable[[RouteInfo], RouteEnv],
+        findings: Findings,
+        made: list[Route],
     ) -> None:
+        """Add each route to `made` as it is compiled."""
         self._config = config
         self._registry = registry
         self._env = env
         self._findings = findings
         self._slashes = EncodedSlashes(config.path.encoded_slashes)
-        self.all: list[Route] = []
+        self._made = made
 
     def entry(self, config: RouteConfig, order: int) -> Entry[Route] | None:
         """Compile one route and what it asks of a request; None where that cannot be understood."""
@@ -198,30 +222,22 @@ class _Routes:
             components=components,
             origin=config.origin,
         )
-        self.all.append(route)
+        self._made.append(route)
         return route
 
     def _chain(self, config: RouteConfig) -> list[Scoped]:
-        """Return the route's chain: the stable merge of the file's, the service's and its own policies."""
-        scopes: list[tuple[str, Sequence[PolicyUse]]] = [("global", self._config.policies)]
-        service = self._config.services.get(getattr(config.endpoint.config, "service", ""))
-        if service is not None:
-            scopes.append(("service", service.policies))
-        scopes.append(("route", config.policies))
-        return merge((scope, [(use, self._stage(use)) for use in uses]) for scope, uses in scopes)
+        """Return the route's chain."""
+        for _, uses in scopes_of(self._config, config):
+            for use in uses:
+                self._check_stage(use)
+        return chain_of(self._config, config, self._registry)
 
-    def _stage(self, use: PolicyUse) -> Stage:
-        """Return the stage that a policy stands in."""
+    def _check_stage(self, use: PolicyUse) -> None:
         policy = self._registry.policies.get(use.kind)
-        if policy is None:
-            return Stage.OBSERVE  # only `off` names no policy: it stands nowhere
-        if use.stage is None:
-            return policy.stages[0]
-        stage = Stage[use.stage.upper()]
-        if stage not in policy.stages:
-            may = ", ".join(known.name.lower() for known in policy.stages)
-            self._error(use.origin, f"policy {use.kind} cannot stand in stage {use.stage}", f"it may stand in {may}")
-        return stage
+        if policy is None or use.stage is None or stage_of(use, self._registry) in policy.stages:
+            return
+        may = ", ".join(known.name.lower() for known in policy.stages)
+        self._error(use.origin, f"policy {use.kind} cannot stand in stage {use.stage}", f"it may stand in {may}")
 
     def _set_up(self, component: Component[Any], env: RouteEnv, origin: str) -> bool:
         """Set up a part of a route; tell whether it is ready."""

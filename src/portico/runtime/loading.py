@@ -17,7 +17,7 @@ from portico.net.stream import Outbox
 from portico.policy.registry import Registry
 from portico.runtime.compile import Compiled, CompileError, Surroundings, compile_config
 from portico.runtime.lint import lint
-from portico.runtime.plugins import PluginSource, import_plugin, load_registry, read_plugin
+from portico.runtime.plugins import PluginSource, import_plugin, installed_plugins, read_plugin, registry_of
 from portico.runtime.shared import Leases
 
 
@@ -29,24 +29,30 @@ class Loaded:
     findings: tuple[Finding, ...]
     registry: Registry = field(default_factory=Registry)
     plugins: tuple[PluginSource, ...] = ()
+    files: tuple[str, ...] = ()
+    """Every file that it was made of."""
+    patterns: tuple[str, ...] = ()
+    """The patterns by which it includes more."""
 
 
 def load(path: Path) -> Loaded:
     """Read, validate and compile the file at `path`; nothing is raised, what is wrong is among the findings."""
     document = read(path)
     findings = Findings()
-    plugins = _plugins(document, findings)
+    plugins = (*installed_plugins(), *_plugins(document, findings))
     try:
-        registry = load_registry(plugins)
+        registry = registry_of(plugins)
     except ConfigError as error:
         findings.error(document.place("plugins"), str(error))
-        registry = load_registry(())
+        registry = registry_of(())
     judged = validate(document, policies=registry.policy_kinds, endpoints=registry.endpoint_kinds)
     found = Findings([*findings.sorted(), *judged.findings])
+    files = tuple(dict.fromkeys([*document.files, *(plugin.name for plugin in document.plugins if plugin.is_file)]))
     if judged.config is None or found.failed:
-        return Loaded(None, found.sorted())
+        return Loaded(None, found.sorted(), files=files, patterns=document.patterns)
     tried = Findings([*found.sorted(), *asyncio.run(_try_out(judged.config, registry))])
-    return Loaded(None if tried.failed else judged.config, tried.sorted(), registry, plugins)
+    config = None if tried.failed else judged.config
+    return Loaded(config, tried.sorted(), registry, plugins, files, document.patterns)
 
 
 async def _try_out(config: Config, registry: Registry) -> tuple[Finding, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -45,7 +46,18 @@ def read_plugin(name: str) -> PluginSource:
 
 def load_registry(plugins: Iterable[PluginSource]) -> Registry:
     """Return the registry of the built-in modules, installed packages and `plugins`. Raises ConfigError."""
-    modules = [*_package_modules(portico.endpoints), *_package_modules(portico.policies), *_installed()]
+    return registry_of((*installed_plugins(), *plugins))
+
+
+def installed_plugins() -> tuple[PluginSource, ...]:
+    """Return the plugins that installed packages offer; to find them takes a look at every package."""
+    points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    return tuple(PluginSource(point.value.partition(":")[0], None) for point in points)
+
+
+def registry_of(plugins: Iterable[PluginSource]) -> Registry:
+    """Return the registry of the built-in modules and just these plugins. Raises ConfigError."""
+    modules = [*_package_modules(portico.endpoints), *_package_modules(portico.policies)]
     modules += [import_plugin(plugin) for plugin in plugins]
     return Registry.of(dict.fromkeys(modules))
 
@@ -73,14 +85,24 @@ def import_plugin(plugin: PluginSource) -> ModuleType:
     return module
 
 
+class PluginModule:
+    """A plugin's file as a module, for as long as somebody leases it: new code leaves none of the old behind."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, plugin: PluginSource) -> None:
+        """Import it, unless that was done. Raises ConfigError."""
+        self._name = import_plugin(plugin).__name__
+
+    def close(self) -> None:
+        """Forget the module."""
+        sys.modules.pop(self._name, None)
+
+
+@functools.cache
 def _package_modules(package: ModuleType) -> list[ModuleType]:
     names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
     return [importlib.import_module(f"{package.__name__}.{name}") for name in names]
-
-
-def _installed() -> list[ModuleType]:
-    points = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
-    return [_import(point.value.partition(":")[0]) for point in points]
 
 
 def _import(name: str) -> ModuleType:

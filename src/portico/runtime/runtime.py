@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from portico.errors import RequestError, UpstreamError
@@ -32,6 +32,11 @@ def write_problem(problem: Problem, request: Request, response: Response) -> Non
 def _bad_status(response: Response) -> ValueError:
     """Return the error of a chain that has made no final answer (RFC 9110 section 15)."""
     return ValueError(f"a policy or an endpoint made an answer with status {response.status}")
+
+
+async def _closed(request: Request) -> Response:
+    """Stand in for the chain of a route that is closed: nothing can come here any more."""
+    raise RuntimeError("a route was asked after its end")
 
 
 class Route:
@@ -89,15 +94,26 @@ class Route:
             self.write_problem(problem, request, response)
         return response
 
+    def close(self) -> None:
+        """End what the route's policies and its endpoint began, and let go of them."""
+        components, self.components = self.components, ()
+        for component in components:
+            try:
+                component.close()
+            except Exception:  # a plugin's mistake must not keep the others from closing
+                logger.exception("%s of route %s could not be closed", component.name, self.name)
+        self.chain = _closed
+        self.policies = ()
+
 
 class Runtime:
     """A compiled Config. `handle` is the Handler of everything that it serves."""
 
-    __slots__ = ("_lease", "_matcher", "entrances", "revision", "routes", "services")
+    __slots__ = ("__weakref__", "_lease", "_matcher", "entrances", "revision", "routes", "services")
 
     def __init__(
         self,
-        revision: str,
+        revision: int,
         matcher: Matcher[Route],
         routes: Sequence[Route],
         services: dict[str, Service],
@@ -121,10 +137,13 @@ class Runtime:
 
     def close(self) -> None:
         """End what the policies and endpoints began, and give back what was leased."""
-        for route in self.routes:
-            for component in route.components:
-                try:
-                    component.close()
-                except Exception:  # a plugin's mistake must not keep the others from closing
-                    logger.exception("%s of route %s could not be closed", component.name, route.name)
+        for _ in self.closing():
+            pass
+
+    def closing(self) -> Iterator[None]:
+        """Close in small steps, between which others may have the loop."""
+        routes, self.routes = self.routes, ()
+        for route in routes:
+            route.close()
+            yield
         self._lease.close()

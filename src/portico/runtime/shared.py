@@ -55,6 +55,9 @@ class Lease:
         value: Shared = self._values[key]
         return value
 
+    def __len__(self) -> int:
+        return len(self._values)
+
     def close(self) -> None:
         """Give everything back."""
         values, self._values = self._values, {}

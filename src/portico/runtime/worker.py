@@ -10,57 +10,58 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import gc
 import logging
 import os
-import pickle
 import resource
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import uvloop
 
-from portico.config.schema import Config
+from portico.errors import PorticoError
+from portico.http.message import Request, Response
 from portico.http.target import EncodedSlashes
-from portico.net.listener import Listener
-from portico.net.server import Server
+from portico.net.server import Server, ServerLimits
 from portico.net.stream import Outbox
-from portico.runtime.compile import Surroundings, compile_config
-from portico.runtime.listeners import Entrance, limits, redirect_to_https, trust
-from portico.runtime.plugins import PluginSource, import_plugin, load_registry
+from portico.policy.registry import Registry
+from portico.runtime.compile import Surroundings
+from portico.runtime.garbage import Garbage
+from portico.runtime.link import Links
+from portico.runtime.pace import Pace
+from portico.runtime.serving import Serving
 from portico.runtime.shared import Leases
+from portico.runtime.snapshot import read
+from portico.runtime.title import entitle
+from portico.runtime.vitals import Vitals
+from portico.state.board import Board, Segment, Vital
 
 logger = logging.getLogger("portico.worker")
 
-
-def pack(config: Config, plugins: Sequence[PluginSource]) -> bytes:
-    """Return a snapshot: what a worker needs to run `config`, whatever happens to the files meanwhile."""
-    return pickle.dumps((tuple(plugins), pickle.dumps(config)))
-
-
-def unpack(snapshot: bytes) -> tuple[Config, tuple[PluginSource, ...]]:
-    """Return what was packed; plugins are imported first, since the configuration holds values of their classes."""
-    plugins, packed = pickle.loads(snapshot)  # noqa: S301 - it comes from the supervisor, by an inherited descriptor
-    for plugin in plugins:
-        import_plugin(plugin)
-    config: Config = pickle.loads(packed)  # noqa: S301 - as above
-    return config, plugins
+START_SLICE = 0.05
+"""Seconds of compiling between two beats, while there is nobody to serve yet."""
 
 
 @dataclass(frozen=True)
 class Inherited:
-    """What the supervisor has given: listening sockets, where to report, and the pipe that ends with the supervisor."""
+    """What the supervisor has given."""
 
-    sockets: Sequence[socket.socket]
+    doors: Mapping[int, socket.socket]
+    """The listening sockets, by the numbers of their doors, in the order of the configuration's listeners."""
+    snapshot: int
+    revision: int
+    segment: Segment
     ready: int
+    """Where to report."""
     lifeline: int
+    """A pipe that ends with the supervisor."""
+    control: socket.socket
 
 
-async def serve(config: Config, plugins: Sequence[PluginSource], inherited: Inherited) -> None:
+async def serve(inherited: Inherited) -> None:
     """Serve until SIGTERM, or until the supervisor is gone; then drain. The second SIGTERM ends at once."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -68,28 +69,52 @@ async def serve(config: Config, plugins: Sequence[PluginSource], inherited: Inhe
     loop.add_reader(inherited.lifeline, stopping.set)
     async with asyncio.TaskGroup() as tasks:
         outbox = Outbox(loop)
-        surroundings = Surroundings(load_registry(plugins), Leases(), tasks, outbox, loop.time)
-        runtime = compile_config(config, surroundings).runtime
-        rules = EncodedSlashes(config.path.encoded_slashes)
-        server = Server(runtime.handle, limits(config), rules, tasks, outbox, trust(config))
-        doors = [_listener(server, entrance) for entrance in runtime.entrances]
-        listeners = [
-            await loop.create_server(door.protocol, sock=sock, backlog=4096)
-            for door, sock in zip(doors, inherited.sockets, strict=True)
-        ]
+        surroundings = Surroundings(Registry(), Leases(), tasks, outbox, loop.time)
+        server = Server(_not_yet, ServerLimits(), EncodedSlashes.KEEP, tasks, outbox)
+        garbage = Garbage(inherited.segment)
+        serving = Serving(surroundings, server, garbage)
+        vitals = Vitals(inherited.segment, loop, _publisher(inherited.segment, server, serving, garbage))
+        packed = read(inherited.snapshot)
+        os.close(inherited.snapshot)
+        prepared = await serving.prepare(packed, inherited.revision, Pace(START_SLICE))
+        del packed
+        await serving.commit(prepared, tuple(inherited.doors), inherited.doors)
         watching = tasks.create_task(surroundings.certificates.run(), name="certificates")
-        gc.collect()
-        gc.freeze()  # what a load has built lives as long as its runtime: no collection need walk it
+        links = Links(inherited.control, serving, tasks)
+        garbage.search()
         os.write(inherited.ready, b"\n")
         os.close(inherited.ready)
         await stopping.wait()
         loop.remove_reader(inherited.lifeline)
         watching.cancel()
-        for listener in listeners:
-            listener.close()
+        links.close()
+        serving.stop_accepting()
+        inherited.segment[Vital.DRAINING] = 1
         loop.add_signal_handler(signal.SIGTERM, os._exit, 143)
-        await server.drain(loop.time() + config.shutdown_timeout)
-        runtime.close()
+        await server.drain(loop.time() + serving.shutdown_timeout)
+        await serving.close()
+        vitals.close()
+        garbage.close()
+
+
+async def _not_yet(request: Request) -> Response:
+    """Answer before there is a configuration, which no client can be early enough to see."""
+    return Response(503)
+
+
+def _publisher(segment: Segment, server: Server, serving: Serving, garbage: Garbage) -> Callable[[], None]:
+    """Return what is done at each beat: the board learns how the worker is."""
+
+    def publish() -> None:
+        in_flight = len(server.under_way())
+        segment[Vital.REVISION] = serving.revision
+        segment[Vital.CONNECTIONS] = server.connections
+        segment[Vital.IN_FLIGHT] = in_flight
+        segment[Vital.REQUESTS] = server.answered
+        segment[Vital.RETIRED] = serving.retired
+        garbage.look(quiet=not in_flight)
+
+    return publish
 
 
 def _raise_descriptor_limit() -> None:
@@ -97,12 +122,6 @@ def _raise_descriptor_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _listener(server: Server, entrance: Entrance) -> Listener:
-    redirect = entrance.redirect_https
-    handler = None if redirect is None else redirect_to_https(redirect, lambda: server.handler)
-    return Listener(server, handler, entrance.tls, entrance.proxies)
 
 
 def _tell_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
@@ -114,29 +133,60 @@ def _tell_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(unraisable)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one worker."""
+def _inherit(arguments: Sequence[str] | None) -> Inherited:
     parser = argparse.ArgumentParser(prog="portico worker", description="One worker; started by the supervisor.")
-    parser.add_argument("--sockets", required=True, help="descriptors of listening sockets, comma-separated")
+    parser.add_argument("--slot", required=True, type=int, help="number of the worker")
+    parser.add_argument("--doors", required=True, help="door:descriptor of each listening socket, comma-separated")
     parser.add_argument("--snapshot", required=True, type=int, help="descriptor of the snapshot")
+    parser.add_argument("--revision", required=True, type=int, help="revision of the snapshot")
+    parser.add_argument("--board", required=True, type=int, help="descriptor of the board")
+    parser.add_argument("--control", required=True, type=int, help="descriptor of the channel to the supervisor")
     parser.add_argument("--ready", required=True, type=int, help="descriptor to report to")
     parser.add_argument("--lifeline", required=True, type=int, help="descriptor that closes with the supervisor")
     options: Any = parser.parse_args(arguments)
+    pairs = [pair.split(":") for pair in options.doors.split(",")]
+    doors = {int(door): socket.socket(fileno=int(descriptor)) for door, descriptor in pairs}
+    board = Board(options.board)
+    os.close(options.board)
+    entitle(f"worker {options.slot}")
+    return Inherited(
+        doors,
+        options.snapshot,
+        options.revision,
+        board.segment(1 + options.slot),
+        options.ready,
+        options.lifeline,
+        socket.socket(fileno=options.control),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to the whole group; the supervisor decides
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s worker[%(process)d] %(message)s")
     _raise_descriptor_limit()
     sys.unraisablehook = _tell_unraisable
-    sockets = [socket.socket(fileno=int(number)) for number in options.sockets.split(",")]
     try:
-        size = os.fstat(options.snapshot).st_size
-        config, plugins = unpack(os.pread(options.snapshot, size, 0))
-        os.close(options.snapshot)
+        inherited = _inherit(arguments)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(config, plugins, Inherited(sockets, options.ready, options.lifeline)))
-    except Exception:  # the process boundary: the supervisor starts another
-        logger.exception("the worker failed")
+            runner.run(serve(inherited))
+    except Exception as error:  # the process boundary: the supervisor starts another
+        leaves = list(_leaves(error))
+        if all(isinstance(leaf, PorticoError) for leaf in leaves):
+            for leaf in leaves:
+                logger.error("%s", leaf)  # noqa: TRY400 - it says what is wrong with the configuration
+        else:
+            logger.exception("the worker failed")
         return 1
     return 0
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
 
 
 if __name__ == "__main__":

@@ -1,0 +1,175 @@
+"""What the agent does, from its start to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from portico.agent.control_socket import bind, socket_of, unbind
+from portico.agent.page import control, page
+from portico.agent.reload import Reloads, Result
+from portico.agent.root import Supervisor
+from portico.agent.status import status
+from portico.agent.watch import INTERVAL, Watch
+from portico.agent.workers import WorkerLink, Workers
+from portico.errors import ConfigError
+from portico.http.message import Handler
+from portico.http.target import EncodedSlashes
+from portico.net.listener import Listener
+from portico.net.server import Server, ServerLimits
+from portico.runtime.protocol import ReloadWanted, Remember, WorkerGone, WorkerReady
+from portico.state.board import Board, Word
+
+logger = logging.getLogger("portico.agent")
+
+DRAIN: Final = 5.0
+"""Seconds that what is asked of the agent has to be answered when it ends."""
+
+PATIENCE: Final = 3.0
+"""Seconds after a reload, or the agent's start, in which workers are expected to serve what stands."""
+
+LIMITS: Final = ServerLimits(connections=200)
+
+
+class Agent:
+    """The agent of one gateway."""
+
+    def __init__(self, board: Board, sock: socket.socket, tasks: asyncio.TaskGroup, lost: Callable[[], None]) -> None:
+        self._board = board
+        self._tasks = tasks
+        self._loop = asyncio.get_running_loop()
+        self._parent = os.getppid()
+        self.workers = Workers(board)
+        self.supervisor = Supervisor(
+            sock, on_worker=self._worker, on_gone=self._gone, on_reload=self._wanted, on_lost=lost
+        )
+        self.reloads = Reloads(self.supervisor, self.workers)
+        self._watch = Watch()
+        self._control: asyncio.Server | None = None
+        self._status: asyncio.Server | None = None
+        self._status_at: list[str | int] = []
+        self._servers: list[Server] = []
+        self._path: Path | None = None
+        self._settle_by = self._loop.time() + PATIENCE
+
+    @property
+    def revision(self) -> int:
+        """The revision of the configuration that stands; 0 before it is known."""
+        return self.supervisor.plan.revision if self.supervisor.standing.is_set() else 0
+
+    async def start(self) -> None:
+        """Learn what stands, and be there for those who ask."""
+        await self.supervisor.standing.wait()
+        plan = self.supervisor.plan
+        self.reloads.last = Result.from_json(self.supervisor.remembered)
+        self._board.set_word(Word.CONFIG, plan.revision)
+        self._watch.follow(plan.files, plan.patterns)
+        await self._open_control()
+        await self._open_status()
+
+    async def run(self) -> None:
+        """Watch files, and see to it that every worker serves what stands, until cancelled."""
+        while True:
+            await asyncio.sleep(INTERVAL)
+            if self.supervisor.plan.watch and not self.reloads.under_way and self._watch.changed():
+                await self._reload_apart("watch")
+            if self._loop.time() > self._settle_by and not self.reloads.under_way:
+                for worker in self.workers:
+                    await self._check(worker)
+
+    async def reload(self, origin: str) -> Result:
+        """Load the file and serve it; what went wrong is in the result."""
+        self._watch.loading()
+        result = await self.reloads.reload(origin)
+        self.supervisor.tell(Remember(result.to_json()))
+        plan, outcome = self.supervisor.plan, self.reloads.outcome
+        self._board.set_word(Word.CONFIG, plan.revision)
+        self._settle_by = self._loop.time() + PATIENCE
+        if outcome is not None:  # also of one that failed: it may have been the file that is new in it
+            self._watch.follow(outcome.files, outcome.patterns)
+        await self._open_status()
+        return result
+
+    async def state(self) -> dict[str, Any]:
+        """Return how the gateway is."""
+        return await status(self.supervisor.plan, self._board, self.workers, self.reloads, self._parent)
+
+    async def close(self) -> None:
+        """End everything."""
+        for listening in (self._control, self._status):
+            if listening is not None:
+                listening.close()
+        for server in self._servers:
+            await server.drain(self._loop.time() + DRAIN)
+        self.workers.close()
+        self.supervisor.close()
+        if self._path is not None:
+            unbind(self._path)
+
+    # What the supervisor says
+
+    def _worker(self, ready: WorkerReady, sock: socket.socket) -> None:
+        self.workers.met(ready.slot, ready.pid, sock)
+
+    def _gone(self, gone: WorkerGone) -> None:
+        self.workers.gone(gone.slot)
+
+    def _wanted(self, wanted: ReloadWanted) -> None:
+        self._tasks.create_task(self._reload_apart(wanted.origin), name="reload")
+
+    async def _reload_apart(self, origin: str) -> None:
+        try:
+            await self.reload(origin)
+        except Exception:  # a task of the agent's: nothing has changed, and the next one may go better
+            logger.exception("%s: the reload failed", origin)
+
+    async def _check(self, worker: WorkerLink) -> None:
+        """Have a worker serve what stands, where it does not."""
+        plan = self.supervisor.plan
+        if worker.revision in (0, plan.revision):
+            return
+        logger.warning("worker %d serves revision %d, not %d", worker.slot, worker.revision, plan.revision)
+        with contextlib.suppress(TimeoutError):
+            await self.reloads.catch_up(worker, await self.supervisor.sockets_of(worker.slot))
+
+    # What it listens to
+
+    async def _open_control(self) -> None:
+        try:
+            path = socket_of(self.supervisor.plan.file, self._parent)
+            sock = bind(path)
+        except ConfigError as error:
+            logger.error("portico status and portico reload will not find this gateway: %s", error)  # noqa: TRY400 - a trace says no more
+            return
+        self._path = path
+        listener = self._listener(control(self.state, self.reload, self.reloads.try_out))
+        self._control = await self._loop.create_unix_server(listener.protocol, sock=sock)
+
+    async def _open_status(self) -> None:
+        """Listen where the configuration that stands now wants the status to be told."""
+        wanted = self.supervisor.plan.status
+        if wanted == self._status_at:
+            return
+        self._status_at = wanted
+        if self._status is not None:
+            self._status.close()
+            self._status = None
+        if not wanted:
+            return
+        host, port = wanted
+        listener = self._listener(page(self.state))
+        try:
+            self._status = await self._loop.create_server(listener.protocol, str(host), int(port), reuse_address=True)
+        except OSError as error:
+            logger.error("status cannot be told at %s:%s: %s", host, port, error.strerror or error)  # noqa: TRY400 - a trace says no more
+
+    def _listener(self, handler: Handler) -> Listener:
+        server = Server(handler, LIMITS, EncodedSlashes.KEEP, self._tasks)
+        self._servers.append(server)
+        return Listener(server)

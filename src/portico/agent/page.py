@@ -1,0 +1,70 @@
+"""What the agent answers over HTTP: `GET /status` to everyone who can reach it, `POST /reload` on its own socket."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from ipaddress import ip_address
+from typing import Any
+
+import orjson
+
+from portico.agent.reload import Result
+from portico.http.headers import Headers
+from portico.http.message import Handler, Request, Response
+
+
+def _json(content: object, status: int = 200) -> Response:
+    headers = Headers([(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")])
+    return Response(status, headers, orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def page(state: Callable[[], Awaitable[dict[str, Any]]]) -> Handler:
+    """Return the Handler of the status listener, which anyone on this machine may ask.
+
+    A browser on this machine is made to ask by any web page: so nothing is changed here, and what was not asked for
+    by a loopback name is not answered, since a page could have had its own name lead here (DNS rebinding).
+    """
+
+    async def handle(request: Request) -> Response:
+        if not _is_loopback(request.host):
+            return _json({"error": "ask by a loopback address, or localhost"}, 403)
+        return await _status(request, state)
+
+    return handle
+
+
+def control(
+    state: Callable[[], Awaitable[dict[str, Any]]],
+    reload: Callable[[str], Awaitable[Result]],
+    try_out: Callable[[str], Awaitable[Result]],
+) -> Handler:
+    """Return the Handler of the agent's own socket, which only the gateway's user can reach."""
+
+    async def handle(request: Request) -> Response:
+        if request.path != "/reload":
+            return await _status(request, state)
+        if request.method != "POST":
+            return _json({"error": "POST it"}, 405)
+        result = await (try_out if request.query == "dry_run" else reload)("portico reload")
+        return _json(asdict(result))
+
+    return handle
+
+
+async def _status(request: Request, state: Callable[[], Awaitable[dict[str, Any]]]) -> Response:
+    if request.path not in ("/", "/status"):
+        return _json({"error": "there is /status"}, 404)
+    if request.method not in ("GET", "HEAD"):
+        return _json({"error": "GET it"}, 405)
+    return _json(await state())
+
+
+def _is_loopback(host: str) -> bool:
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+    if name.lower() == "localhost":
+        return True
+    try:
+        return ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return False

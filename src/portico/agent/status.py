@@ -1,0 +1,141 @@
+"""How the gateway is, as plain data: what `portico status` shows and the status listener answers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypedDict
+
+from portico import __version__
+from portico.agent.reload import Reloads
+from portico.agent.workers import WorkerLink, Workers
+from portico.runtime.protocol import Plan
+from portico.state.board import AGENT, Board, Segment, Vital
+
+LATE: Final = 2.0
+"""Seconds without a sign of life from which a process is called stuck."""
+
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+class Process(TypedDict):
+    """One process of the gateway."""
+
+    name: str
+    pid: int
+    state: str
+    """`serving`, `stuck`, `draining` or `starting`."""
+    uptime: float
+    """Seconds."""
+    silent: float
+    """Seconds since its last sign of life."""
+    revision: int
+    connections: int
+    in_flight: int
+    requests: int
+    retired: int
+    """Earlier configurations that still have requests under way."""
+    memory: int
+    """Resident bytes; 0 where the system does not tell."""
+    loop_lag: float
+    loop_lag_max: float
+    """Seconds that its loop was late, at the last beat and at its latest."""
+    gc_pauses: int
+    gc_seconds: float
+    gc_pause_max: float
+
+
+async def status(plan: Plan, board: Board, workers: Workers, reloads: Reloads, supervisor: int) -> dict[str, Any]:
+    """Return it; a worker that does not answer is told of by the board alone."""
+    links: list[WorkerLink] = list(workers)
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(link.report()) for link in links]
+    reports = [task.result() for task in asked]
+    last = reloads.last
+    processes = [
+        _process("agent", board.segment(AGENT)),
+        *(_process(f"worker {slot}", board.segment(1 + slot)) for slot in range(plan.workers)),
+    ]
+    return {
+        "version": __version__,
+        "file": plan.file,
+        "revision": plan.revision,
+        "origin": plan.origin,
+        "loaded_at": _time(plan.loaded_at),
+        "listen": [f"{scheme}://{host or '*'}:{port}" for host, port, scheme in plan.listen],
+        "last_reload": None if last is None else {**asdict(last), "at": _time(last.at)},
+        "supervisor": {"pid": supervisor, "memory": _memory(supervisor)},
+        "processes": processes,
+        "services": _services(reports),
+        "certificates": _certificates(reports),
+        "counters": board.counters(),
+    }
+
+
+def _process(name: str, segment: Segment) -> Process:
+    vital = segment.vitals()
+    now = time.monotonic_ns()
+    pid = vital[Vital.PID]
+    silent = (now - vital[Vital.BEAT]) / 1e9 if pid else 0.0
+    if not pid or not (vital[Vital.REVISION] or name == "agent"):
+        state = "starting"
+    elif silent > LATE:
+        state = "stuck"
+    else:
+        state = "draining" if vital[Vital.DRAINING] else "serving"
+    return Process(
+        name=name,
+        pid=pid,
+        state=state,
+        uptime=round((now - vital[Vital.STARTED]) / 1e9, 1) if pid else 0.0,
+        silent=round(silent, 3),
+        revision=vital[Vital.REVISION],
+        connections=vital[Vital.CONNECTIONS],
+        in_flight=vital[Vital.IN_FLIGHT],
+        requests=vital[Vital.REQUESTS],
+        retired=vital[Vital.RETIRED],
+        memory=_memory(pid),
+        loop_lag=vital[Vital.LAG] / 1e9,
+        loop_lag_max=vital[Vital.LAG_MAX] / 1e9,
+        gc_pauses=vital[Vital.GC_RUNS],
+        gc_seconds=vital[Vital.GC_TIME] / 1e9,
+        gc_pause_max=vital[Vital.GC_MAX] / 1e9,
+    )
+
+
+def _memory(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def _services(reports: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return each service's targets: what the workers have found, and their connections together."""
+    services: dict[str, dict[str, dict[str, Any]]] = {}
+    for report in reports:
+        for name, targets in report.get("services", {}).items():
+            known = services.setdefault(name, {})
+            for target in targets:
+                sum_ = known.setdefault(target["address"], {**target, "connections": 0})
+                sum_["connections"] += target["connections"]
+                sum_["reachable"] = sum_["reachable"] and target["reachable"]
+    return {name: list(targets.values()) for name, targets in services.items()}
+
+
+def _certificates(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return each certificate with its end, which is the earliest where workers have read its file at other times."""
+    ends: dict[str, float] = {}
+    for report in reports:
+        for certificate in report.get("certificates", ()):
+            file, end = certificate["file"], certificate["expires"]
+            ends[file] = min(end, ends.get(file, end))
+    return [{"file": file, "expires": _time(end)} for file, end in ends.items()]
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

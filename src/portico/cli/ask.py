@@ -1,0 +1,64 @@
+"""Asking a gateway that runs, over the Unix socket of its agent."""
+
+from __future__ import annotations
+
+import json
+import socket
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+from portico.agent.control_socket import folder, sockets_of
+from portico.errors import ConfigError, PorticoError
+
+TIMEOUT = 300.0
+"""Seconds that a reload may take, by far."""
+
+
+class NoGateway(PorticoError):
+    """There is nobody to ask, or more than one; the message says so, and what to do."""
+
+
+class _UnixConnection(HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=TIMEOUT)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def find(file: Path | None, pid: int | None) -> Path:
+    """Return the socket of the gateway that runs `file`, or of the only one. Raises NoGateway."""
+    try:
+        found = sockets_of(None if file is None else str(file))
+        where = folder()
+    except ConfigError as error:
+        raise NoGateway(str(error)) from error
+    if pid is not None:
+        found = [path for path in found if path.stem.endswith(f"-{pid}")]
+    if not found:
+        what = "no gateway runs" if file is None else f"no gateway runs {file}"
+        raise NoGateway(f"{what}, or not as this user: there is no socket of it that answers in {where}")
+    if len(found) > 1:
+        pids = ", ".join(path.stem.rpartition("-")[2] for path in found)
+        raise NoGateway(f"several gateways run, with the process ids {pids}: choose one with --pid")
+    return found[0]
+
+
+def ask(path: Path, method: str, target: str) -> Any:
+    """Return what the agent answers. Raises NoGateway."""
+    connection = _UnixConnection(path)
+    try:
+        connection.request(method, target)
+        response = connection.getresponse()
+        content = json.loads(response.read())
+    except (OSError, HTTPException, ValueError) as error:
+        raise NoGateway(f"the gateway's agent does not answer at {path}: {error}; try again in a moment") from error
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise NoGateway(f"the gateway's agent refuses: {content.get('error', response.status)}")
+    return content

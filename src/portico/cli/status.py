@@ -1,0 +1,107 @@
+"""What `portico status` and `portico reload` print of what the agent has answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+_UNITS = ("B", "KiB", "MiB", "GiB")
+
+
+def status_text(state: Mapping[str, Any]) -> str:
+    """Return the status as text."""
+    return "\n".join(_status_lines(state))
+
+
+def _status_lines(state: Mapping[str, Any]) -> Iterator[str]:
+    yield f"portico {state['version']}, {state['file']}, listening on {', '.join(state['listen'])}"
+    yield f"revision {state['revision']}, loaded {state['loaded_at']} ({state['origin']})"
+    last = state["last_reload"]
+    if last is not None and not last["ok"]:
+        yield f"the last reload, {last['at']} ({last['origin']}), has failed, and nothing was changed by it:"
+        yield from (f"  {error}" for error in last["errors"])
+    yield ""
+    head = ("process", "pid", "state", "up", "rev", "conns", "in flight", "requests", "memory", "lag", "worst", "gc")
+    supervisor = state["supervisor"]
+    rows = [("supervisor", str(supervisor["pid"]), "", "", "", "", "", "", _size(supervisor["memory"]), "", "", "")]
+    yield from _table([head, *rows, *(_process(each) for each in state["processes"])])
+    services = [
+        (name, target["address"], "reachable" if target["reachable"] else "NOT REACHABLE", str(target["connections"]))
+        for name, targets in state["services"].items()
+        for target in targets
+    ]
+    if services:
+        yield ""
+        yield from _table([("service", "target", "state", "conns"), *services])
+    if state["certificates"]:
+        yield ""
+        rows_ = [(each["file"], each["expires"]) for each in state["certificates"]]
+        yield from _table([("certificate", "expires"), *rows_])
+
+
+def _process(each: Mapping[str, Any]) -> tuple[str, ...]:
+    state = each["state"]
+    if state == "stuck":
+        state = f"STUCK for {each['silent']:.0f} s"
+    is_worker = each["name"] != "agent"
+    return (
+        each["name"],
+        str(each["pid"]),
+        state,
+        _span(each["uptime"]),
+        str(each["revision"]) + (f" (+{each['retired']})" if each["retired"] else ""),
+        str(each["connections"]) if is_worker else "",
+        str(each["in_flight"]) if is_worker else "",
+        str(each["requests"]) if is_worker else "",
+        _size(each["memory"]),
+        f"{each['loop_lag'] * 1e3:.1f} ms",
+        f"{each['loop_lag_max'] * 1e3:.1f} ms",
+        f"{each['gc_pause_max'] * 1e3:.1f} ms",
+    )
+
+
+def reload_text(result: Mapping[str, Any], *, dry_run: bool) -> str:
+    """Return how a reload went, or would go, as text."""
+    lines = [f"  {_WORDS[kind]}: {line}" for kind, found in result["changes"].items() for line in found]
+    if not result["ok"]:
+        rest = "" if dry_run else f"; revision {result['revision']} goes on"
+        return "\n".join([*result["errors"], f"nothing has changed{rest}"])
+    if not lines:
+        return "\n".join([*result["warnings"], "nothing changed"])
+    first = "this would change:" if dry_run else f"revision {result['revision']} after {result['seconds']:.1f} s:"
+    return "\n".join([*result["warnings"], first, *lines])
+
+
+_WORDS = {
+    "routes_added": "+ route",
+    "routes_removed": "- route",
+    "routes_changed": "~ route",
+    "chains": "~ chain of",
+    "services_added": "+ service",
+    "services_removed": "- service",
+    "services_changed": "~ service",
+    "settings": "~ setting",
+}
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _size(count: float) -> str:
+    if not count:
+        return ""
+    for unit in _UNITS:
+        if count < 1024 or unit == _UNITS[-1]:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    raise AssertionError
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,34 @@
+"""Which policies stand around a route, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from portico.config.schema import Config, PolicyUse, Route
+from portico.policy.base import Stage
+from portico.policy.chain import Scoped, merge
+from portico.policy.registry import Registry
+
+
+def scopes_of(config: Config, route: Route) -> list[tuple[str, Sequence[PolicyUse]]]:
+    """Return the policies of the file, of the service and of the route itself, widest first."""
+    scopes: list[tuple[str, Sequence[PolicyUse]]] = [("global", config.policies)]
+    service = config.services.get(getattr(route.endpoint.config, "service", ""))
+    if service is not None:
+        scopes.append(("service", service.policies))
+    scopes.append(("route", route.policies))
+    return scopes
+
+
+def stage_of(use: PolicyUse, registry: Registry) -> Stage:
+    """Return the stage that a policy stands in: what the file says, or its own default."""
+    policy = registry.policies.get(use.kind)
+    if policy is None:
+        return Stage.OBSERVE  # only `off` names no policy: it stands nowhere
+    return policy.stages[0] if use.stage is None else Stage[use.stage.upper()]
+
+
+def chain_of(config: Config, route: Route, registry: Registry) -> list[Scoped]:
+    """Return the route's chain: the stable merge of the file's, the service's and its own policies."""
+    scopes = scopes_of(config, route)
+    return merge((scope, [(use, stage_of(use, registry)) for use in uses]) for scope, uses in scopes)

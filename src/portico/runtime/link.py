@@ -1,0 +1,159 @@
+"""A worker's ties to the other processes: the supervisor introduces the agent, and the agent tells what to serve."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from portico.errors import PorticoError
+from portico.net.channel import Channel, Codec, close_all
+from portico.runtime.compile import CompileError
+from portico.runtime.pace import Pace
+from portico.runtime.protocol import (
+    KINDS,
+    Abandon,
+    Commit,
+    Committed,
+    Meet,
+    Prepare,
+    Prepared,
+    Refused,
+    Report,
+    Reported,
+)
+from portico.runtime.report import report
+from portico.runtime.serving import Prepared as Ready
+from portico.runtime.serving import Serving
+from portico.runtime.snapshot import read
+
+logger = logging.getLogger("portico.worker")
+
+CODEC = Codec(KINDS)
+
+
+@dataclass
+class _Proposal:
+    """A configuration that the agent has sent, on its way from a snapshot to being served."""
+
+    order: Prepare
+    sockets: dict[int, socket.socket]
+    task: asyncio.Task[None] | None = None
+    ready: Ready | None = None
+
+
+class Links:
+    """The channels of one worker."""
+
+    def __init__(self, control: socket.socket, serving: Serving, tasks: asyncio.TaskGroup) -> None:
+        """Listen on `control`, the channel to the supervisor."""
+        self._serving = serving
+        self._tasks = tasks
+        self._proposal: _Proposal | None = None
+        self._agent: Channel | None = None
+        self._supervisor = Channel(control, CODEC, self._from_supervisor, _nothing)
+
+    def close(self) -> None:
+        """Hear nobody any more."""
+        self._drop()
+        self._supervisor.close()
+        if self._agent is not None:
+            self._agent.close()
+            self._agent = None
+
+    def _from_supervisor(self, message: Any, descriptors: tuple[int, ...]) -> None:
+        if not isinstance(message, Meet) or len(descriptors) != 1:
+            close_all(descriptors)
+            return
+        if self._agent is not None:
+            self._agent.close()
+            self._drop()
+        self._agent = Channel(socket.socket(fileno=descriptors[0]), CODEC, self._from_agent, self._agent_gone)
+
+    def _agent_gone(self) -> None:
+        self._agent = None
+        self._drop()  # whoever comes after it begins anew
+
+    def _say(self, message: Any) -> None:
+        if self._agent is not None:
+            self._agent.send(message)
+
+    def _from_agent(self, message: Any, descriptors: tuple[int, ...]) -> None:
+        match message:
+            case Prepare() if len(descriptors) == 1 + len(message.fresh):
+                self._begin(message, descriptors)
+                return
+            case Commit():
+                self._commit(message.revision)
+            case Abandon():
+                if self._proposal is not None and self._proposal.order.revision == message.revision:
+                    self._drop()
+            case Report():
+                self._say(Reported(message.ticket, report(self._serving)))
+            case _:
+                logger.error("the agent says what a worker does not understand: %s", type(message).__name__)
+        close_all(descriptors)
+
+    def _begin(self, order: Prepare, descriptors: tuple[int, ...]) -> None:
+        self._drop()
+        snapshot, *fresh = descriptors
+        sockets = {door: socket.socket(fileno=each) for door, each in zip(order.fresh, fresh, strict=True)}
+        proposal = self._proposal = _Proposal(order, sockets)
+        proposal.task = self._tasks.create_task(self._prepare(proposal, snapshot), name="prepare")
+
+    async def _prepare(self, proposal: _Proposal, snapshot: int) -> None:
+        revision = proposal.order.revision
+        pace = Pace()
+        began = time.perf_counter()
+        try:
+            try:
+                packed = await asyncio.to_thread(read, snapshot)
+            finally:
+                os.close(snapshot)
+            proposal.ready = await self._serving.prepare(packed, revision, pace)
+        except CompileError as error:
+            self._refuse(proposal, [str(finding) for finding in error.findings])
+        except PorticoError as error:
+            self._refuse(proposal, [str(error)])
+        except Exception as error:
+            logger.exception("revision %d cannot be compiled", revision)
+            self._refuse(proposal, [f"{type(error).__name__}: {error}"])
+        else:
+            self._say(Prepared(revision, time.perf_counter() - began, pace.longest))
+
+    def _refuse(self, proposal: _Proposal, reasons: list[str]) -> None:
+        self._say(Refused(proposal.order.revision, reasons))
+        if self._proposal is proposal:
+            self._drop()
+
+    def _commit(self, revision: int) -> None:
+        proposal = self._proposal
+        if proposal is None or proposal.ready is None or proposal.order.revision != revision:
+            self._say(Refused(revision, ["it is not prepared here"]))
+            return
+        self._proposal = None
+        self._tasks.create_task(self._swap(proposal, proposal.ready), name="commit")
+
+    async def _swap(self, proposal: _Proposal, ready: Ready) -> None:
+        await self._serving.commit(ready, proposal.order.doors, proposal.sockets)
+        self._say(Committed(proposal.order.revision))
+
+    def _drop(self) -> None:
+        """Give up what was being prepared."""
+        proposal, self._proposal = self._proposal, None
+        if proposal is None:
+            return
+        for each in proposal.sockets.values():
+            each.close()
+        if proposal.ready is not None:
+            self._serving.abandon(proposal.ready)
+        elif proposal.task is not None and proposal.task is not asyncio.current_task():
+            proposal.task.cancel()
+
+
+def _nothing() -> None:
+    """Do nothing: that the supervisor is gone is told by the lifeline."""

@@ -1,0 +1,241 @@
+"""What the supervisor, the agent and the workers of one gateway say to each other.
+
+::
+
+    supervisor -> agent     Plan (what stands, with its snapshot)  Remembered  WorkerReady (with a channel)  WorkerGone
+                            ReloadWanted  SlotSockets (with sockets)  Bound  Declined  Adopted
+    agent -> supervisor     Plan (a proposal, with its snapshot)  Accept  Withdraw  WantSockets
+                            Remember
+    supervisor -> worker    Meet (with a channel to the agent)
+    agent -> worker         Prepare (with a snapshot and sockets)  Commit  Abandon  Report
+    worker -> agent         Prepared  Refused  Committed  Reported
+
+A reload is a proposal to the supervisor, which binds what is new and hands out the sockets; `Prepare` to every worker,
+which compiles while it serves on; and where all of them are `Prepared`, `Accept`, and `Commit` to every worker, which
+swaps. Whatever fails before that withdraws all of it, and nothing has changed.
+
+An address that clients connect to is a *door*: the supervisor gives it a number, which it keeps from one configuration
+to the next, and a socket for each worker.
+
+Standard library only: the supervisor reads this.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run; its snapshot is what workers compile."""
+
+    file: str
+    """The configuration's file, as it was named; an absolute path."""
+    revision: int
+    """Counts the configurations that were served since the gateway started."""
+    origin: str
+    """What brought it: `start`, `SIGHUP`, `watch`, `portico reload`, `SIGUSR2`."""
+    loaded_at: float
+    """When it was loaded, in seconds since the epoch."""
+    listen: list[list[str | int]]
+    """Host, port and scheme of each address; the port is 0 for any free one."""
+    workers: int
+    drain_timeout: float
+    """Seconds that requests under way have when a worker is to end."""
+    watchdog: float
+    """Seconds that a worker's loop may stand still before the worker is replaced; 0 for any number."""
+    files: list[str] = field(default_factory=list)
+    """Every file that it was made of."""
+    patterns: list[str] = field(default_factory=list)
+    """The patterns by which it includes more."""
+    watch: bool = False
+    """Whether it is loaded again when one of them changes."""
+    status: list[str | int] = field(default_factory=list)
+    """Host and port of the status listener; empty where there is none."""
+    doors: list[int] = field(default_factory=list)
+    """The doors of `listen`, once the supervisor has bound them."""
+
+
+@dataclass(frozen=True)
+class Remember:
+    """A text to keep for the agent after this one: how the last reload went."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """The text that the agent before this one has left; empty where there is none."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class WorkerReady:
+    """A worker serves; with a channel to it."""
+
+    slot: int
+    pid: int
+
+
+@dataclass(frozen=True)
+class WorkerGone:
+    """A worker has ended."""
+
+    slot: int
+    pid: int
+    how: str
+
+
+@dataclass(frozen=True)
+class ReloadWanted:
+    """The file is to be loaded anew."""
+
+    origin: str
+
+
+@dataclass(frozen=True)
+class WantSockets:
+    """The sockets of one worker are wanted, all of them: it has missed something."""
+
+    slot: int
+
+
+@dataclass(frozen=True)
+class SlotSockets:
+    """The sockets of one worker for doors that are new, in this order, ahead of `Bound`; or for all that are wanted."""
+
+    slot: int
+    doors: list[int]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The doors of a proposal, all bound."""
+
+    revision: int
+    doors: list[int]
+
+
+@dataclass(frozen=True)
+class Declined:
+    """A proposal cannot be run."""
+
+    revision: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Accept:
+    """The proposal is what stands from now on: what starts, starts with it."""
+
+    revision: int
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """It does."""
+
+    revision: int
+
+
+@dataclass(frozen=True)
+class Withdraw:
+    """The proposal is no more."""
+
+    revision: int
+
+
+@dataclass(frozen=True)
+class Meet:
+    """Here is a channel to the agent; one that was there before is over."""
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Compile this snapshot, and be ready to serve it. The snapshot comes first, then the sockets of `fresh`."""
+
+    revision: int
+    doors: list[int]
+    """The door of each of the configuration's listeners, in its order."""
+    fresh: list[int]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """It is compiled; it took so many seconds, of which the loop was kept for `longest` at a time."""
+
+    revision: int
+    seconds: float
+    longest: float
+
+
+@dataclass(frozen=True)
+class Refused:
+    """It cannot be run here."""
+
+    revision: int
+    reasons: list[str]
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Serve what was prepared, from the next request on."""
+
+    revision: int
+
+
+@dataclass(frozen=True)
+class Committed:
+    """It is served."""
+
+    revision: int
+
+
+@dataclass(frozen=True)
+class Abandon:
+    """Drop what was prepared."""
+
+    revision: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """Tell what you know."""
+
+    ticket: int
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What a worker knows that is not on the board."""
+
+    ticket: int
+    state: dict[str, object]
+
+
+KINDS: Final[tuple[type, ...]] = (
+    Plan,
+    Remember,
+    Remembered,
+    WorkerReady,
+    WorkerGone,
+    ReloadWanted,
+    WantSockets,
+    SlotSockets,
+    Bound,
+    Declined,
+    Accept,
+    Adopted,
+    Withdraw,
+    Meet,
+    Prepare,
+    Prepared,
+    Refused,
+    Commit,
+    Committed,
+    Abandon,
+    Report,
+    Reported,
+)

@@ -1,0 +1,36 @@
+"""What a worker knows that is not on the board: the targets of its services, and its certificates."""
+
+from __future__ import annotations
+
+from portico.net.pool import Pool
+from portico.runtime.serving import Serving
+from portico.upstream.stack import Service
+
+
+def report(serving: Serving) -> dict[str, object]:
+    """Return it as plain data, for the status page."""
+    runtime = serving.runtime
+    if runtime is None:
+        return {}
+    return {
+        "revision": runtime.revision,
+        "routes": len(runtime.routes),
+        "services": {name: _service(service) for name, service in runtime.services.items()},
+        "certificates": [
+            {"file": expiry.certificate, "expires": expiry.not_after}
+            for entrance in runtime.entrances
+            if entrance.tls is not None
+            for expiry in entrance.tls.expires
+        ],
+    }
+
+
+def _service(service: Service) -> list[dict[str, object]]:
+    return [
+        {
+            "address": target.address,
+            "reachable": not target.failing,
+            "connections": target.pool.connections if isinstance(target.pool, Pool) else 0,
+        }
+        for target in service.targets
+    ]

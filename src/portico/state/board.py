@@ -1,0 +1,294 @@
+"""The board: numbers that all processes of one gateway can read at any time, in memory that they share.
+
+It has three parts, each of uint64 slots, and each slot has one writer:
+
+- **words**, which the agent writes. A worker that keeps a copy of something looks at the word of it, and gets it anew
+  when the word has changed. `Word` names them.
+- a **segment** for each worker, and one for the agent, which the process itself writes: its vitals (`Vital`), which are
+  about this process and die with it, and counters by name, which outlive it.
+- **totals**, which the supervisor writes: what the counters of processes that have ended came to. A segment is folded
+  into them before the next process gets it, so that nothing that was counted is lost, and nothing counted twice.
+
+Reading takes no lock. A slot is written whole; what is read in several slots may be of different moments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import struct
+import tempfile
+from collections.abc import Iterator, Mapping
+from enum import IntEnum
+from typing import Final
+
+AGENT: Final = 0
+"""The segment of the agent; worker n has segment n + 1."""
+
+COUNTERS: Final = 2048
+"""The most counters of a segment. What asks for one more gets a counter that nobody reads, and `Vital.OVERFLOW`."""
+
+NAMES: Final = 256 * 1024
+"""The most bytes that the names of a segment's counters take."""
+
+_MAGIC: Final = 0x504F525449434F01
+_SLOT: Final = 8
+_HEAD: Final = 4
+"""Slots ahead of the words: what it is, segments, and how often something was folded (twice for each)."""
+_WORDS: Final = 28
+_READS: Final = 100
+"""How often the counters are read again while something is folded; were it ever so, the last sums would do."""
+
+
+class Word(IntEnum):
+    """What the agent writes for everyone; each is a number that only ever grows."""
+
+    CONFIG = 0
+    """The revision of the configuration that all should serve."""
+    ENDPOINTS = 1
+    """Grows with each change of the targets of services."""
+    CREDENTIALS = 2
+    """Grows when credentials were taken back, so that what was verified before has to be verified again."""
+    PURGE = 3
+    """Grows with each purge of cached answers."""
+    BREAKERS = 4
+    """Grows with each breaker that was opened or closed by hand, or by another worker."""
+
+
+class Vital(IntEnum):
+    """How one process is; each is about the process that runs now. Times are nanoseconds."""
+
+    PID = 0
+    STARTED = 1
+    """When it started, on the monotonic clock of the machine."""
+    BEAT = 2
+    """When it was last seen alive, on the same clock: its loop turned then."""
+    REVISION = 3
+    """The revision of the configuration that it serves; 0 before it serves one."""
+    DRAINING = 4
+    """1 once it takes no more clients."""
+    CONNECTIONS = 5
+    """Connections that clients have open."""
+    IN_FLIGHT = 6
+    """Requests that are being answered."""
+    REQUESTS = 7
+    """Requests answered since it started."""
+    LAG = 8
+    """How late the loop was at the last beat."""
+    LAG_MAX = 9
+    """How late it was at its latest."""
+    GC_RUNS = 10
+    """Collections of all generations."""
+    GC_TIME = 11
+    """What they took together."""
+    GC_MAX = 12
+    """What the longest one took."""
+    RETIRED = 13
+    """Configurations that are not served any more, but still have requests under way."""
+    OVERFLOW = 14
+    """Counters that there was no room for."""
+
+
+_VITALS: Final = 32
+_SEGMENT_HEAD: Final = 2
+"""Slots ahead of a segment's vitals: how many counters it has, and how many bytes their names take."""
+
+
+class Counter:
+    """A number that one process adds to."""
+
+    __slots__ = ("_at", "_slots")
+
+    def __init__(self, slots: memoryview, at: int) -> None:
+        self._slots = slots
+        self._at = at
+
+    def add(self, amount: int = 1) -> None:
+        """Add a whole number that is not negative."""
+        self._slots[self._at] += amount
+
+    @property
+    def value(self) -> int:
+        """What it has come to in this process."""
+        value: int = self._slots[self._at]
+        return value
+
+
+class Segment:
+    """The part of the board that one process writes."""
+
+    __slots__ = ("_counters", "_mine", "_names", "_slots")
+
+    def __init__(self, memory: memoryview) -> None:
+        slots = _SEGMENT_HEAD + _VITALS + COUNTERS
+        self._slots = memory[: slots * _SLOT].cast("Q")
+        self._names = memory[slots * _SLOT :]
+        self._counters = self._slots[_SEGMENT_HEAD + _VITALS :]
+        self._mine: dict[str, Counter] = {}
+
+    def __getitem__(self, vital: Vital) -> int:
+        value: int = self._slots[_SEGMENT_HEAD + vital]
+        return value
+
+    def __setitem__(self, vital: Vital, value: int) -> None:
+        self._slots[_SEGMENT_HEAD + vital] = value
+
+    def raise_to(self, vital: Vital, value: int) -> None:
+        """Write `value` where it is more than what is there."""
+        if value > self[vital]:
+            self[vital] = value
+
+    def counter(self, name: str) -> Counter:
+        """Return the counter `name`, from 0 on unless this process has it already; only its own process may ask."""
+        counter = self._mine.get(name)
+        if counter is None:
+            counter = self._mine[name] = self._new(name.encode())
+        return counter
+
+    def _new(self, name: bytes) -> Counter:
+        count, used = self._slots[0], self._slots[1]
+        end = used + 2 + len(name)
+        if count >= COUNTERS or end > NAMES or len(name) > 0xFFFF:
+            self[Vital.OVERFLOW] += 1
+            return Counter(memoryview(bytearray(_SLOT)).cast("Q"), 0)
+        self._names[used:end] = len(name).to_bytes(2, "big") + name
+        self._slots[1] = end
+        self._slots[0] = count + 1  # last: who reads this count finds the names
+        return Counter(self._counters, count)
+
+    def counters(self) -> Iterator[tuple[str, int]]:
+        """Yield each counter's name and value."""
+        at = 0
+        for number in range(self._slots[0]):
+            start = at + 2
+            at = start + int.from_bytes(self._names[at:start], "big")
+            yield bytes(self._names[start:at]).decode(), self._counters[number]
+
+    def vitals(self) -> dict[Vital, int]:
+        """Return all vitals."""
+        return {vital: self[vital] for vital in Vital}
+
+    def begin(self, pid: int, now: int) -> None:
+        """Make it the segment of a process that has just started."""
+        self._slots[0] = 0
+        self._slots[1] = 0
+        self._mine.clear()
+        for at in range(_SEGMENT_HEAD, len(self._slots)):
+            self._slots[at] = 0
+        self[Vital.STARTED] = now
+        self[Vital.PID] = pid
+
+    def release(self) -> None:
+        """Let go of the memory."""
+        self._mine.clear()
+        for view in (self._counters, self._slots, self._names):
+            view.release()
+
+
+_SEGMENT_SIZE: Final = (_SEGMENT_HEAD + _VITALS + COUNTERS) * _SLOT + NAMES
+
+
+class Board:
+    """The memory that the processes of one gateway share. Its file descriptor is what they pass on."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Map the board behind `descriptor`, which stays the caller's. Raises ValueError where it is none."""
+        size = os.fstat(descriptor).st_size
+        self._map = mmap.mmap(descriptor, size)
+        self._memory = memoryview(self._map)
+        self._head = self._memory[: (_HEAD + _WORDS) * _SLOT].cast("Q")
+        if self._head[0] != _MAGIC:
+            raise ValueError("this is no board, or one of another version")
+        count: int = self._head[1]
+        start = (_HEAD + _WORDS) * _SLOT
+        parts = [self._memory[at : at + _SEGMENT_SIZE] for at in range(start, size, _SEGMENT_SIZE)]
+        self._totals = Segment(parts[0])
+        self._segments = [Segment(part) for part in parts[1:]]
+        assert len(self._segments) == count
+
+    @staticmethod
+    def create(workers: int) -> int:
+        """Return the descriptor of a new board, for an agent and at most so many workers; only pages in use take
+        memory.
+        """
+        size = (_HEAD + _WORDS) * _SLOT + (workers + 2) * _SEGMENT_SIZE
+        descriptor = shared_file("portico-board", struct.pack("=QQ", _MAGIC, workers + 1))
+        os.ftruncate(descriptor, size)
+        return descriptor
+
+    @property
+    def workers(self) -> int:
+        """How many workers it has room for."""
+        return len(self._segments) - 1
+
+    def segment(self, number: int) -> Segment:
+        """Return the segment of the agent (`AGENT`), or of worker n (n + 1)."""
+        return self._segments[number]
+
+    def word(self, word: Word) -> int:
+        """Return a word; it is a few hundredths of a microsecond."""
+        value: int = self._head[_HEAD + word]
+        return value
+
+    def set_word(self, word: Word, value: int) -> None:
+        """Write a word; only the agent may."""
+        self._head[_HEAD + word] = value
+
+    def bump(self, word: Word) -> int:
+        """Add one to a word, and return it; only the agent may."""
+        value = self.word(word) + 1
+        self.set_word(word, value)
+        return value
+
+    def fold(self, number: int) -> None:
+        """Add the counters of a process that has ended to the totals, and empty its segment; only the supervisor may.
+
+        Who reads `counters` meanwhile reads again.
+        """
+        segment = self._segments[number]
+        self._head[2] += 1
+        for name, value in segment.counters():
+            if value:
+                self._totals.counter(name).add(value)
+        segment.begin(0, 0)
+        self._head[2] += 1
+
+    def add_totals(self, counters: Mapping[str, int]) -> None:
+        """Add what a board before this one has counted; only the supervisor may."""
+        for name, value in counters.items():
+            self._totals.counter(name).add(value)
+
+    def counters(self) -> dict[str, int]:
+        """Return the sums of all counters, over the processes that run and those that have ended."""
+        sums: dict[str, int] = {}
+        for _ in range(_READS):
+            before = self._head[2]
+            sums = {}
+            for segment in (self._totals, *self._segments):
+                for name, value in segment.counters():
+                    sums[name] = sums.get(name, 0) + value
+            if before % 2 == 0 and before == self._head[2]:
+                break
+        return sums
+
+    def close(self) -> None:
+        """Let go of the memory; those that still have it keep it."""
+        for segment in (self._totals, *self._segments):
+            segment.release()
+        self._head.release()
+        self._memory.release()
+        with contextlib.suppress(BufferError):  # a counter that somebody still has keeps it
+            self._map.close()
+
+
+def shared_file(name: str, content: bytes) -> int:
+    """Return the descriptor of a new file of memory, for other processes to get; on macOS it is one without a name."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    with os.fdopen(os.dup(descriptor), "wb") as file:
+        file.write(content)
+    return descriptor

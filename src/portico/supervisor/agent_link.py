@@ -1,0 +1,195 @@
+"""The supervisor's side of the conversation with the agent."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from portico.net.channel import BadMessage, Codec, Reader, close_all, send_now
+from portico.runtime.protocol import (
+    KINDS,
+    Accept,
+    Adopted,
+    Bound,
+    Declined,
+    Meet,
+    Plan,
+    ReloadWanted,
+    Remember,
+    Remembered,
+    SlotSockets,
+    WantSockets,
+    Withdraw,
+    WorkerGone,
+    WorkerReady,
+)
+from portico.supervisor.child import Child
+from portico.supervisor.doors import CannotStart, Door
+
+if TYPE_CHECKING:
+    from portico.supervisor.supervisor import Supervisor
+
+logger = logging.getLogger("portico.supervisor")
+
+CODEC = Codec(KINDS)
+
+
+@dataclass
+class _Proposal:
+    plan: Plan
+    snapshot: int
+    doors: list[Door]
+
+
+class AgentLink:
+    """What the agent is told, and what it may ask for. An agent that does not listen is ended, and another started."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._reader = Reader(CODEC)
+        self._proposal: _Proposal | None = None
+        self._wanted: ReloadWanted | None = None
+        self._sock: socket.socket | None = None
+
+    def begin(self) -> None:
+        """Tell a new agent how things stand."""
+        supervisor = self._supervisor
+        self._sock = supervisor.agent.control
+        assert self._sock is not None
+        supervisor.watch(self._sock, self._readable)
+        self._send(Remembered(supervisor.remembered))
+        self._send(supervisor.plan, [supervisor.snapshot])
+        for slot, child in enumerate(supervisor.workers):
+            if child.ready:
+                self.worker_ready(slot, child)
+        if self._wanted is not None:
+            self.ask(self._wanted)
+
+    def lost(self) -> None:
+        """Forget an agent that has ended, and what it had proposed."""
+        self._withdraw()
+        self._reader.close()
+        self._reader = Reader(CODEC)
+        if self._sock is not None:
+            self._supervisor.forget(self._sock)
+            self._sock = None
+
+    def ask(self, wanted: ReloadWanted) -> None:
+        """Have the file loaded anew, now or once there is an agent."""
+        if self._sock is None:
+            self._wanted = wanted
+        else:
+            self._wanted = None
+            self._send(wanted)
+
+    def worker_ready(self, slot: int, child: Child) -> None:
+        """Introduce a worker and the agent to each other."""
+        if self._sock is None or child.control is None:
+            return
+        one, other = socket.socketpair()
+        with one, other:
+            try:
+                send_now(child.control, CODEC.encode(Meet(), 1), [one.fileno()])
+            except OSError:
+                return  # it has just ended, or does not listen: either way it will be replaced
+            self._send(WorkerReady(slot, child.pid), [other.fileno()])
+
+    def worker_gone(self, slot: int, pid: int, how: str) -> None:
+        """Tell that a worker has ended."""
+        self._send(WorkerGone(slot, pid, how))
+
+    def _send(self, message: Any, descriptors: Sequence[int] = ()) -> None:
+        if self._sock is None:
+            return
+        data = CODEC.encode(message, len(descriptors))
+        try:
+            whole = send_now(self._sock, data, descriptors) == len(data)
+        except OSError:
+            whole = False
+        if not whole:
+            logger.warning("the agent does not listen; it is ended")
+            self._supervisor.agent.kill()
+
+    def _readable(self) -> None:
+        assert self._sock is not None
+        try:
+            received = self._reader.read(self._sock)
+        except BlockingIOError:
+            return
+        except (BadMessage, OSError) as error:
+            logger.error("the agent makes no sense: %s; it is ended", error)  # noqa: TRY400 - a trace says no more
+            received = None
+        if received is None:
+            self._supervisor.agent.kill()
+            self.lost()
+            return
+        for message, descriptors in received:
+            self._act_on(message, descriptors)
+
+    def _act_on(self, message: Any, descriptors: tuple[int, ...]) -> None:
+        match message:
+            case Plan() if len(descriptors) == 1:
+                self._propose(message, descriptors[0])
+                return
+            case Accept():
+                self._accept(message.revision)
+            case Withdraw():
+                if self._proposal is not None and self._proposal.plan.revision == message.revision:
+                    self._withdraw()
+            case WantSockets():
+                self._give_sockets(message.slot)
+            case Remember():
+                self._supervisor.remembered = message.text
+            case _:
+                logger.error("the agent says what the supervisor does not understand: %s", type(message).__name__)
+        close_all(descriptors)
+
+    def _propose(self, plan: Plan, snapshot: int) -> None:
+        self._withdraw()
+        supervisor = self._supervisor
+        slots = range(max(plan.workers, supervisor.plan.workers))
+        try:
+            self._check(plan)
+            doors = supervisor.doors.propose(plan.listen, slots)
+        except CannotStart as error:
+            os.close(snapshot)
+            self._send(Declined(plan.revision, str(error)))
+            return
+        self._proposal = _Proposal(plan, snapshot, doors)
+        fresh = [door for door in doors if door not in supervisor.doors.current]
+        if fresh:
+            for slot in slots:
+                sockets = [door.sockets[slot].fileno() for door in fresh]
+                self._send(SlotSockets(slot, [door.number for door in fresh]), sockets)
+        self._send(Bound(plan.revision, [door.number for door in doors]))
+
+    def _check(self, plan: Plan) -> None:
+        """Raise CannotStart where a plan cannot be run from here."""
+        room = self._supervisor.board.workers
+        if plan.workers > room:
+            raise CannotStart(f"a reload can have {room} workers, not {plan.workers}; start the gateway anew")
+        if self._supervisor.stopping:
+            raise CannotStart("the gateway is about to end")
+
+    def _accept(self, revision: int) -> None:
+        proposal, self._proposal = self._proposal, None
+        if proposal is None or proposal.plan.revision != revision:
+            logger.error("the agent accepts a plan that it has not proposed: revision %d", revision)
+            return
+        self._supervisor.adopt(proposal.plan, proposal.snapshot, proposal.doors)
+        self._send(Adopted(revision))
+
+    def _give_sockets(self, slot: int) -> None:
+        doors = [door for door in self._supervisor.doors.current if slot in door.sockets]
+        sockets = [door.sockets[slot].fileno() for door in doors]
+        self._send(SlotSockets(slot, [door.number for door in doors]), sockets)
+
+    def _withdraw(self) -> None:
+        proposal, self._proposal = self._proposal, None
+        if proposal is not None:
+            os.close(proposal.snapshot)
+            self._supervisor.doors.withdraw(proposal.doors)
