@@ -44,6 +44,7 @@ PEERS = {
     for peer in (
         Peer("nginx", ".conf", NGINX_ARGUMENTS, NGINX),
         Peer("portico", ".yaml", ("-m", "portico", "run", "@file@")),
+        Peer("portico-2", ".yaml", ("-m", "portico", "run", "@file@")),
     )
 }
 

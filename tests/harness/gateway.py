@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 from typer.testing import CliRunner
 
+from portico.agent.control_socket import sockets_of
 from portico.cli.commands import app
 
 T = TypeVar("T")
@@ -118,6 +119,7 @@ class Gateway:
         self.file = folder / "portico.yaml"
         self.file.write_text(f"listen: {listen}\nworkers: {workers}\n{config}")
         self.workers = workers
+        self.listen = listen
         self._log = folder / "gateway.log"
         self.expected_traces = 0
         """How many tracebacks the log may have."""
@@ -165,6 +167,10 @@ class Gateway:
     def agent_pid(self) -> int:
         """Return the agent's process id, once it is there."""
         return wait_for(self._agent, "the agent")[0]
+
+    def agent_answers(self) -> None:
+        """Wait until the agent can be asked."""
+        wait_for(lambda: sockets_of(str(self.file)), "the agent to answer")
 
     def _agent(self) -> list[int]:
         return [pid for pid in children_of(self.popen.pid) if "agent" in command_of(pid)]

@@ -18,7 +18,7 @@ from portico.agent.agent import Agent
 from portico.runtime.garbage import Garbage
 from portico.runtime.title import entitle
 from portico.runtime.vitals import Vitals
-from portico.state.board import AGENT, Board, Vital
+from portico.state.board import AGENT, Board
 
 logger = logging.getLogger("portico.agent")
 
@@ -33,14 +33,9 @@ async def _serve(board: Board, control: socket.socket, ready: int, lifeline: int
     async with asyncio.TaskGroup() as tasks:
         garbage = Garbage(segment)
         agent = Agent(board, control, tasks, stopping.set)
-
-        def publish() -> None:
-            segment[Vital.REVISION] = agent.revision
-
-        vitals = Vitals(segment, loop, publish)
+        vitals = Vitals(segment, loop)
         try:
             await agent.start()
-            publish()
             working = tasks.create_task(agent.run(), name="agent")
             garbage.search()
             os.write(ready, b"\n")
@@ -64,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--lifeline", required=True, type=int, help="descriptor that closes with the supervisor")
     options: Any = parser.parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to the whole group; the supervisor decides
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # they are for the supervisor, whoever else gets them
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s agent[%(process)d] %(message)s")
     entitle("agent")
     board = Board(options.board)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -23,8 +24,8 @@ from portico.http.message import Handler
 from portico.http.target import EncodedSlashes
 from portico.net.listener import Listener
 from portico.net.server import Server, ServerLimits
-from portico.runtime.protocol import ReloadWanted, Remember, WorkerGone, WorkerReady
-from portico.state.board import Board, Word
+from portico.runtime.protocol import Reloading, ReloadWanted, Remember, WorkerGone, WorkerReady
+from portico.state.board import AGENT, Board, Vital, Word
 
 logger = logging.getLogger("portico.agent")
 
@@ -55,20 +56,16 @@ class Agent:
         self._status: asyncio.Server | None = None
         self._status_at: list[str | int] = []
         self._servers: list[Server] = []
+        self._reloading: set[asyncio.Task[Result]] = set()
         self._path: Path | None = None
         self._settle_by = self._loop.time() + PATIENCE
-
-    @property
-    def revision(self) -> int:
-        """The revision of the configuration that stands; 0 before it is known."""
-        return self.supervisor.plan.revision if self.supervisor.standing.is_set() else 0
 
     async def start(self) -> None:
         """Learn what stands, and be there for those who ask."""
         await self.supervisor.standing.wait()
         plan = self.supervisor.plan
         self.reloads.last = Result.from_json(self.supervisor.remembered)
-        self._board.set_word(Word.CONFIG, plan.revision)
+        self._tell_revision()
         self._watch.follow(plan.files, plan.patterns)
         await self._open_control()
         await self._open_status()
@@ -78,30 +75,44 @@ class Agent:
         while True:
             await asyncio.sleep(INTERVAL)
             if self.supervisor.plan.watch and not self.reloads.under_way and self._watch.changed():
-                await self._reload_apart("watch")
+                await self.reload("watch")
             if self._loop.time() > self._settle_by and not self.reloads.under_way:
                 for worker in self.workers:
                     await self._check(worker)
 
     async def reload(self, origin: str) -> Result:
         """Load the file and serve it; what went wrong is in the result."""
+        return await asyncio.shield(self._begin_reload(origin))
+
+    async def _reload(self, origin: str) -> Result:
         self._watch.loading()
-        result = await self.reloads.reload(origin)
+        self.supervisor.tell(Reloading(begun=True))
+        try:
+            result = await self.reloads.reload(origin)
+        finally:
+            self.supervisor.tell(Reloading(begun=False))
         self.supervisor.tell(Remember(result.to_json()))
-        plan, outcome = self.supervisor.plan, self.reloads.outcome
-        self._board.set_word(Word.CONFIG, plan.revision)
+        outcome = self.reloads.outcome
+        self._tell_revision()
         self._settle_by = self._loop.time() + PATIENCE
         if outcome is not None:  # also of one that failed: it may have been the file that is new in it
             self._watch.follow(outcome.files, outcome.patterns)
         await self._open_status()
         return result
 
+    def _tell_revision(self) -> None:
+        revision = self.supervisor.plan.revision
+        self._board.set_word(Word.CONFIG, revision)
+        self._board.segment(AGENT)[Vital.REVISION] = revision
+
     async def state(self) -> dict[str, Any]:
         """Return how the gateway is."""
         return await status(self.supervisor.plan, self._board, self.workers, self.reloads, self._parent)
 
     async def close(self) -> None:
-        """End everything."""
+        """End everything; a reload that is under way changes nothing."""
+        for task in self._reloading:
+            task.cancel()
         for listening in (self._control, self._status):
             if listening is not None:
                 listening.close()
@@ -121,13 +132,21 @@ class Agent:
         self.workers.gone(gone.slot)
 
     def _wanted(self, wanted: ReloadWanted) -> None:
-        self._tasks.create_task(self._reload_apart(wanted.origin), name="reload")
+        self._begin_reload(wanted.origin)
 
-    async def _reload_apart(self, origin: str) -> None:
+    def _begin_reload(self, origin: str) -> asyncio.Task[Result]:
+        """Begin a reload, which belongs to nobody: whoever waits for it may leave."""
+        task = self._tasks.create_task(self._reload_safely(origin), name="reload")
+        self._reloading.add(task)
+        task.add_done_callback(self._reloading.discard)
+        return task
+
+    async def _reload_safely(self, origin: str) -> Result:
         try:
-            await self.reload(origin)
-        except Exception:  # a task of the agent's: nothing has changed, and the next one may go better
+            return await self._reload(origin)
+        except Exception as error:  # a task of the agent's: nothing has changed, and the next one may go better
             logger.exception("%s: the reload failed", origin)
+            return Result(origin, time.time(), False, self.supervisor.plan.revision, errors=[repr(error)])
 
     async def _check(self, worker: WorkerLink) -> None:
         """Have a worker serve what stands, where it does not."""

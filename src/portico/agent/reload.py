@@ -7,6 +7,7 @@ Whatever fails on the way, nothing has changed, and what was wrong is told: in t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 from portico.agent.loader import Outcome
 from portico.agent.workers import WorkerGone, WorkerLink, Workers
@@ -38,6 +39,9 @@ from portico.state.board import shared_file
 
 logger = logging.getLogger("portico.agent")
 
+LINE_LIMIT: Final = 64 * 1024 * 1024
+"""The most bytes of a line that the loader prints."""
+
 LOAD_TIMEOUT: Final = 120.0
 """Seconds that reading and validating the file may take."""
 
@@ -59,6 +63,8 @@ class Result:
     revision: int
     """The revision that is served after it."""
     seconds: float = 0.0
+    loading: float = 0.0
+    """Seconds of it in which the file was read and validated; in the others, workers compiled it and swapped."""
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     changes: dict[str, list[str]] = field(default_factory=dict)
@@ -110,6 +116,78 @@ class _Failed(Exception):
         self.errors = list(errors)
 
 
+class Load:
+    """One run of the loader, which is ended with the block."""
+
+    def __init__(self, root: Root, origin: str) -> None:
+        self.origin = origin
+        self.loading = 0.0
+        """Seconds until it was read and validated."""
+        self.snapshot = -1
+        """The descriptor of what workers can compile."""
+        self._root = root
+        self._began = time.monotonic()
+
+    def elapsed(self) -> float:
+        """Return for how many seconds this has taken so far."""
+        return time.monotonic() - self._began
+
+    async def __aenter__(self) -> Self:
+        root = self._root
+        self.snapshot = shared_file("portico-snapshot", b"")
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "portico.agent.loader",
+                root.plan.file,
+                f"--origin={self.origin}",
+                f"--revision={root.plan.revision + 1}",
+                f"--snapshot={self.snapshot}",
+                f"--served={root.snapshot}",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                pass_fds=(self.snapshot, root.snapshot),
+                limit=LINE_LIMIT,
+            )
+        except BaseException:
+            os.close(self.snapshot)
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        os.close(self.snapshot)
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+
+    async def first(self) -> Outcome:
+        """Return what came of reading and validating the file."""
+        outcome = await self._next()
+        self.loading = self.elapsed()
+        return outcome
+
+    async def last(self) -> Outcome:
+        """Return what came of compiling it, too."""
+        return await self._next()
+
+    async def _next(self) -> Outcome:
+        out = self._process.stdout
+        assert out is not None
+        try:
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + LOAD_TIMEOUT):
+                line = await out.readline()
+                if line:
+                    return Outcome.from_json(line)
+                code = await self._process.wait()
+        except TimeoutError:
+            why = f"loading it took more than {LOAD_TIMEOUT:g} s"
+        else:
+            why = f"loading it ended by signal {-code}" if code < 0 else f"loading it ended with exit code {code}"
+        return Outcome(None, [f"{self._root.plan.file}: {why}"], [], [], [])
+
+
 class Reloads:
     """Carries out reloads, one at a time."""
 
@@ -134,7 +212,14 @@ class Reloads:
             result = await self._reload(origin)
             self.last = result
             if result.ok:
-                logger.info("%s: revision %d after %.1f s: %s", origin, result.revision, result.seconds, result.summary)
+                logger.info(
+                    "%s: revision %d after %.1f s (%.1f s to load it): %s",
+                    origin,
+                    result.revision,
+                    result.seconds,
+                    result.loading,
+                    result.summary,
+                )
             else:
                 for error in result.errors:
                     logger.error("%s", error)
@@ -143,86 +228,40 @@ class Reloads:
 
     async def try_out(self, origin: str) -> Result:
         """Load the file, and tell what would change."""
-        async with self._one:
-            began = time.monotonic()
-            outcome, snapshot = await self._load(origin)
-            os.close(snapshot)
-            return self._result(origin, began, outcome, outcome.errors)
+        async with self._one, Load(self._root, origin) as load:
+            outcome = await load.first()
+            outcome = outcome if outcome.plan is None else await load.last()
+            return self._result(load, outcome, outcome.errors)
 
     async def _reload(self, origin: str) -> Result:
-        began = time.monotonic()
-        outcome, snapshot = await self._load(origin)
-        self.outcome = outcome
-        errors = outcome.errors
-        try:
-            if outcome.plan is not None and outcome.changes:
-                await self._carry_out(outcome.plan, snapshot)
-                snapshot = -1  # it is the root's now
-        except _Failed as failed:
-            errors = failed.errors
-        finally:
-            if snapshot >= 0:
-                os.close(snapshot)
-        return self._result(origin, began, outcome, errors)
+        async with Load(self._root, origin) as load:
+            outcome = self.outcome = await load.first()
+            if outcome.plan is None:
+                return self._result(load, outcome, outcome.errors)
+            errors: list[str] = []
+            if not outcome.unchanged:
+                try:
+                    await self._carry_out(outcome.plan, load.snapshot)
+                except _Failed as failed:
+                    errors = failed.errors
+            seconds = load.elapsed()
+            # The workers have decided; the loader's own look adds what changed, and what is odd.
+            return replace(self._result(load, await load.last(), errors), seconds=seconds)
 
-    def _result(self, origin: str, began: float, outcome: Outcome, errors: list[str]) -> Result:
+    def _result(self, load: Load, outcome: Outcome, errors: list[str]) -> Result:
         found = outcome.changes
         return Result(
-            origin=origin,
+            origin=load.origin,
             at=time.time(),
-            ok=outcome.plan is not None and not errors,
+            ok=not errors,
             revision=self._root.plan.revision,
-            seconds=time.monotonic() - began,
+            seconds=load.elapsed(),
+            loading=load.loading,
             errors=errors,
-            warnings=outcome.warnings,
+            warnings=outcome.warnings if errors else [*outcome.warnings, *outcome.errors],
             changes={} if found is None else asdict(found),
             summary="" if found is None else found.summary(),
         )
-
-    # Loading
-
-    async def _load(self, origin: str) -> tuple[Outcome, int]:
-        """Return what came of loading the file, and the descriptor of its snapshot."""
-        root = self._root
-        snapshot, outcome = shared_file("portico-snapshot", b""), shared_file("portico-outcome", b"")
-        try:
-            why = await self._run(
-                root.plan.file,
-                f"--origin={origin}",
-                f"--revision={root.plan.revision + 1}",
-                f"--snapshot={snapshot}",
-                f"--outcome={outcome}",
-                f"--against={root.snapshot}",
-                passed=(snapshot, outcome, root.snapshot),
-            )
-            content = os.pread(outcome, os.fstat(outcome).st_size, 0)
-            if content:
-                return Outcome.from_json(content), snapshot
-            return Outcome(None, [f"{root.plan.file}: {why}"], [], [], []), snapshot
-        except BaseException:
-            os.close(snapshot)
-            raise
-        finally:
-            os.close(outcome)
-
-    @staticmethod
-    async def _run(*arguments: str, passed: tuple[int, ...]) -> str:
-        """Run the loader, and return how it ended."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "portico.agent.loader", *arguments, stdin=subprocess.DEVNULL, pass_fds=passed
-        )
-        try:
-            async with asyncio.timeout(LOAD_TIMEOUT):
-                code = await process.wait()
-        except TimeoutError:
-            return f"loading it took more than {LOAD_TIMEOUT:g} s"
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        return f"loading it ended by signal {-code}" if code < 0 else f"loading it ended with exit code {code}"
-
-    # Serving
 
     async def _carry_out(self, plan: Plan, snapshot: int) -> None:
         """Have `plan` served by all workers, or by none. Raises _Failed."""
@@ -248,7 +287,7 @@ class Reloads:
         finally:
             for slot in sockets.values():
                 close_all(slot.values())
-        root.adopted(plan, snapshot)
+        root.adopted(plan, os.dup(snapshot))
         async with asyncio.TaskGroup() as group:
             for worker in ready:
                 group.create_task(_commit(worker, plan.revision))

@@ -27,11 +27,17 @@ class Watch:
         self._loaded = self._look()
 
     def follow(self, files: Sequence[str], patterns: Sequence[str]) -> None:
-        """Watch these files from now on, which were loaded, and those that will match the patterns."""
+        """Watch these files from now on, which were loaded, and those that will match the patterns.
+
+        One that matches, and neither was loaded nor was there when the load began, is a change.
+        """
         self._files = tuple(files)
         self._patterns = tuple(patterns)
         self._last = self._look()
-        self._loaded = {name: self._loaded.get(name, stamp) for name, stamp in self._last.items()}
+        before, loaded = self._loaded, frozenset(files)
+        self._loaded = {
+            name: before.get(name, stamp) for name, stamp in self._last.items() if name in before or name in loaded
+        }
 
     def changed(self) -> bool:
         """Tell whether the files are other than when they were loaded, and as they were at the last look.

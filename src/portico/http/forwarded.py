@@ -42,6 +42,11 @@ class Style:
         self.forwarded = forwarded
         self.via = via
 
+    def same_as(self, other: Style) -> bool:
+        """Return whether `other` tells services the same."""
+        mine, others = (self.x_forwarded, self.forwarded, self.via), (other.x_forwarded, other.forwarded, other.via)
+        return mine == others
+
 
 PLAIN: Final = Style(True, False, "portico")
 
@@ -164,7 +169,7 @@ class Trust:
 
     def same_as(self, other: Trust) -> bool:
         """Return whether `other` believes the same proxies, and tells services the same."""
-        return self.networks == other.networks and self.style == other.style
+        return self.networks == other.networks and self.style.same_as(other.style)
 
     def includes(self, address: str) -> bool:
         """Return whether `address` is a trusted proxy's."""

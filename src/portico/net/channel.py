@@ -62,7 +62,7 @@ class Codec:
         try:
             name, values = json.loads(body)
             return self._kinds[name](**values)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadMessage(f"not a message of this version: {body[:80]!r}") from error
 
 
@@ -91,25 +91,35 @@ class Reader:
         return self._whole()
 
     def _whole(self) -> list[Received]:
-        found = []
-        while len(self._received) >= _HEAD.size:
-            size, count = _HEAD.unpack_from(self._received)
-            if size > MESSAGE_LIMIT or count > DESCRIPTORS:
-                raise BadMessage(f"a message of {size} bytes and {count} descriptors")
-            end = _HEAD.size + size
-            if len(self._received) < end:
-                break
-            body = bytes(self._received[_HEAD.size : end])
-            del self._received[:end]
-            if len(self._descriptors) < count:
-                raise BadMessage("a message without its descriptors")
-            descriptors = tuple(self._descriptors.popleft() for _ in range(count))
-            try:
-                found.append(Received(self._codec.decode(body), descriptors))
-            except BadMessage:
-                close_all(descriptors)
-                raise
+        found: list[Received] = []
+        try:
+            while (received := self._next()) is not None:
+                found.append(received)
+        except BadMessage:
+            for each in found:
+                close_all(each.descriptors)
+            raise
         return found
+
+    def _next(self) -> Received | None:
+        if len(self._received) < _HEAD.size:
+            return None
+        size, count = _HEAD.unpack_from(self._received)
+        if size > MESSAGE_LIMIT or count > DESCRIPTORS:
+            raise BadMessage(f"a message of {size} bytes and {count} descriptors")
+        end = _HEAD.size + size
+        if len(self._received) < end:
+            return None
+        body = bytes(self._received[_HEAD.size : end])
+        del self._received[:end]
+        if len(self._descriptors) < count:
+            raise BadMessage("a message without its descriptors")
+        descriptors = tuple(self._descriptors.popleft() for _ in range(count))
+        try:
+            return Received(self._codec.decode(body), descriptors)
+        except BadMessage:
+            close_all(descriptors)
+            raise
 
     def close(self) -> None:
         """Close the descriptors of messages that never became whole."""

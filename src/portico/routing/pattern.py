@@ -161,11 +161,13 @@ _FAULTS = {
     rf"(?:/|%2[fF]|%5[cC]){_DOTS}(?=/|;|%2[fF]|%5[cC]|%3[bB]|\Z)": "can never match, as requests with it are refused",
     r"(?<!/)\*\*|\*\*(?!\Z)": "`**` stands for any depth only as the last segment; write `*` for one segment",
 }
+_ANY_FAULT = re.compile("|".join(f"(?:{expression})" for expression in _FAULTS))
 _ENCODED_SLASH = {
     EncodedSlashes.KEEP: re.compile(r"(?!)"),
     EncodedSlashes.DECODE: re.compile(r"%2[fF]"),
     EncodedSlashes.REJECT: re.compile(r"%2[fF]|%5[cC]"),
 }
+_BRACE = re.compile(r"[{}]")
 _CAPTURE = re.compile(r"\{([^{}]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
@@ -177,9 +179,10 @@ def parse_path(text: str, slashes: EncodedSlashes = EncodedSlashes.KEEP) -> Path
         return _parse_regex(text)
     if not text.startswith("/"):
         raise PatternError(text, 0, "a path begins with a slash, a regular expression with `~`")
-    for expression, fault in _FAULTS.items():
-        if found := re.search(expression, text):
-            raise PatternError(text, found.start(), fault)
+    if _ANY_FAULT.search(text):
+        for expression, fault in _FAULTS.items():
+            if found := re.search(expression, text):
+                raise PatternError(text, found.start(), fault)
     if found := _ENCODED_SLASH[slashes].search(text):
         raise PatternError(text, found.start(), f"can never match, as encoded slashes are set to `{slashes}`")
     names: list[tuple[str, int]] = []
@@ -201,7 +204,7 @@ def parse_path(text: str, slashes: EncodedSlashes = EncodedSlashes.KEEP) -> Path
 
 def _capture_name(text: str, segment: str, offset: int) -> str | None:
     """Return the name in a segment that is a capture, or None where it has no braces."""
-    brace = re.search(r"[{}]", segment)
+    brace = _BRACE.search(segment)
     if brace is None:
         return None
     capture = _CAPTURE.search(segment)

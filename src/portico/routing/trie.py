@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from portico.routing.pattern import Glob, PathPattern
@@ -59,6 +60,12 @@ class _Globs(Generic[T]):
                         found += [node for glob, node in same.values() if glob.takes(segment)]
         return found
 
+    def nodes(self) -> list[_Node[T]]:
+        """Return the nodes behind all of them."""
+        suffixes = [each for prefixes in self._prefixes.values() for each in prefixes.values()]
+        filed = [each for sizes in suffixes for shapes in sizes.values() for each in shapes.values()]
+        return [node for shapes in filed for _, node in shapes.values()]
+
 
 _Suffixes = dict[int, dict[str, dict[str, tuple[Glob, _Node[T]]]]]
 
@@ -89,6 +96,18 @@ class Trie(Generic[T]):
         if node.end is None:
             node.end = []
         return node.end
+
+    def dismantle(self) -> Iterator[None]:
+        """Let go of everything, a little at each step."""
+        nodes, self._root = [self._root], _Node(1)
+        while nodes:
+            node = nodes.pop()
+            nodes += node.static.values()
+            if node.any is not None:
+                nodes.append(node.any)
+            if node.globs is not None:
+                nodes += node.globs.nodes()
+            yield
 
     def find(self, path: str) -> list[list[T]]:
         """Return the lists that are filed under the patterns that take `path`, in no order to rely on."""

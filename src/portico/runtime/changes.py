@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, fields
 from pydantic import BaseModel
 
 from portico.config.schema import Config, Route, Service
+from portico.policy.chain import Scoped, merge
 from portico.policy.registry import Registry
-from portico.runtime.chains import chain_of
+from portico.runtime.chains import chain_of, stage_of
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,15 @@ class Changes:
     routes_removed: list[str]
     routes_changed: list[str]
     chains: list[str]
-    """Routes around which other policies would stand, with what comes (`+`), goes (`-`) and changes (`~`)."""
+    """Routes around which other policies would stand, with what comes (`+`), goes (`-`) and changes (`~`); requests
+    without a route are told of where no route's chain changes.
+    """
     services_added: list[str]
     services_removed: list[str]
     services_changed: list[str]
     """With the targets that they gain and lose."""
     settings: list[str]
-    """Keys of the file beside these whose values differ."""
+    """Keys of the file beside these whose values differ, and the order of the routes."""
 
     def __bool__(self) -> bool:
         return any(getattr(self, each.name) for each in fields(self))
@@ -59,14 +62,21 @@ def changes(before: Config, old: Registry, after: Config, new: Registry) -> Chan
     """Return what is different in `after`; the registries say where policies stand by themselves."""
     was, will = _by_name(before.routes), _by_name(after.routes)
     both = [name for name in will if name in was]
-    chains = ((name, _chain_change(_chain(before, was[name], old), _chain(after, will[name], new))) for name in both)
+    found = ((name, _chain_change(_chain(before, was[name], old), _chain(after, will[name], new))) for name in both)
+    chains = [f"{name} ({change})" for name, change in found if change]
+    if not chains:
+        change = _chain_change(_own_chain(before, old), _own_chain(after, new))
+        chains = [f"without a route ({change})"] if change else []
+    settings = _differences(before, after, "routes", "services", "policies")
+    if both != [name for name in was if name in will]:
+        settings.append("order of routes")
     return Changes(
         routes_added=[_shown(will[name]) for name in will if name not in was],
         routes_removed=[_shown(was[name]) for name in was if name not in will],
         routes_changed=[
-            f"{name} ({', '.join(keys)})" for name in both if (keys := _differences(was[name], will[name], "policies"))
+            f"{name} ({', '.join(keys)})" for name in both if (keys := _route_change(was[name], old, will[name], new))
         ],
-        chains=[f"{name} ({change})" for name, change in chains if change],
+        chains=chains,
         services_added=[name for name in after.services if name not in before.services],
         services_removed=[name for name in before.services if name not in after.services],
         services_changed=[
@@ -74,7 +84,7 @@ def changes(before: Config, old: Registry, after: Config, new: Registry) -> Chan
             for name in after.services
             if name in before.services and (change := _service_change(before.services[name], after.services[name]))
         ],
-        settings=_differences(before, after, "routes", "services", "policies"),
+        settings=settings,
     )
 
 
@@ -102,13 +112,41 @@ def _plain(value: object) -> object:
 
 def _differences(before: BaseModel, after: BaseModel, *but: str) -> list[str]:
     """Return the fields in which two models differ."""
+    if before == after:
+        return []
     names = [name for name in type(after).model_fields if name not in (*but, "origin")]
     return [name for name in names if _plain(getattr(before, name)) != _plain(getattr(after, name))]
 
 
+def _route_change(before: Route, old: Registry, after: Route, new: Registry) -> list[str]:
+    keys = _differences(before, after, "policies")
+    kinds = before.endpoint.kind, after.endpoint.kind
+    if "endpoint" not in keys and _code(old.endpoints.get(kinds[0])) != _code(new.endpoints.get(kinds[1])):
+        keys.append("endpoint")
+    return keys
+
+
+def _code(component: type | None) -> tuple[str, str] | None:
+    """Return what tells the code of a policy or an endpoint from another: a plugin's module is named by its content."""
+    return None if component is None else (component.__module__, component.__qualname__)
+
+
 def _chain(config: Config, route: Route, registry: Registry) -> dict[str, object]:
     """Return the route's policies by name, in running order."""
-    return {each.use.name: (each.stage, _plain(each.use.config)) for each in chain_of(config, route, registry)}
+    return _by_use(chain_of(config, route, registry), registry)
+
+
+def _own_chain(config: Config, registry: Registry) -> dict[str, object]:
+    """Return the policies of the file itself, which also stand around answers that no route gives."""
+    uses = [(use, stage_of(use, registry)) for use in config.policies]
+    return _by_use(merge([("global", uses)]), registry)
+
+
+def _by_use(chain: Iterable[Scoped], registry: Registry) -> dict[str, object]:
+    return {
+        each.use.name: (each.stage, _code(registry.policies.get(each.use.kind)), _plain(each.use.config))
+        for each in chain
+    }
 
 
 def _chain_change(before: Mapping[str, object], after: Mapping[str, object]) -> str:
@@ -123,6 +161,8 @@ def _chain_change(before: Mapping[str, object], after: Mapping[str, object]) -> 
 def _service_change(before: Service, after: Service) -> str:
     keys = _differences(before, after, "targets", "policies", "url")
     was, will = ([str(target.address) for target in each.targets] for each in (before, after))
+    if before.base_path != after.base_path:
+        keys.append("url")
     lost = [f"loses {address}" for address in was if address not in will]
     gained = [f"gains {address}" for address in will if address not in was]
     if not lost and not gained and _plain(before.targets) != _plain(after.targets):

@@ -1,8 +1,9 @@
 """When memory is searched for cycles, which makes everyone wait, and how long that took.
 
-What a load has built lives as long as its configuration: it is frozen, so that no collection walks it. A search through
-all of it takes a tenth of a second and more where there are many routes, so it is put off until no request is under
-way. Without plugins it finds next to nothing: a configuration that is closed has no cycles of its own.
+What a load has built lives as long as its configuration: it is frozen, so that no collection walks it. A configuration
+that is closed has no cycles of its own, and goes without a search. The modules of plugins do have cycles, as every
+class has: after one was closed everything is searched, once no request is under way. With ten thousand routes that
+takes more than half a second.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Final
 
 from portico.state.board import Segment, Vital
 
+NEVER: Final = float("inf")
+
 PATIENCE: Final = 60.0
 """Seconds for which a search that is needed waits for a quiet moment."""
 
@@ -26,8 +29,7 @@ class Garbage:
         self._segment = segment
         self._began = 0
         self._held = 0
-        self._expected = False
-        self._by = float("inf")
+        self._by = NEVER
         gc.callbacks.append(self._timed)
 
     def close(self) -> None:
@@ -50,21 +52,18 @@ class Garbage:
                 gc.freeze()
                 gc.enable()
 
-    def expect(self, *, certain: bool) -> None:
-        """Say that something was closed; `certain` that it has cycles, so that a search cannot wait for ever."""
-        self._expected = True
-        if certain:
-            self._by = min(self._by, time.monotonic() + PATIENCE)
+    def expect(self) -> None:
+        """Say that something with cycles was closed."""
+        self._by = min(self._by, time.monotonic() + PATIENCE)
 
     def look(self, *, quiet: bool) -> None:
-        """Search everything, where that is due and nobody waits, or it has to be."""
-        if self._expected and not self._held and (quiet or time.monotonic() > self._by):
+        """Search everything, where that is due and nobody waits, or it has waited long enough."""
+        if self._by != NEVER and not self._held and (quiet or time.monotonic() > self._by):
             self.search()
 
     def search(self) -> None:
         """Search everything now, and leave it alone from then on."""
-        self._expected = False
-        self._by = float("inf")
+        self._by = NEVER
         gc.unfreeze()
         gc.collect()
         gc.freeze()

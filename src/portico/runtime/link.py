@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,9 +50,12 @@ class _Proposal:
 class Links:
     """The channels of one worker."""
 
-    def __init__(self, control: socket.socket, serving: Serving, tasks: asyncio.TaskGroup) -> None:
-        """Listen on `control`, the channel to the supervisor."""
+    def __init__(
+        self, control: socket.socket, serving: Serving, tasks: asyncio.TaskGroup, publish: Callable[[], None]
+    ) -> None:
+        """Listen on `control`, the channel to the supervisor; `publish` has the board tell what is served."""
         self._serving = serving
+        self._publish = publish
         self._tasks = tasks
         self._proposal: _Proposal | None = None
         self._agent: Channel | None = None
@@ -139,8 +143,18 @@ class Links:
         self._tasks.create_task(self._swap(proposal, proposal.ready), name="commit")
 
     async def _swap(self, proposal: _Proposal, ready: Ready) -> None:
-        await self._serving.commit(ready, proposal.order.doors, proposal.sockets)
-        self._say(Committed(proposal.order.revision))
+        revision = proposal.order.revision
+        try:
+            await self._serving.commit(ready, proposal.order.doors, proposal.sockets)
+        except Exception as error:  # the worker serves on at the doors that it has
+            logger.exception("revision %d is not served at every door", revision)
+            self._say(Refused(revision, [f"{type(error).__name__}: {error}"]))
+        else:
+            self._say(Committed(revision))
+        finally:
+            self._publish()
+            for each in proposal.sockets.values():
+                each.close()  # those of doors that were open already
 
     def _drop(self) -> None:
         """Give up what was being prepared."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from portico.config.document import Document, read
@@ -37,6 +37,11 @@ class Loaded:
 
 def load(path: Path) -> Loaded:
     """Read, validate and compile the file at `path`; nothing is raised, what is wrong is among the findings."""
+    return try_out(read_in(path))
+
+
+def read_in(path: Path) -> Loaded:
+    """Read and validate the file at `path`, which may still be one that cannot be compiled."""
     document = read(path)
     findings = Findings()
     plugins = (*installed_plugins(), *_plugins(document, findings))
@@ -48,11 +53,16 @@ def load(path: Path) -> Loaded:
     judged = validate(document, policies=registry.policy_kinds, endpoints=registry.endpoint_kinds)
     found = Findings([*findings.sorted(), *judged.findings])
     files = tuple(dict.fromkeys([*document.files, *(plugin.name for plugin in document.plugins if plugin.is_file)]))
-    if judged.config is None or found.failed:
-        return Loaded(None, found.sorted(), files=files, patterns=document.patterns)
-    tried = Findings([*found.sorted(), *asyncio.run(_try_out(judged.config, registry))])
-    config = None if tried.failed else judged.config
-    return Loaded(config, tried.sorted(), registry, plugins, files, document.patterns)
+    config = None if found.failed else judged.config
+    return Loaded(config, found.sorted(), registry, plugins, files, document.patterns)
+
+
+def try_out(loaded: Loaded) -> Loaded:
+    """Compile what was read in, and add what is found by that."""
+    if loaded.config is None:
+        return loaded
+    tried = Findings([*loaded.findings, *asyncio.run(_try_out(loaded.config, loaded.registry))])
+    return replace(loaded, config=None if tried.failed else loaded.config, findings=tried.sorted())
 
 
 async def _try_out(config: Config, registry: Registry) -> tuple[Finding, ...]:

@@ -29,13 +29,14 @@ class Pace:
             while True:
                 began = time.perf_counter()
                 until = began + self.slice
-                while time.perf_counter() < until:
-                    try:
+                try:
+                    while time.perf_counter() < until:
                         next(steps)
-                    except StopIteration as end:
-                        result: T = end.value
-                        return result
-                self.longest = max(self.longest, time.perf_counter() - began)
+                except StopIteration as end:
+                    result: T = end.value
+                    return result
+                finally:
+                    self.longest = max(self.longest, time.perf_counter() - began)
                 await asyncio.sleep(0)
         finally:
             steps.close()

@@ -5,7 +5,7 @@
     supervisor -> agent     Plan (what stands, with its snapshot)  Remembered  WorkerReady (with a channel)  WorkerGone
                             ReloadWanted  SlotSockets (with sockets)  Bound  Declined  Adopted
     agent -> supervisor     Plan (a proposal, with its snapshot)  Accept  Withdraw  WantSockets
-                            Remember
+                            Remember  Reloading
     supervisor -> worker    Meet (with a channel to the agent)
     agent -> worker         Prepare (with a snapshot and sockets)  Commit  Abandon  Report
     worker -> agent         Prepared  Refused  Committed  Reported
@@ -62,6 +62,13 @@ class Remember:
     """A text to keep for the agent after this one: how the last reload went."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Reloading:
+    """A reload has begun, or is over, whatever came of it."""
+
+    begun: bool
 
 
 @dataclass(frozen=True)
@@ -218,6 +225,7 @@ class Reported:
 KINDS: Final[tuple[type, ...]] = (
     Plan,
     Remember,
+    Reloading,
     Remembered,
     WorkerReady,
     WorkerGone,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from portico.net.pool import Pool
 from portico.runtime.serving import Serving
 from portico.upstream.stack import Service
@@ -15,6 +17,7 @@ def report(serving: Serving) -> dict[str, object]:
     return {
         "revision": runtime.revision,
         "routes": len(runtime.routes),
+        "tasks": len(asyncio.all_tasks()),
         "services": {name: _service(service) for name, service in runtime.services.items()},
         "certificates": [
             {"file": expiry.certificate, "expires": expiry.not_after}

@@ -141,9 +141,11 @@ class Runtime:
             pass
 
     def closing(self) -> Iterator[None]:
-        """Close in small steps, between which others may have the loop."""
-        routes, self.routes = self.routes, ()
-        for route in routes:
-            route.close()
+        """Close in small steps, between which others may have the loop; what has no other owner is free after each."""
+        yield from self._matcher.dismantle()
+        routes = list(self.routes)
+        self.routes = ()
+        while routes:
+            routes.pop().close()
             yield
         self._lease.close()

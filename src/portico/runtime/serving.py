@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -84,23 +84,27 @@ class Serving:
         modules = self._surroundings.leases.lease()
         with self._garbage.held():
             try:
-                snapshot = await pace.run(unpack(packed, modules))
-                registry = registry_of(snapshot.plugins)
+                config, plugins = await pace.run(unpack(packed, modules))
+                registry = registry_of(plugins)
                 await asyncio.sleep(0)
                 surroundings = replace(self._surroundings, registry=registry)
-                compiled = await pace.run(compiling(snapshot.config, surroundings, revision))
+                compiled = await pace.run(compiling(config, surroundings, revision))
             except BaseException:
                 modules.close()
                 raise
-        # What routes were compiled from is of no more use, and there may be many of them.
-        return Prepared(snapshot.config.model_copy(update={"routes": ()}), compiled.runtime, modules)
+            prepared = Prepared(config.model_copy(update={"routes": ()}), compiled.runtime, modules)
+            # What the routes were compiled from is of no more use, and there may be many of them.
+            waste: list[object] = [*config.routes, *compiled.entries]
+            del config, compiled
+            await pace.run(_dropping(waste))
+            return prepared
 
     def abandon(self, prepared: Prepared) -> None:
         """Drop what was prepared."""
         self._surroundings.tasks.create_task(self._close(prepared), name="abandon")
 
-    async def commit(self, prepared: Prepared, doors: Sequence[int], sockets: Mapping[int, socket.socket]) -> None:
-        """Serve what was prepared from the next request on, at these doors; `sockets` are those of new ones."""
+    async def commit(self, prepared: Prepared, doors: Sequence[int], sockets: dict[int, socket.socket]) -> None:
+        """Serve what was prepared from the next request on, at these doors; `sockets` loses those that are opened."""
         before, self._now = self._now, prepared
         config, runtime, server = prepared.config, prepared.runtime, self._server
         under_way = [] if before is None else server.under_way()
@@ -117,7 +121,7 @@ class Serving:
             if known is not None:
                 known.listener.change(*self._at(entrance))
             else:
-                await self._open(door, entrance, sockets[door])
+                await self._open(door, entrance, sockets.pop(door))
 
     def stop_accepting(self) -> None:
         """Take in no more clients."""
@@ -144,12 +148,14 @@ class Serving:
     async def _retire(self, before: Prepared, under_way: Sequence[Exchange]) -> None:
         """Close a configuration once the requests that began under it are over."""
         self.retired += 1
+        had_plugins = bool(before.modules)
         try:
             await _over(under_way)
             await self._close(before)
         finally:
             self.retired -= 1
-        self._garbage.expect(certain=bool(before.modules))
+        if had_plugins:
+            self._garbage.expect()
 
     @staticmethod
     async def _close(prepared: Prepared) -> None:
@@ -159,6 +165,13 @@ class Serving:
 def _listeners(config: Config) -> list[object]:
     """Return what is said of the listeners, wherever that stands."""
     return [listener.model_copy(update={"origin": ""}) for listener in config.listen]
+
+
+def _dropping(waste: list[object]) -> Generator[None, None, None]:
+    """Free what nobody else has, a little at each step."""
+    while waste:
+        waste.pop()
+        yield
 
 
 def _closing(prepared: Prepared) -> Generator[None, None, None]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from portico.policy.base import Closable, Shared
+
+logger = logging.getLogger("portico.runtime")
 
 
 class Leases:
@@ -33,7 +36,10 @@ class Leases:
             self._held[key] = (value, holders - 1)
         else:
             del self._held[key]
-            value.close()
+            try:
+                value.close()
+            except Exception:  # a plugin's mistake must not keep the others from closing
+                logger.exception("what was shared as %r could not be closed", key)
 
     def __len__(self) -> int:
         return len(self._held)

@@ -17,7 +17,9 @@ BEAT: Final = 0.25
 class Vitals:
     """Beats while the loop turns; a loop that stands still, or a process that was stopped, does not."""
 
-    def __init__(self, segment: Segment, loop: asyncio.AbstractEventLoop, at_beat: Callable[[], None]) -> None:
+    def __init__(
+        self, segment: Segment, loop: asyncio.AbstractEventLoop, at_beat: Callable[[], None] | None = None
+    ) -> None:
         """Begin to beat; `at_beat` is called each time, to write what else there is to tell."""
         self._segment = segment
         self._loop = loop
@@ -40,4 +42,5 @@ class Vitals:
         segment.raise_to(Vital.LAG_MAX, lag)
         self._due = now + BEAT
         self._timer = self._loop.call_at(self._due, self._beat)
-        self._at_beat()
+        if self._at_beat is not None:
+            self._at_beat()

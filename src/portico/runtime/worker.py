@@ -73,15 +73,17 @@ async def serve(inherited: Inherited) -> None:
         server = Server(_not_yet, ServerLimits(), EncodedSlashes.KEEP, tasks, outbox)
         garbage = Garbage(inherited.segment)
         serving = Serving(surroundings, server, garbage)
-        vitals = Vitals(inherited.segment, loop, _publisher(inherited.segment, server, serving, garbage))
+        publish = _publisher(inherited.segment, server, serving, garbage)
+        vitals = Vitals(inherited.segment, loop, publish)
         packed = read(inherited.snapshot)
         os.close(inherited.snapshot)
         prepared = await serving.prepare(packed, inherited.revision, Pace(START_SLICE))
         del packed
-        await serving.commit(prepared, tuple(inherited.doors), inherited.doors)
+        await serving.commit(prepared, tuple(inherited.doors), dict(inherited.doors))
         watching = tasks.create_task(surroundings.certificates.run(), name="certificates")
-        links = Links(inherited.control, serving, tasks)
+        links = Links(inherited.control, serving, tasks, publish)
         garbage.search()
+        publish()
         os.write(inherited.ready, b"\n")
         os.close(inherited.ready)
         await stopping.wait()
@@ -163,6 +165,8 @@ def _inherit(arguments: Sequence[str] | None) -> Inherited:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to the whole group; the supervisor decides
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # they are for the supervisor, whoever else gets them
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s worker[%(process)d] %(message)s")
     _raise_descriptor_limit()
     sys.unraisablehook = _tell_unraisable

@@ -195,17 +195,16 @@ class Board:
     def __init__(self, descriptor: int) -> None:
         """Map the board behind `descriptor`, which stays the caller's. Raises ValueError where it is none."""
         size = os.fstat(descriptor).st_size
+        start = (_HEAD + _WORDS) * _SLOT
+        magic, count = struct.unpack("=QQ", os.pread(descriptor, 2 * _SLOT, 0).ljust(2 * _SLOT, b"\0"))
+        if magic != _MAGIC or size != start + (1 + count) * _SEGMENT_SIZE:
+            raise ValueError("this is no board, or one of another version")
         self._map = mmap.mmap(descriptor, size)
         self._memory = memoryview(self._map)
-        self._head = self._memory[: (_HEAD + _WORDS) * _SLOT].cast("Q")
-        if self._head[0] != _MAGIC:
-            raise ValueError("this is no board, or one of another version")
-        count: int = self._head[1]
-        start = (_HEAD + _WORDS) * _SLOT
+        self._head = self._memory[:start].cast("Q")
         parts = [self._memory[at : at + _SEGMENT_SIZE] for at in range(start, size, _SEGMENT_SIZE)]
         self._totals = Segment(parts[0])
         self._segments = [Segment(part) for part in parts[1:]]
-        assert len(self._segments) == count
 
     @staticmethod
     def create(workers: int) -> int:

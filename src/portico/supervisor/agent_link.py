@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import selectors
 import socket
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from portico.net.channel import BadMessage, Codec, Reader, close_all, send_now
+from portico.net.channel import BACKLOG_LIMIT, DESCRIPTORS, BadMessage, Codec, Reader, close_all, send_now
 from portico.runtime.protocol import (
     KINDS,
     Accept,
@@ -18,6 +20,7 @@ from portico.runtime.protocol import (
     Declined,
     Meet,
     Plan,
+    Reloading,
     ReloadWanted,
     Remember,
     Remembered,
@@ -53,14 +56,20 @@ class AgentLink:
         self._reader = Reader(CODEC)
         self._proposal: _Proposal | None = None
         self._wanted: ReloadWanted | None = None
+        """What an agent has been asked for, or is to be, and has not begun."""
+        self._reloads = 0
+        """Reloads that the agent is busy with."""
         self._sock: socket.socket | None = None
+        self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        """What the agent has not taken yet: it may be busy, and some of it is large."""
+        self._waiting_bytes = 0
 
     def begin(self) -> None:
         """Tell a new agent how things stand."""
         supervisor = self._supervisor
         self._sock = supervisor.agent.control
         assert self._sock is not None
-        supervisor.watch(self._sock, self._readable)
+        supervisor.watch(self._sock, self._awake)
         self._send(Remembered(supervisor.remembered))
         self._send(supervisor.plan, [supervisor.snapshot])
         for slot, child in enumerate(supervisor.workers):
@@ -72,19 +81,23 @@ class AgentLink:
     def lost(self) -> None:
         """Forget an agent that has ended, and what it had proposed."""
         self._withdraw()
+        if self._reloads:
+            self._reloads = 0
+            self._ready()
         self._reader.close()
         self._reader = Reader(CODEC)
+        for _, copies in self._waiting:
+            close_all(copies)
+        self._waiting.clear()
+        self._waiting_bytes = 0
         if self._sock is not None:
             self._supervisor.forget(self._sock)
             self._sock = None
 
     def ask(self, wanted: ReloadWanted) -> None:
         """Have the file loaded anew, now or once there is an agent."""
-        if self._sock is None:
-            self._wanted = wanted
-        else:
-            self._wanted = None
-            self._send(wanted)
+        self._wanted = wanted  # until it begins: the agent may end before it has read this
+        self._send(wanted)
 
     def worker_ready(self, slot: int, child: Child) -> None:
         """Introduce a worker and the agent to each other."""
@@ -105,19 +118,52 @@ class AgentLink:
     def _send(self, message: Any, descriptors: Sequence[int] = ()) -> None:
         if self._sock is None:
             return
-        data = CODEC.encode(message, len(descriptors))
         try:
-            whole = send_now(self._sock, data, descriptors) == len(data)
+            data = CODEC.encode(message, len(descriptors))
+        except ValueError as error:
+            logger.error("the agent cannot be told: %s", error)  # noqa: TRY400 - a trace says no more
+            return
+        self._waiting.append((data, tuple(map(os.dup, descriptors))))
+        self._waiting_bytes += len(data)
+        self._write()
+
+    def _write(self) -> None:
+        """Send what the agent takes for now; it is asked again when it takes more."""
+        assert self._sock is not None
+        listens = True
+        try:
+            while self._waiting:
+                data, copies = self._waiting[0]
+                sent = send_now(self._sock, data, copies)
+                close_all(copies)
+                self._waiting_bytes -= sent
+                if sent < len(data):
+                    self._waiting[0] = data[sent:], ()
+                else:
+                    self._waiting.popleft()
+        except BlockingIOError:
+            listens = self._waiting_bytes <= BACKLOG_LIMIT
         except OSError:
-            whole = False
-        if not whole:
+            listens = False
+        if listens:
+            events = selectors.EVENT_READ | selectors.EVENT_WRITE if self._waiting else selectors.EVENT_READ
+            self._supervisor.selector.modify(self._sock, events, self._awake)
+        else:
             logger.warning("the agent does not listen; it is ended")
             self._supervisor.agent.kill()
+            self.lost()
 
-    def _readable(self) -> None:
-        assert self._sock is not None
+    def _awake(self) -> None:
+        if self._waiting:
+            self._write()
+        if self._sock is not None:
+            self._read()
+
+    def _read(self) -> None:
+        sock = self._sock
+        assert sock is not None
         try:
-            received = self._reader.read(self._sock)
+            received = self._reader.read(sock)
         except BlockingIOError:
             return
         except (BadMessage, OSError) as error:
@@ -128,7 +174,10 @@ class AgentLink:
             self.lost()
             return
         for message, descriptors in received:
-            self._act_on(message, descriptors)
+            if self._sock is not None:
+                self._act_on(message, descriptors)
+            else:
+                close_all(descriptors)
 
     def _act_on(self, message: Any, descriptors: tuple[int, ...]) -> None:
         match message:
@@ -144,6 +193,8 @@ class AgentLink:
                 self._give_sockets(message.slot)
             case Remember():
                 self._supervisor.remembered = message.text
+            case Reloading():
+                self._reloading(begun=message.begun)
             case _:
                 logger.error("the agent says what the supervisor does not understand: %s", type(message).__name__)
         close_all(descriptors)
@@ -161,10 +212,10 @@ class AgentLink:
             return
         self._proposal = _Proposal(plan, snapshot, doors)
         fresh = [door for door in doors if door not in supervisor.doors.current]
-        if fresh:
-            for slot in slots:
-                sockets = [door.sockets[slot].fileno() for door in fresh]
-                self._send(SlotSockets(slot, [door.number for door in fresh]), sockets)
+        numbers = [door.number for door in fresh]
+        sockets = {slot: [door.sockets[slot].fileno() for door in fresh] for slot in slots if fresh}
+        for slot, handed in sockets.items():  # with an agent that has just ended, all of them are closed on the way
+            self._send(SlotSockets(slot, numbers), handed)
         self._send(Bound(plan.revision, [door.number for door in doors]))
 
     def _check(self, plan: Plan) -> None:
@@ -172,6 +223,8 @@ class AgentLink:
         room = self._supervisor.board.workers
         if plan.workers > room:
             raise CannotStart(f"a reload can have {room} workers, not {plan.workers}; start the gateway anew")
+        if len(plan.listen) >= DESCRIPTORS:
+            raise CannotStart(f"a reload can have less than {DESCRIPTORS} listeners; start the gateway anew")
         if self._supervisor.stopping:
             raise CannotStart("the gateway is about to end")
 
@@ -182,6 +235,22 @@ class AgentLink:
             return
         self._supervisor.adopt(proposal.plan, proposal.snapshot, proposal.doors)
         self._send(Adopted(revision))
+
+    def _reloading(self, *, begun: bool) -> None:
+        """Tell the service manager of each reload that begins, and when the last of them is over."""
+        if begun:
+            self._wanted = None
+            self._reloads += 1
+            if not self._supervisor.stopping:
+                self._supervisor.notifier.reloading()
+        elif self._reloads:
+            self._reloads -= 1
+            if not self._reloads:
+                self._ready()
+
+    def _ready(self) -> None:
+        if not self._supervisor.stopping:
+            self._supervisor.notifier.tell("READY=1")
 
     def _give_sockets(self, slot: int) -> None:
         doors = [door for door in self._supervisor.doors.current if slot in door.sockets]

@@ -116,9 +116,15 @@ class Doors:
         return doors
 
     def withdraw(self, doors: Iterable[Door]) -> None:
-        """Close those of `doors` that are not in use."""
+        """Close those of `doors` that are not in use.
+
+        What the service manager has bound is kept for the next proposal: it stays bound there in any case.
+        """
         for door in doors:
             if door not in self.current:
+                if door.handed is not None:
+                    self._activated.append(door.handed)
+                    door.handed = None
                 door.close_all()
 
     def accept(self, doors: list[Door], schemes: Sequence[str]) -> None:
