@@ -72,6 +72,16 @@ def test_a_change_is_told_at_the_second_look_and_until_it_is_loaded(files: Files
     assert is_still(watch)
 
 
+def test_what_was_written_after_the_load_that_nobody_saw_is_a_change(files: Files) -> None:
+    old, new = files.write("old"), files.write("new")
+    watch = Watch()
+    watch.follow([old, new], [], files.clock / 1e9 - 1)
+    assert watch.changed()
+    watch = Watch()
+    watch.follow([old, new], [], files.clock / 1e9 + 1)
+    assert is_still(watch)
+
+
 def test_a_file_that_is_still_being_written_is_waited_for(files: Files) -> None:
     watch = watching([files.write("a")])
     for _ in range(3):

@@ -10,6 +10,7 @@ import socket
 import sys
 import tomllib
 from collections.abc import Awaitable, Callable, Iterator
+from configparser import ConfigParser
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -231,6 +232,10 @@ def test_other_code_that_is_shown_is_valid() -> None:
             assert tomllib.loads(example.text)
         elif example.language == "python":
             ast.parse(example.text)
+        elif example.language == "ini":
+            unit = ConfigParser()
+            unit.read_string(example.text)
+            assert unit.sections()
         else:
             assert example.language in {"yaml", "json", "text"}, example
 

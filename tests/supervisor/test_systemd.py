@@ -157,12 +157,9 @@ def test_a_manager_that_does_not_listen_is_not_waited_for(manager: Manager) -> N
 
 def test_the_next_program_in_this_process_finds_the_same() -> None:
     environment = {"NOTIFY_SOCKET": "@manager", "WATCHDOG_USEC": "1500000", "WATCHDOG_PID": PID}
-    Notifier(environment).restore(environment)
-    again = Notifier(environment)
+    again = Notifier(Notifier(environment).environment())
     assert (again.path, again.watchdog) == ("@manager", 1.5)
-    nothing: dict[str, str] = {}
-    Notifier({}).restore(nothing)
-    assert nothing == {}
+    assert Notifier({}).environment() == {}
 
 
 # End to end

@@ -66,7 +66,7 @@ class Agent:
         plan = self.supervisor.plan
         self.reloads.last = Result.from_json(self.supervisor.remembered)
         self._tell_revision()
-        self._watch.follow(plan.files, plan.patterns)
+        self._watch.follow(plan.files, plan.patterns, plan.loaded_at)
         await self._open_control()
         await self._open_status()
 

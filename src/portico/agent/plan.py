@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 from portico.runtime.loading import Loaded
 from portico.runtime.protocol import Plan
@@ -18,7 +17,7 @@ def plan_of(loaded: Loaded, file: str, revision: int, origin: str) -> Plan:
         file=file,
         revision=revision,
         origin=origin,
-        loaded_at=time.time(),
+        loaded_at=loaded.began,
         listen=[
             [listener.address.host, listener.address.port, "http" if listener.tls is None else "https"]
             for listener in config.listen

@@ -10,6 +10,8 @@ from typing import Final
 INTERVAL: Final = 1.0
 """Seconds between two looks."""
 
+NEVER: Final = float("inf")
+
 _Look = dict[str, tuple[int, int, int] | None]
 
 
@@ -26,17 +28,20 @@ class Watch:
         """Note how the files are: they are about to be loaded, and what changes from now on is a change."""
         self._loaded = self._look()
 
-    def follow(self, files: Sequence[str], patterns: Sequence[str]) -> None:
+    def follow(self, files: Sequence[str], patterns: Sequence[str], loaded_at: float = NEVER) -> None:
         """Watch these files from now on, which were loaded, and those that will match the patterns.
 
-        One that matches, and neither was loaded nor was there when the load began, is a change.
+        One that matches, and neither was loaded nor was there when the load began, is a change; and so is one that was
+        written after `loaded_at`, in seconds since the epoch, where nobody looked when the load began.
         """
         self._files = tuple(files)
         self._patterns = tuple(patterns)
         self._last = self._look()
         before, loaded = self._loaded, frozenset(files)
         self._loaded = {
-            name: before.get(name, stamp) for name, stamp in self._last.items() if name in before or name in loaded
+            name: before.get(name, stamp)
+            for name, stamp in self._last.items()
+            if (name in before or name in loaded) and not (stamp is not None and stamp[0] > loaded_at * 1e9)
         }
 
     def changed(self) -> bool:

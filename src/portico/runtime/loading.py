@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,8 @@ class Loaded:
     """Every file that it was made of."""
     patterns: tuple[str, ...] = ()
     """The patterns by which it includes more."""
+    began: float = 0.0
+    """When the first of them was read, in seconds since the epoch."""
 
 
 def load(path: Path) -> Loaded:
@@ -42,6 +45,7 @@ def load(path: Path) -> Loaded:
 
 def read_in(path: Path) -> Loaded:
     """Read and validate the file at `path`, which may still be one that cannot be compiled."""
+    began = time.time()
     document = read(path)
     findings = Findings()
     plugins = (*installed_plugins(), *_plugins(document, findings))
@@ -54,7 +58,7 @@ def read_in(path: Path) -> Loaded:
     found = Findings([*findings.sorted(), *judged.findings])
     files = tuple(dict.fromkeys([*document.files, *(plugin.name for plugin in document.plugins if plugin.is_file)]))
     config = None if found.failed else judged.config
-    return Loaded(config, found.sorted(), registry, plugins, files, document.patterns)
+    return Loaded(config, found.sorted(), registry, plugins, files, document.patterns, began)
 
 
 def try_out(loaded: Loaded) -> Loaded:

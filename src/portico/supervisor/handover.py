@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -69,7 +70,7 @@ class Handover:
 
     def become(self) -> None:
         """Have the supervisor take the place of this program. It does not return, unless by OSError."""
-        _become(self.write(), self.descriptors())
+        _become(self.write(), self.descriptors(), {})
 
     def write(self) -> int:
         """Return the descriptor of a file of memory with it."""
@@ -80,14 +81,18 @@ class Handover:
         with os.fdopen(descriptor, "wb") as file:
             file.write(_encode(asdict(self)))
 
-    def become_by(self, trial: int) -> None:
+    def become_by(self, trial: int, environment: Mapping[str, str]) -> None:
         """Have the supervisor that wrote `trial`, a handover of its own, take the place of this program with what is
-        left here. It does not return, unless by BadHandover or OSError.
+        left here, and `environment` added to its own. It does not return, unless by BadHandover or OSError.
         """
         theirs = _read(trial)
         # Their plan, whatever their version says in it; ours of the rest.
         left = {name: value for name, value in asdict(self).items() if name not in ("plan", "snapshot")}
-        _become(shared_file("portico-handover", _encode({**theirs, **left})), [*self.descriptors(), theirs["snapshot"]])
+        _become(
+            shared_file("portico-handover", _encode({**theirs, **left})),
+            [*self.descriptors(), theirs["snapshot"]],
+            environment,
+        )
 
     @classmethod
     def read(cls, descriptor: int) -> Handover:
@@ -120,7 +125,7 @@ def _read(descriptor: int) -> dict[str, Any]:
     return values
 
 
-def _become(file: int, descriptors: list[int]) -> None:
+def _become(file: int, descriptors: list[int], environment: Mapping[str, str]) -> None:
     for descriptor in (file, *descriptors):
         os.set_inheritable(descriptor, True)
     sys.stdout.flush()
@@ -128,7 +133,8 @@ def _become(file: int, descriptors: list[int]) -> None:
     # Until the new program has its handlers, a signal would end it; blocked, it waits.
     signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     try:
-        os.execv(sys.executable, [sys.executable, "-m", MODULE, f"--handover={file}"])  # noqa: S606 - our own module
+        arguments = [sys.executable, "-m", MODULE, f"--handover={file}"]
+        os.execve(sys.executable, arguments, {**os.environ, **environment})  # noqa: S606 - our own module
     except OSError:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
         raise

@@ -387,7 +387,7 @@ class Supervisor:
         ready = upgrade.poll(now)
         if ready:
             try:
-                self._left().become_by(upgrade.file)
+                self._left().become_by(upgrade.file, self.notifier.environment())
             except (BadHandover, OSError) as error:
                 upgrade.why = str(error)
         if upgrade.why:
@@ -410,7 +410,6 @@ class Supervisor:
             )
             for door in self.doors.current
         ]
-        self.notifier.restore(os.environ)
         return Handover(
             plan=self.plan,
             snapshot=self.snapshot,

@@ -53,9 +53,7 @@ class Notifier:
             self._next = now + self.watchdog / 2
             self.tell("WATCHDOG=1")
 
-    def restore(self, environment: MutableMapping[str, str]) -> None:
-        """Put the variables back, for the program that takes our place."""
-        if self.path:
-            environment["NOTIFY_SOCKET"] = self.path
-        if self.watchdog:
-            environment["WATCHDOG_USEC"] = str(int(self.watchdog * 1e6))
+    def environment(self) -> dict[str, str]:
+        """Return the variables for the program that takes our place."""
+        said = {"NOTIFY_SOCKET": self.path, "WATCHDOG_USEC": str(int(self.watchdog * 1e6)) if self.watchdog else ""}
+        return {name: value for name, value in said.items() if value}
