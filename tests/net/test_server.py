@@ -653,6 +653,23 @@ def test_a_drain_lets_requests_under_way_end_and_closes_the_rest() -> None:
     run(main)
 
 
+def test_a_connection_that_begins_during_a_drain_has_one_answer() -> None:
+    async def main() -> None:
+        async with serving(echo) as served, served.client() as client:
+            loop = asyncio.get_running_loop()
+            drained = loop.create_task(served.server.drain(loop.time() + 60))
+            await until(lambda: drained.done() or served.server.draining)
+            async with served.client() as late:  # its handshake was under way, or it came out of the queue
+                late.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                answer = await late.answer()
+                assert (answer.status, answer.headers["connection"]) == (200, "close")
+                assert await late.rest() == b""
+            assert await client.rest() == b""
+            await drained
+
+    run(main)
+
+
 def test_a_drain_ends_at_its_deadline(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with serving(never) as served, served.client() as client:

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
+import signal
 import socket
+import threading
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from portico.http.message import Request, Response
+from portico.http.target import EncodedSlashes
+from portico.net.server import Server, ServerLimits
+from portico.net.stream import Outbox
+from portico.observe.exchange import Exchange, Outcome
+from portico.policy.registry import Registry
+from portico.runtime.compile import Surroundings
+from portico.runtime.garbage import Garbage
+from portico.runtime.pace import Pace
 from portico.runtime.protocol import Abandon, Commit, Committed, Prepare, Prepared, Refused
-from portico.state.board import Vital, shared_file
-from tests.harness.gateway import DEADLINE, memory_of, wait_for
+from portico.runtime.serving import Serving, _over
+from portico.runtime.shared import Leases
+from portico.state.board import Board, Vital, shared_file
+from tests.harness.gateway import DEADLINE, Call, Service, memory_of, wait_for
+from tests.harness.loop import run, turns, until
 from tests.harness.worker import Worker, descriptors_of, get, snapshot_of, threads_of
 
 SWAPS = 1000
@@ -158,3 +174,117 @@ def test_plugins_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monkey
                 looks.append(memory_of(pid, "VmRSS"))
         print(f"\n400 plugins: {looks[0] / 2**20:.1f} MiB after 200, {looks[1] / 2**20:.1f} at the end")
         assert looks[1] <= looks[0] * GROWTH
+
+
+def test_a_second_sigterm_asks_for_no_more_than_the_first(tmp_path: Path) -> None:
+    """Whoever ends every process of a service, and the supervisor, each send one."""
+    release = threading.Event()
+
+    def slow(call: Call) -> None:
+        call.note()
+        release.wait(DEADLINE)
+        call.answer(200, b"whole")
+
+    with Service(slow) as service:
+        text = f"services: {{s: 'http://127.0.0.1:{service.port}'}}\nroutes: [{{path: /s/**, service: s}}]\n"
+        with (
+            Worker(tmp_path, snapshot_of(tmp_path, text)) as worker,
+            closing(socket.create_connection(("127.0.0.1", worker.port), timeout=DEADLINE)) as client,
+        ):
+            client.sendall(b"GET /s/ HTTP/1.1\r\nHost: a\r\n\r\n")
+            wait_for(lambda: service.seen, "the request")
+            worker.popen.terminate()
+            wait_for(lambda: worker.segment[Vital.DRAINING], "the drain")
+            worker.popen.terminate()
+            seen = worker.segment[Vital.BEAT]
+            wait_for(lambda: worker.segment[Vital.BEAT] > seen, "it to live on")
+            release.set()
+            assert client.makefile("rb").read().endswith(b"whole")
+            assert worker.popen.wait(DEADLINE) == 0
+
+
+def test_a_proposal_that_is_given_up_before_it_begins_leaves_nothing_open(tmp_path: Path) -> None:
+    with Worker(tmp_path, snapshot_of(tmp_path, config("a"))) as worker:
+        packed = shared_file("snapshot", snapshot_of(tmp_path, config("b")))
+        before = descriptors_of(worker.popen.pid)
+        worker.popen.send_signal(signal.SIGSTOP)  # so that it hears both at once
+        worker.agent.say(Prepare(2, [1], []), packed)
+        agent = worker.meet()
+        worker.popen.send_signal(signal.SIGCONT)
+        os.close(packed)
+        worker.agent.close()
+        worker.agent = agent
+        worker.report()
+        wait_for(lambda: descriptors_of(worker.popen.pid) == before, "the snapshot to be closed")
+
+
+def test_a_worker_does_not_swap_where_it_could_not_open_every_door(tmp_path: Path) -> None:
+    with Worker(tmp_path, snapshot_of(tmp_path, config("a"))) as worker:
+        packed = shared_file("snapshot", snapshot_of(tmp_path, config("b")))
+        worker.agent.say(Prepare(2, [2], []), packed)  # the socket of door 2 came with a configuration that it missed
+        assert isinstance(worker.agent.hear(), Prepared)
+        worker.agent.say(Commit(2))
+        assert worker.agent.hear() == Refused(2, ["there is no socket here of door 2"])
+        assert get(worker.port, "/say") == b"a"
+        assert worker.segment[Vital.REVISION] == 1
+        with closing(socket.create_server(("127.0.0.1", 0))) as other:
+            worker.agent.say(Prepare(2, [2], [2]), packed, other.fileno())
+            os.close(packed)
+            assert isinstance(worker.agent.hear(), Prepared)
+            worker.agent.say(Commit(2))
+            assert worker.agent.hear() == Committed(2)
+            assert get(other.getsockname()[1], "/say") == b"b"
+
+
+class Interrupted(Exception):
+    """What ends a load in its last phase."""
+
+
+def test_a_load_that_ends_in_its_last_phase_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> None:
+        raise Interrupted
+
+    monkeypatch.setattr("portico.runtime.serving._dropping", interrupted)
+    packed = snapshot_of(tmp_path, config("a"))
+    descriptor = Board.create(1)
+    board = Board(descriptor)
+
+    async def nobody(request: Request) -> Response:
+        raise AssertionError
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            loop = asyncio.get_running_loop()
+            leases = Leases()
+            outbox = Outbox(loop)
+            surroundings = Surroundings(Registry(), leases, tasks, outbox, loop.time)
+            garbage = Garbage(board.segment(1))
+            server = Server(nobody, ServerLimits(), EncodedSlashes.KEEP, tasks, outbox)
+            serving = Serving(surroundings, server, garbage)
+            try:
+                with pytest.raises(Interrupted):
+                    await serving.prepare(packed, 1, Pace())
+                await until(lambda: not len(leases))
+            finally:
+                garbage.close()
+
+    try:
+        run(main)
+    finally:
+        gc.unfreeze()
+        board.close()
+        os.close(descriptor)
+
+
+def test_a_configuration_is_closed_whose_requests_were_over_before_it_waited() -> None:
+    async def main() -> None:
+        one, other = Exchange(0.0), Exchange(0.0)
+        one.end(Outcome.COMPLETE, 1.0)  # between the swap and the first step of the task that waits
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(_over([one, other]))
+            await turns()
+            assert not waiting.done()
+            other.end(Outcome.COMPLETE, 1.0)
+        await _over([one])
+
+    run(main)

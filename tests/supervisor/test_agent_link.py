@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +262,32 @@ def test_the_next_agent_is_asked_for_what_the_last_one_has_not_begun(
     link.begin()
     link.worker_gone(0, 1, "so that something follows")
     assert root.hears(3 + len(asked))[2:-1] == asked
+
+
+def test_without_a_descriptor_to_spare_an_agent_is_ended_and_nothing_else(
+    root: Root, link: AgentLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(descriptor: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    root.hears(2)
+    monkeypatch.setattr(os, "dup", none_left)
+    root.agent.say(replace(PLAN, revision=2, listen=[*PLAN.listen, ["127.0.0.1", 0, "http"]]), root.snapshot)
+    root.turn()
+    assert root.agent.killed == 1
+    assert link._sock is None
+
+
+def test_an_agent_with_a_reload_to_carry_out_is_busy(root: Root, link: AgentLink) -> None:
+    assert not link.busy
+    link.ask(ReloadWanted("SIGHUP"))
+    assert link.busy
+    root.agent.say(Reloading(begun=True))
+    root.turn()
+    assert link.busy
+    root.agent.say(Reloading(begun=False))
+    root.turn()
+    assert not link.busy
+    link.ask(ReloadWanted("SIGHUP"))
+    link.lost()
+    assert not link.busy  # there is nobody to wait for

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -368,3 +369,19 @@ def test_addresses_are_shown_as_people_write_them() -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(f"\0portico-test-doors-{os.getpid()}")
         assert "portico-test-doors" in address_of(sock)
+
+
+def test_an_address_that_there_is_no_descriptor_for_is_declined(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
+    door = accepted(doors, (LOCAL, 0))[0]
+
+    class NoneLeft(socket.socket):
+        def __init__(self, *_: object, **__: object) -> None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    door.close(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", NoneLeft)
+        with pytest.raises(CannotStart, match="Too many open files"):
+            doors.propose(listen((LOCAL, 0), (LOCAL, 0)), SLOTS)
+        with pytest.raises(CannotStart, match="Too many open files"):
+            door.open(1)

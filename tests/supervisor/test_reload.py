@@ -313,6 +313,28 @@ def test_sigusr2_with_a_file_that_cannot_be_run(gateway: Gateway) -> None:
     assert says(gateway) == b"one"
 
 
+def test_sigusr2_with_an_address_that_is_taken(gateway: Gateway) -> None:
+    before = gateway.worker_pids()
+    with refusing_port() as taken:
+        write(gateway, ROUTES.format(word="two"), listen=f"['127.0.0.1:0', '127.0.0.1:{taken}']")
+        os.kill(gateway.popen.pid, signal.SIGUSR2)
+        wait_for(lambda: "everything stays as it is" in gateway.log(), "the refusal")
+        assert f"cannot listen on 127.0.0.1:{taken}: Address already in use" in gateway.log()
+    assert gateway.worker_pids() == before
+    assert says(gateway) == b"one"
+
+
+def test_sigusr2_with_other_addresses_and_fewer_workers(gateway: Gateway) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
+        other = probe.getsockname()[1]
+    write(gateway, ROUTES.format(word="two"), workers=1, listen=f"['127.0.0.1:0', '127.0.0.1:{other}']")
+    os.kill(gateway.popen.pid, signal.SIGUSR2)
+    wait_for(lambda: "the workers from before have ended" in gateway.log(), "the new worker alone")
+    assert len(gateway.worker_pids()) == 1
+    for port in (gateway.port, other):  # nobody waits at the socket of a worker that there is no more
+        assert {curl(f"http://127.0.0.1:{port}/say", "-m", "5").body for _ in range(20)} == {b"two"}
+
+
 def test_the_status_listener(gateway: Gateway) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as probe:
         port = probe.getsockname()[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -11,9 +12,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from portico.runtime.protocol import Plan
+from portico.state.board import Board, shared_file
+from portico.supervisor.child import Child
+from portico.supervisor.handover import Handover
+from portico.supervisor.supervisor import TIMING, Commands, Supervisor
+from portico.supervisor.systemd import Notifier
 from tests.harness.gateway import DEADLINE, children_of, is_alive, wait_for
 
 STARTER = """
@@ -239,3 +247,52 @@ def test_the_lifeline_ends_with_the_supervisor(tmp_path: Path) -> None:
         run.popen.kill()
         run.popen.wait(DEADLINE)
         wait_for(lambda: not any(map(is_alive, pids)), "the workers to end")
+
+
+class Dying:
+    """A process that ends just after somebody has looked."""
+
+    pid = 1
+
+    def __init__(self) -> None:
+        self.looks = iter([None, 7, 7, 7])
+
+    def poll(self) -> int | None:
+        return next(self.looks)
+
+
+def test_a_worker_that_ends_between_two_looks_is_heard_before_it_is_let_go() -> None:
+    plan = Plan("a.yaml", 1, "start", 0.0, [["127.0.0.1", 0, "http"]], 1, 0.1, 0.0)
+    made = Supervisor(Handover(plan, shared_file("snapshot", b"")), Notifier({}), commands=Commands(agent=()))
+    (child,) = made.workers
+    dying: Any = Dying()
+    reader, writer = os.pipe()
+    try:
+        child.process, child.ready_pipe, child.leaving = dying, reader, True
+        made.watch(reader, lambda: None)
+        os.close(writer)
+        made._tend_worker(0, child, 0.0)
+        assert child.process is dying
+        made._tend_worker(0, child, 0.0)
+        assert (child.process, child.ready_pipe) == (None, -1)
+        assert not made.selector.get_map()
+    finally:
+        made.selector.close()
+        made.board.close()
+        os.close(made._board_file)
+        os.close(made.snapshot)
+
+
+def test_a_start_without_descriptors_to_spare_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left() -> tuple[int, int]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    descriptor = Board.create(1)
+    board = Board(descriptor)
+    before = set(Path("/proc/self/fd").iterdir())
+    monkeypatch.setattr(os, "pipe", none_left)
+    with pytest.raises(OSError, match="Too many open files"):
+        Child("worker 0", board.segment(1), TIMING).start(["true"], (), 0.0)
+    assert set(Path("/proc/self/fd").iterdir()) <= before
+    board.close()
+    os.close(descriptor)

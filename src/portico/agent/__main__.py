@@ -15,6 +15,7 @@ from typing import Any
 import uvloop
 
 from portico.agent.agent import Agent
+from portico.runtime import descriptors
 from portico.runtime.garbage import Garbage
 from portico.runtime.title import entitle
 from portico.runtime.vitals import Vitals
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, signal.SIG_IGN)  # they are for the supervisor, whoever else gets them
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s agent[%(process)d] %(message)s")
     entitle("agent")
+    descriptors.take_all()
     board = Board(options.board)
     os.close(options.board)
     try:

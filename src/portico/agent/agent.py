@@ -32,6 +32,9 @@ logger = logging.getLogger("portico.agent")
 DRAIN: Final = 5.0
 """Seconds that what is asked of the agent has to be answered when it ends."""
 
+START_TIMEOUT: Final = 30.0
+"""Seconds that the supervisor has to tell what stands."""
+
 PATIENCE: Final = 3.0
 """Seconds after a reload, or the agent's start, in which workers are expected to serve what stands."""
 
@@ -61,8 +64,9 @@ class Agent:
         self._settle_by = self._loop.time() + PATIENCE
 
     async def start(self) -> None:
-        """Learn what stands, and be there for those who ask."""
-        await self.supervisor.standing.wait()
+        """Learn what stands, and be there for those who ask. Raises TimeoutError where nobody tells."""
+        async with asyncio.timeout(START_TIMEOUT):
+            await self.supervisor.standing.wait()
         plan = self.supervisor.plan
         self.reloads.last = Result.from_json(self.supervisor.remembered)
         self._tell_revision()
@@ -151,11 +155,12 @@ class Agent:
     async def _check(self, worker: WorkerLink) -> None:
         """Have a worker serve what stands, where it does not."""
         plan = self.supervisor.plan
-        if worker.revision in (0, plan.revision):
+        if worker.revision in (0, plan.revision) or worker.draining:
             return
         logger.warning("worker %d serves revision %d, not %d", worker.slot, worker.revision, plan.revision)
         with contextlib.suppress(TimeoutError):
-            await self.reloads.catch_up(worker, await self.supervisor.sockets_of(worker.slot))
+            await self.reloads.catch_up(worker)
+        self._settle_by = self._loop.time() + PATIENCE  # one that cannot is not asked without a pause
 
     # What it listens to
 
@@ -186,6 +191,7 @@ class Agent:
         try:
             self._status = await self._loop.create_server(listener.protocol, str(host), int(port), reuse_address=True)
         except OSError as error:
+            self._status_at = []  # the next reload tries again
             logger.error("status cannot be told at %s:%s: %s", host, port, error.strerror or error)  # noqa: TRY400 - a trace says no more
 
     def _listener(self, handler: Handler) -> Listener:

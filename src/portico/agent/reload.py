@@ -99,6 +99,10 @@ class Root(Protocol):
         """Send a message that needs no answer."""
         ...
 
+    async def sockets_of(self, slot: int) -> dict[int, int]:
+        """Return the descriptors of all sockets of a worker, by door; they are the caller's to close."""
+        ...
+
     def take_sockets(self) -> dict[int, dict[int, int]]:
         """Return the descriptors that came since the last time, by slot and door; they are the caller's to close."""
         ...
@@ -127,6 +131,7 @@ class Load:
         """The descriptor of what workers can compile."""
         self._root = root
         self._began = time.monotonic()
+        self._last: Outcome | None = None
 
     def elapsed(self) -> float:
         """Return for how many seconds this has taken so far."""
@@ -170,7 +175,9 @@ class Load:
 
     async def last(self) -> Outcome:
         """Return what came of compiling it, too."""
-        return await self._next()
+        if self._last is None:
+            self._last = await self._next()
+        return self._last
 
     async def _next(self) -> Outcome:
         out = self._process.stdout
@@ -241,7 +248,7 @@ class Reloads:
             errors: list[str] = []
             if not outcome.unchanged:
                 try:
-                    await self._carry_out(outcome.plan, load.snapshot)
+                    await self._carry_out(outcome.plan, load)
                 except _Failed as failed:
                     errors = failed.errors
             seconds = load.elapsed()
@@ -263,9 +270,9 @@ class Reloads:
             summary="" if found is None else found.summary(),
         )
 
-    async def _carry_out(self, plan: Plan, snapshot: int) -> None:
+    async def _carry_out(self, plan: Plan, load: Load) -> None:
         """Have `plan` served by all workers, or by none. Raises _Failed."""
-        root = self._root
+        root, snapshot = self._root, load.snapshot
         try:
             answer = await root.ask(plan, (Bound, Declined), [snapshot])
         except TimeoutError:
@@ -275,7 +282,7 @@ class Reloads:
         sockets = root.take_sockets()
         plan = replace(plan, doors=answer.doors)
         try:
-            ready = await self._prepare(plan, snapshot, sockets)
+            ready = await self._prepare(plan, load, sockets)
             await root.ask(Accept(plan.revision), (Adopted,))
         except BaseException as error:
             for worker in self._workers:
@@ -292,29 +299,34 @@ class Reloads:
             for worker in ready:
                 group.create_task(_commit(worker, plan.revision))
 
-    async def _prepare(self, plan: Plan, snapshot: int, sockets: dict[int, dict[int, int]]) -> list[WorkerLink]:
+    async def _prepare(self, plan: Plan, load: Load, sockets: dict[int, dict[int, int]]) -> list[WorkerLink]:
         """Return the workers that are ready to serve `plan`. Raises _Failed where one refuses."""
         async with asyncio.TaskGroup() as group:
             asked = {
-                worker: group.create_task(_prepared(worker, plan, snapshot, sockets.get(worker.slot, {})))
+                worker: group.create_task(_prepared(worker, plan, load.snapshot, sockets.get(worker.slot, {})))
                 for worker in self._workers
             }
         refusals = [error for task in asked.values() for error in task.result().errors]
         if refusals:
             raise _Failed(list(dict.fromkeys(refusals)))
-        return [worker for worker, task in asked.items() if not task.result().gone]
+        ready = [worker for worker, task in asked.items() if not task.result().gone]
+        if not ready and (outcome := await load.last()).errors:  # there was no worker to find them
+            raise _Failed(outcome.errors)
+        return ready
 
-    async def catch_up(self, worker: WorkerLink, sockets: dict[int, int]) -> None:
-        """Have a worker serve what stands: it, or an agent before this one, has missed it."""
-        plan = self._root.plan
-        try:
-            answer = await _prepared(worker, plan, self._root.snapshot, sockets)
-            for error in answer.errors:
-                logger.error("worker %d cannot serve revision %d: %s", worker.slot, plan.revision, error)
-            if not answer.gone and not answer.errors:
-                await _commit(worker, plan.revision)
-        finally:
-            close_all(sockets.values())
+    async def catch_up(self, worker: WorkerLink) -> None:
+        """Have a worker serve what stands: it, or an agent before this one, has missed it. Raises TimeoutError."""
+        async with self._one:  # a worker prepares one configuration at a time
+            plan = self._root.plan
+            sockets = await self._root.sockets_of(worker.slot)
+            try:
+                answer = await _prepared(worker, plan, self._root.snapshot, sockets)
+                for error in answer.errors:
+                    logger.error("worker %d cannot serve revision %d: %s", worker.slot, plan.revision, error)
+                if not answer.gone and not answer.errors:
+                    await _commit(worker, plan.revision)
+            finally:
+                close_all(sockets.values())
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ class Supervisor:
         self._on_worker = on_worker
         self._on_gone = on_gone
         self._on_reload = on_reload
+        self._on_lost = on_lost
         self._channel = Channel(control, CODEC, self._heard, on_lost)
         self._asked: tuple[tuple[type, ...], asyncio.Future[Any]] | None = None
         self._turn = asyncio.Lock()
@@ -59,7 +60,11 @@ class Supervisor:
         self._channel.send(message)
 
     async def ask(self, message: Any, answers: tuple[type, ...], descriptors: Sequence[int] = ()) -> Any:
-        """Send a message, and return the answer that is of one of these kinds. Raises TimeoutError."""
+        """Send a message, and return the answer that is of one of these kinds. Raises TimeoutError.
+
+        A supervisor that did not answer in time is taken for lost: its answer would be taken for that to the next
+        question, and what stands is not known any more.
+        """
         async with self._turn:
             future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             self._asked = answers, future
@@ -67,6 +72,9 @@ class Supervisor:
                 self._channel.send(message, descriptors)
                 async with asyncio.timeout(TIMEOUT):
                     return await future
+            except TimeoutError:
+                self._on_lost()
+                raise
             finally:
                 self._asked = None
 

@@ -41,6 +41,11 @@ class WorkerLink:
         """The revision of the configuration that it serves."""
         return self.segment[Vital.REVISION]
 
+    @property
+    def draining(self) -> bool:
+        """Whether it takes no more clients, nor orders."""
+        return self.segment[Vital.DRAINING] != 0
+
     def tell(self, message: Any) -> None:
         """Send a message that needs no answer."""
         self._channel.send(message)

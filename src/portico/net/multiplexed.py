@@ -26,7 +26,7 @@ class SharedServerConnection(ServerConnection):
 
     def __init__(self, server: Server, stream: Stream) -> None:
         self.server = server
-        self.epoch = server.epoch
+        self.epoch = server.epoch_of_new
         self.stream = stream
         self._streams: set[ServerStream] = set()
         self._task: asyncio.Task[None] | None = None

@@ -30,6 +30,8 @@ logger = logging.getLogger("portico.server")
 REFUSED_METHODS: Final = frozenset(("CONNECT", "TRACE"))
 SERVED_METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
+NO_EPOCH: Final = -1
+
 DRAIN_GRACE: Final = 1.0
 """Seconds that a connection without a request is kept when the server drains."""
 
@@ -89,7 +91,9 @@ class Server:
         self.trust = Trust() if trust is None else trust
         self.draining = False
         self.epoch = 0
-        """Grows when connections are to end after their next answer: what they began with holds no more."""
+        """Grows when connections are to end after their next answer: what they began with holds no more. One that
+        begins while the server drains has none, and so ends after its first.
+        """
         self.answered = 0
         """Requests that have come to an end of any kind."""
         self.loop = asyncio.get_running_loop()
@@ -123,6 +127,11 @@ class Server:
         self._connections.discard(connection)
         if not self._connections:
             self._empty.set()
+
+    @property
+    def epoch_of_new(self) -> int:
+        """The epoch of a connection that begins now."""
+        return NO_EPOCH if self.draining else self.epoch
 
     @property
     def connections(self) -> int:
@@ -200,7 +209,7 @@ class ServerStream:
 
     def __init__(self, server: Server, client: Client) -> None:
         self.server = server
-        self.epoch = server.epoch
+        self.epoch = server.epoch_of_new
         self.client = client
         """Who sends the requests; behind a trusted proxy it may be another one for each of them."""
         self.trusted = server.trust.includes(client.peer)

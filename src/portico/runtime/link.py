@@ -108,16 +108,14 @@ class Links:
         sockets = {door: socket.socket(fileno=each) for door, each in zip(order.fresh, fresh, strict=True)}
         proposal = self._proposal = _Proposal(order, sockets)
         proposal.task = self._tasks.create_task(self._prepare(proposal, snapshot), name="prepare")
+        proposal.task.add_done_callback(lambda _: os.close(snapshot))  # which comes even if it never begins
 
     async def _prepare(self, proposal: _Proposal, snapshot: int) -> None:
         revision = proposal.order.revision
         pace = Pace()
         began = time.perf_counter()
         try:
-            try:
-                packed = await asyncio.to_thread(read, snapshot)
-            finally:
-                os.close(snapshot)
+            packed = await asyncio.to_thread(read, snapshot)
             proposal.ready = await self._serving.prepare(packed, revision, pace)
         except CompileError as error:
             self._refuse(proposal, [str(finding) for finding in error.findings])
@@ -138,6 +136,10 @@ class Links:
         proposal = self._proposal
         if proposal is None or proposal.ready is None or proposal.order.revision != revision:
             self._say(Refused(revision, ["it is not prepared here"]))
+            return
+        missing = self._serving.without_socket(proposal.order.doors, proposal.sockets)
+        if missing:  # it has missed a configuration in between; it is given all sockets when it catches up
+            self._refuse(proposal, [f"there is no socket here of door {door}" for door in missing])
             return
         self._proposal = None
         self._tasks.create_task(self._swap(proposal, proposal.ready), name="commit")

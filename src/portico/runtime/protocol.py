@@ -31,7 +31,7 @@ class Plan:
     """What to run; its snapshot is what workers compile."""
 
     file: str
-    """The configuration's file, as it was named; an absolute path."""
+    """The configuration's file, as it was named; from the folder that the gateway was started in."""
     revision: int
     """Counts the configurations that were served since the gateway started."""
     origin: str

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -96,7 +96,11 @@ class Serving:
             # What the routes were compiled from is of no more use, and there may be many of them.
             waste: list[object] = [*config.routes, *compiled.entries]
             del config, compiled
-            await pace.run(_dropping(waste))
+            try:
+                await pace.run(_dropping(waste))
+            except BaseException:
+                self.abandon(prepared)
+                raise
             return prepared
 
     def abandon(self, prepared: Prepared) -> None:
@@ -122,6 +126,10 @@ class Serving:
                 known.listener.change(*self._at(entrance))
             else:
                 await self._open(door, entrance, sockets.pop(door))
+
+    def without_socket(self, doors: Sequence[int], sockets: Mapping[int, socket.socket]) -> list[int]:
+        """Return those of `doors` that are not open here, and that `sockets` could not open either."""
+        return [door for door in doors if door not in self._doors and door not in sockets]
 
     def stop_accepting(self) -> None:
         """Take in no more clients."""
@@ -181,6 +189,7 @@ def _closing(prepared: Prepared) -> Generator[None, None, None]:
 
 async def _over(under_way: Sequence[Exchange]) -> None:
     """Wait until all these exchanges have ended."""
+    under_way = [exchange for exchange in under_way if exchange.outcome is None]  # some have by now
     left = len(under_way)
     ended = asyncio.Event()
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -28,6 +26,7 @@ from portico.http.target import EncodedSlashes
 from portico.net.server import Server, ServerLimits
 from portico.net.stream import Outbox
 from portico.policy.registry import Registry
+from portico.runtime import descriptors
 from portico.runtime.compile import Surroundings
 from portico.runtime.garbage import Garbage
 from portico.runtime.link import Links
@@ -62,7 +61,11 @@ class Inherited:
 
 
 async def serve(inherited: Inherited) -> None:
-    """Serve until SIGTERM, or until the supervisor is gone; then drain. The second SIGTERM ends at once."""
+    """Serve until SIGTERM, or until the supervisor is gone; then drain.
+
+    A second SIGTERM asks for no more than the first: whoever ends all processes of the gateway, and the supervisor that
+    has heard the same, mean one end by it.
+    """
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
@@ -92,7 +95,6 @@ async def serve(inherited: Inherited) -> None:
         links.close()
         serving.stop_accepting()
         inherited.segment[Vital.DRAINING] = 1
-        loop.add_signal_handler(signal.SIGTERM, os._exit, 143)
         await server.drain(loop.time() + serving.shutdown_timeout)
         await serving.close()
         vitals.close()
@@ -117,13 +119,6 @@ def _publisher(segment: Segment, server: Server, serving: Serving, garbage: Garb
         garbage.look(quiet=not in_flight)
 
     return publish
-
-
-def _raise_descriptor_limit() -> None:
-    """Take as many descriptors as the system allows: its first offer is often 1024, less than one worker's clients."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _tell_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
@@ -168,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # they are for the supervisor, whoever else gets them
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s worker[%(process)d] %(message)s")
-    _raise_descriptor_limit()
+    descriptors.take_all()
     sys.unraisablehook = _tell_unraisable
     try:
         inherited = _inherit(arguments)

@@ -163,7 +163,8 @@ class Segment:
         for number in range(self._slots[0]):
             start = at + 2
             at = start + int.from_bytes(self._names[at:start], "big")
-            yield bytes(self._names[start:at]).decode(), self._counters[number]
+            # A reader that is overtaken by the next process of the segment may see half a name; it will read again.
+            yield bytes(self._names[start:at]).decode(errors="replace"), self._counters[number]
 
     def vitals(self) -> dict[Vital, int]:
         """Return all vitals."""

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 
+from portico.runtime import descriptors
 from portico.runtime.title import entitle
 from portico.supervisor.doors import CannotStart, inherited
 from portico.supervisor.handover import BadHandover, Handover
@@ -28,6 +29,7 @@ def main() -> int:
     os.close(options.handover)
     file = handover.plan.file
     entitle(f"supervisor {file}")
+    descriptors.take_all()
     try:
         return Supervisor(handover, Notifier(os.environ), inherited(activated(os.environ))).run()
     except CannotStart as error:

@@ -64,6 +64,11 @@ class AgentLink:
         """What the agent has not taken yet: it may be busy, and some of it is large."""
         self._waiting_bytes = 0
 
+    @property
+    def busy(self) -> bool:
+        """Whether there is an agent that carries out a reload, or was asked for one."""
+        return self._sock is not None and (self._reloads > 0 or self._wanted is not None)
+
     def begin(self) -> None:
         """Tell a new agent how things stand."""
         supervisor = self._supervisor
@@ -103,7 +108,11 @@ class AgentLink:
         """Introduce a worker and the agent to each other."""
         if self._sock is None or child.control is None:
             return
-        one, other = socket.socketpair()
+        try:
+            one, other = socket.socketpair()
+        except OSError as error:  # there are no descriptors left: the worker serves, and takes part in no reload
+            logger.error("the agent cannot meet %s: %s", child.name, error)  # noqa: TRY400 - a trace says no more
+            return
         with one, other:
             try:
                 send_now(child.control, CODEC.encode(Meet(), 1), [one.fileno()])
@@ -123,7 +132,15 @@ class AgentLink:
         except ValueError as error:
             logger.error("the agent cannot be told: %s", error)  # noqa: TRY400 - a trace says no more
             return
-        self._waiting.append((data, tuple(map(os.dup, descriptors))))
+        copies: list[int] = []
+        try:
+            for each in descriptors:
+                copies.append(os.dup(each))  # noqa: PERF401 - those that were made are closed where one cannot be
+        except OSError as error:
+            close_all(copies)
+            self._end(f"the agent cannot be told: {error}")
+            return
+        self._waiting.append((data, tuple(copies)))
         self._waiting_bytes += len(data)
         self._write()
 
@@ -149,9 +166,13 @@ class AgentLink:
             events = selectors.EVENT_READ | selectors.EVENT_WRITE if self._waiting else selectors.EVENT_READ
             self._supervisor.selector.modify(self._sock, events, self._awake)
         else:
-            logger.warning("the agent does not listen; it is ended")
-            self._supervisor.agent.kill()
-            self.lost()
+            self._end("the agent does not listen")
+
+    def _end(self, why: str) -> None:
+        """End an agent that is of no use."""
+        logger.error("%s; it is ended", why)
+        self._supervisor.agent.kill()
+        self.lost()
 
     def _awake(self) -> None:
         if self._waiting:
@@ -167,8 +188,8 @@ class AgentLink:
         except BlockingIOError:
             return
         except (BadMessage, OSError) as error:
-            logger.error("the agent makes no sense: %s; it is ended", error)  # noqa: TRY400 - a trace says no more
-            received = None
+            self._end(f"the agent makes no sense: {error}")
+            return
         if received is None:
             self._supervisor.agent.kill()
             self.lost()

@@ -78,8 +78,13 @@ class Child:
 
     def start(self, command: Sequence[str], passed: Sequence[int], now: float) -> None:
         """Start a process, with `passed` descriptors and two more that are its own. Raises OSError."""
-        reader, writer = os.pipe()
         ours, its = socket.socketpair()
+        try:
+            reader, writer = os.pipe()
+        except OSError:
+            ours.close()
+            its.close()
+            raise
         # A child inherits what is blocked: what a terminal sends is for the supervisor to act on, also while the child
         # is starting.
         signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)

@@ -189,19 +189,22 @@ def probe(host: str, port: int) -> int:
 
     SO_REUSEPORT would let two gateways share a port, and the traffic, without a word.
     """
-    with socket.socket(family(host), socket.SOCK_STREAM) as each:
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family(host), socket.SOCK_STREAM) as each:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             each.bind((host, port))
-        except OSError as error:
-            raise CannotStart(f"cannot listen on {shown(host)}:{port}: {error.strerror}") from error
-        bound: int = each.getsockname()[1]
-        return bound
+            bound: int = each.getsockname()[1]
+            return bound
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from error
 
 
 def listening(host: str, port: int) -> socket.socket:
     """Return a socket that listens beside others of ours. Raises CannotStart."""
-    each = socket.socket(family(host), socket.SOCK_STREAM)
+    try:
+        each = socket.socket(family(host), socket.SOCK_STREAM)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from error
     try:
         each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -211,8 +214,12 @@ def listening(host: str, port: int) -> socket.socket:
         each.listen(BACKLOG)
     except OSError as error:
         each.close()
-        raise CannotStart(f"cannot listen on {shown(host)}:{port}: {error.strerror}") from error
+        raise _cannot_listen(host, port, error) from error
     return each
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> CannotStart:
+    return CannotStart(f"cannot listen on {shown(host)}:{port}: {error.strerror}")
 
 
 def inherited(descriptors: Iterable[int]) -> list[socket.socket]:

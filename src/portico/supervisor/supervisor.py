@@ -20,7 +20,7 @@ from portico.supervisor.agent_link import AgentLink
 from portico.supervisor.child import Child, Timing
 from portico.supervisor.doors import CannotStart, Door, Doors
 from portico.supervisor.elders import Elders
-from portico.supervisor.handover import HANDLED, BadHandover, Handover, LeftDoor
+from portico.supervisor.handover import HANDLED, Handover, LeftDoor
 from portico.supervisor.systemd import Notifier
 from portico.supervisor.upgrade import Upgrade
 
@@ -69,13 +69,14 @@ class Supervisor:
         self.agent = Child("the agent", self.board.segment(AGENT), timing)
         self._link = AgentLink(self)
         self._elders = Elders(handover.elders, handover.lifelines)
-        self._upgrade: Upgrade | None = None
+        self._upgrade = Upgrade(self, self._link)
         self._signals: list[int] = []
         self._stopping = False
         self._kill_at = float("inf")
         self._next_look = 0.0
         self._ever_ready = bool(handover.elders)
-        self._announced = False
+        self.announced = False
+        """Whether all workers were ready once."""
         self._failed = False
         self._had_terminal = sys.stdin is not None and sys.stdin.isatty()
 
@@ -115,6 +116,11 @@ class Supervisor:
         self.notifier.tell(f"STATUS=revision {plan.revision}, {plan.workers} worker(s)")
 
     @property
+    def asked(self) -> bool:
+        """Whether there is a signal that was not acted on yet."""
+        return bool(self._signals)
+
+    @property
     def stopping(self) -> bool:
         """Whether it was told to end."""
         return self._stopping
@@ -138,6 +144,8 @@ class Supervisor:
                 Door(left.number, left.host, left.port, left.scheme, left.bound, sockets, handed, left.handed_to)
             )
         slots = range(self.plan.workers)
+        for slot in {int(slot) for left in self._given.doors for slot in left.sockets}.difference(slots):
+            self.doors.close(slot)  # of workers that there were; with nobody to accept from it, clients would wait
         doors = self.doors.propose(self.plan.listen, slots)
         self.doors.accept(doors, [str(scheme) for _, _, scheme in self.plan.listen])
         for slot in slots:
@@ -172,7 +180,7 @@ class Supervisor:
             if not self._stopping:
                 self._link.ask(ReloadWanted("SIGHUP"))
         elif number == signal.SIGUSR2:
-            self._begin_upgrade()
+            self._upgrade.begin()
         else:
             self._stop(number, now)
 
@@ -188,7 +196,8 @@ class Supervisor:
         while self.workers and self.workers[-1].leaving and self.workers[-1].process is None:
             self.workers.pop()
         self._tend_agent(now)
-        self._tend_others(now)
+        self._elders.tend(now)
+        self._upgrade.tend(now)
         if self._stopping and not any(self._alive()):
             return False
         if now >= self._kill_at:
@@ -211,10 +220,11 @@ class Supervisor:
 
     def _tend_worker(self, slot: int, child: Child, now: float) -> None:
         """Notice where a worker has ended, and fill its place where that is due."""
-        if child.ended and child.ready_pipe >= 0:
+        ended = child.ended  # asked once: it may end at any moment, and what was not heard must not be let go
+        if ended and child.ready_pipe >= 0:
             self._hear_worker(slot, child)
         was_ready, pid = child.ready, child.pid
-        how = child.reap(now)
+        how = child.reap(now) if ended else ""
         if how:
             self.board.fold(1 + slot)
             self._link.worker_gone(slot, pid, how)
@@ -267,15 +277,15 @@ class Supervisor:
             return
         self._ever_ready = True
         self._link.worker_ready(slot, child)
-        if self._announced:
+        if self.announced:
             logger.info("%s serves%s", child.name, " again" if child.crashes or child.told else "")
         if all(each.ready for each in self.workers if not each.leaving):
             self._all_ready()
 
     def _all_ready(self) -> None:
         self._elders.terminate(time.monotonic() + self.plan.drain_timeout + self._timing.kill_after)
-        if not self._announced:
-            self._announced = True
+        if not self.announced:
+            self.announced = True
             urls = ", ".join(door.url for door in self.doors.current)
             logger.info("listening on %s with %d worker(s)", urls, self.plan.workers)
             self.notifier.tell("READY=1", f"STATUS=revision {self.plan.revision}, {self.plan.workers} worker(s)")
@@ -286,16 +296,17 @@ class Supervisor:
         agent = self.agent
         if not self._commands.agent:
             return
-        if agent.ended and agent.ready_pipe >= 0:
+        ended = agent.ended
+        if ended and agent.ready_pipe >= 0:
             self._hear_agent()
-        how = agent.reap(now)
+        how = agent.reap(now) if ended else ""
         if how:
             self._link.lost()
             self.board.fold(AGENT)
             if not self._stopping:
                 pause = agent.pause()
                 logger.error("the agent died (%s); the next starts %s", how, f"in {pause:g} s" if pause else "now")
-        if agent.process is None and self._announced and not self._stopping and now >= agent.start_at:
+        if agent.process is None and self.announced and not self._stopping and now >= agent.start_at:
             try:
                 command = [*self._commands.agent, f"--board={self._board_file}", f"--lifeline={self._lifeline}"]
                 agent.start(command, (self._board_file, self._lifeline), now)
@@ -347,6 +358,7 @@ class Supervisor:
                 self._kill_all()
             return
         self._stopping = True
+        self._upgrade.give_up()
         self._kill_at = now + self.plan.drain_timeout + self._timing.kill_after
         self.notifier.tell("STOPPING=1")
         if not self._failed:
@@ -367,37 +379,11 @@ class Supervisor:
 
     # Another program in our place
 
-    def _begin_upgrade(self) -> None:
-        if self._stopping or not self._announced:
-            logger.warning("SIGUSR2: not now, while workers start or end")
-        elif self._upgrade is not None:
-            logger.warning("SIGUSR2: the last one is still being carried out")
-        else:
-            logger.info("SIGUSR2: loading %s by the version that is installed", self.plan.file)
-            try:
-                self._upgrade = Upgrade(self.plan)
-            except OSError as error:
-                logger.error("SIGUSR2: %s; everything stays as it is", error)  # noqa: TRY400 - a trace says no more
-
-    def _tend_others(self, now: float) -> None:
-        self._elders.tend(now)
-        upgrade = self._upgrade
-        if upgrade is None or self._stopping:
-            return
-        ready = upgrade.poll(now)
-        if ready:
-            try:
-                self._left().become_by(upgrade.file, self.notifier.environment())
-            except (BadHandover, OSError) as error:
-                upgrade.why = str(error)
-        if upgrade.why:
-            self._upgrade = None
-            upgrade.close()
-            logger.error("SIGUSR2: %s; everything stays as it is", upgrade.why)
-
-    def _left(self) -> Handover:
-        """Return what the program that takes our place needs to know; the workers serve on until it has its own."""
-        doors = [
+    def left(self, doors: Sequence[Door]) -> Handover:
+        """Return what the program that takes our place with `doors` needs to know; the workers serve on until it has
+        its own.
+        """
+        left_doors = [
             LeftDoor(
                 door.number,
                 door.host,
@@ -408,14 +394,15 @@ class Supervisor:
                 door.handed.fileno() if door.handed is not None else -1,
                 door.handed_to,
             )
-            for door in self.doors.current
+            for door in doors
         ]
         return Handover(
             plan=self.plan,
             snapshot=self.snapshot,
-            doors=doors,
+            doors=left_doors,
             elders=[*(child.pid for child in self._alive()), *self._elders.pids],
             lifelines=[self._lifeline_in, *self._elders.lifelines],
             counters=self.board.counters(),
             remembered=self.remembered,
+            started=self._given.started,
         )
