@@ -105,12 +105,24 @@ def test_a_gateway_is_found_by_its_file_however_it_is_named(
     assert path.name.startswith("gate_way.v2-")
     assert path.name.endswith("-42.sock")
     assert socket_of("gate way.v2.yaml", 42) == path
-    assert socket_of("link.yaml", 42) == path
     assert socket_of(str(tmp_path / "other" / file.name), 42) != path
     with closing(bind(path)):
         assert sockets_of("link.yaml") == [path]
         assert sockets_of("other.yaml") == []
         assert sockets_of(None) == [path]
+
+
+def test_a_gateway_is_found_after_its_file_was_swapped_as_kubernetes_does_it(here: Path, tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "portico.yaml").touch()
+    (tmp_path / "..data").symlink_to("1")
+    (tmp_path / "portico.yaml").symlink_to("..data/portico.yaml")
+    path = socket_of(str(tmp_path / "portico.yaml"), 42)
+    with closing(bind(path)):
+        (tmp_path / "new").symlink_to("2")
+        (tmp_path / "new").rename(tmp_path / "..data")
+        assert sockets_of(str(tmp_path / "portico.yaml")) == [path]
 
 
 def test_several_gateways_of_one_file_are_all_found(here: Path) -> None:

@@ -360,7 +360,7 @@ def test_targets_are_in_the_status(tmp_path: Path) -> None:
             assert curl(f"{gateway.url}/s").status == 502
             (target,) = status(gateway)["services"]["s"]
             assert (target["address"], target["reachable"]) == (f"127.0.0.1:{port}", False)
-            assert "NOT REACHABLE" in portico_here("status").out
+            assert "NOT REACHABLE" in portico_here("status", str(gateway.file)).out
 
 
 def test_nobody_to_ask(tmp_path: Path) -> None:

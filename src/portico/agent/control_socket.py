@@ -45,8 +45,9 @@ def socket_of(file: str, supervisor: int) -> Path:
 
 def sockets_of(file: str | None) -> list[Path]:
     """Return the sockets of all gateways with this file that run, or of all gateways. Raises ConfigError."""
-    pattern = "*.sock" if file is None else f"{_name(file)}-*.sock"
-    return sorted(path for path in folder().glob(pattern) if _answers(path))
+    names = {""} if file is None else {f"{_name(file)}-", f"{_name(os.path.realpath(file))}-"}
+    found = {path for name in names for path in folder().glob(f"{name}*.sock")}
+    return sorted(path for path in found if _answers(path))
 
 
 def bind(path: Path) -> socket.socket:
@@ -75,8 +76,10 @@ def unbind(path: Path) -> None:
 
 
 def _name(file: str) -> str:
-    whole = os.path.realpath(file)
-    stem = re.sub(r"[^A-Za-z0-9_.]+", "_", Path(whole).stem)[:24]
+    """Return what tells a file from others: where a link leads may change, as Kubernetes does it, and so is no part."""
+    path = Path(file)
+    whole = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118 - as realpath has it
+    stem = re.sub(r"[^A-Za-z0-9_.]+", "_", path.stem)[:24]
     return f"{stem}-{hashlib.sha256(whole.encode()).hexdigest()[:10]}"
 
 

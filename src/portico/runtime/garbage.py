@@ -18,6 +18,9 @@ from portico.state.board import Segment, Vital
 
 NEVER: Final = float("inf")
 
+SEARCH_EVERY: Final = 50
+"""Loads after which everything is searched in any case."""
+
 PATIENCE: Final = 60.0
 """Seconds for which a search that is needed waits for a quiet moment."""
 
@@ -29,6 +32,7 @@ class Garbage:
         self._segment = segment
         self._began = 0
         self._held = 0
+        self._frozen = 0
         self._by = NEVER
         gc.callbacks.append(self._timed)
 
@@ -51,6 +55,9 @@ class Garbage:
             if not self._held:
                 gc.freeze()
                 gc.enable()
+                self._frozen += 1
+                if self._frozen % SEARCH_EVERY == 0:  # what requests left behind meanwhile was frozen along
+                    self.expect()
 
     def expect(self) -> None:
         """Say that something with cycles was closed."""

@@ -90,7 +90,7 @@ class Handover:
         left = {name: value for name, value in asdict(self).items() if name not in ("plan", "snapshot")}
         _become(
             shared_file("portico-handover", _encode({**theirs, **left})),
-            [*self.descriptors(), theirs["snapshot"]],
+            [*(each for each in self.descriptors() if each != self.snapshot), theirs["snapshot"]],
             environment,
         )
 

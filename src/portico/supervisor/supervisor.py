@@ -306,7 +306,12 @@ class Supervisor:
             if not self._stopping:
                 pause = agent.pause()
                 logger.error("the agent died (%s); the next starts %s", how, f"in {pause:g} s" if pause else "now")
-        if agent.process is None and self.announced and not self._stopping and now >= agent.start_at:
+        if (
+            agent.process is None
+            and (self.announced or self._given.elders)
+            and not self._stopping
+            and now >= agent.start_at
+        ):
             try:
                 command = [*self._commands.agent, f"--board={self._board_file}", f"--lifeline={self._lifeline}"]
                 agent.start(command, (self._board_file, self._lifeline), now)
