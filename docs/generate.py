@@ -52,7 +52,7 @@ def _configuration() -> Iterator[str]:
         if model is PolicyUse:
             yield module_doc("config/policy_lists.py")
             yield "Which there are: [policies](policies.md)."
-            yield models.keys(model, only=("name", "stage"))
+            yield models.keys(model, only=("name", "stage", "when"))
             continue
         if model.__name__ == "Route":
             yield _without_title(module_doc("config/routes.py"))
@@ -65,6 +65,8 @@ def _configuration() -> Iterator[str]:
     yield "## More files"
     include = json_schema({}, {})["properties"]["include"]
     yield f"`include:` {include['description'][0].lower()}{include['description'][1:]}"
+    yield "## Conditions"
+    yield module_doc("policy/condition/__init__.py")
     yield "## Path patterns"
     yield module_doc("routing/pattern.py")
     yield "## The path of a request"

@@ -65,8 +65,9 @@ def _block(block: str) -> str:
     lines = block.splitlines()
     if block.startswith("===="):
         at = block.index(" ")
-        rows = [f"| {line[:at].strip()} | {line[at:].strip()} |" for line in lines if not line.startswith("====")]
-        return "\n".join(["| | |", "| --- | --- |", *rows])
+        cells = [(line[:at].strip(), line[at:].strip()) for line in lines if not line.startswith("====")]
+        rows = [" | ".join(cell.replace("|", r"\|") for cell in pair) for pair in cells]
+        return "\n".join(["| | |", "| --- | --- |", *(f"| {row} |" for row in rows)])
     if lines and all(line.startswith("    ") for line in lines):
         return f"```text\n{inspect.cleandoc(block)}\n```"
     return block

@@ -11,6 +11,7 @@ from portico.http.headers import HOP_BY_HOP, HeaderBlock, Headers
 from portico.http.message import Client, Handler, Key, Request, Response
 from portico.http.problem import Problem
 from portico.http.template import Template
+from portico.http.user import USER, User
 from portico.observe.exchange import Exchange, Outcome
 from portico.policy.base import Endpoint, Env, Policy, PolicyConfig, RouteInfo, Stage
 from portico.routing.matcher import ALLOWED_METHODS
@@ -19,6 +20,7 @@ __all__ = [
     "ALLOWED_METHODS",
     "HOP_BY_HOP",
     "LOCAL_NETWORKS",
+    "USER",
     "Body",
     "BodyTooLarge",
     "BodyTruncated",
@@ -50,4 +52,5 @@ __all__ = [
     "StatusCode",
     "Template",
     "UpstreamError",
+    "User",
 ]

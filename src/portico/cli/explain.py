@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
@@ -26,6 +26,8 @@ from portico.runtime.runtime import Route, Runtime
 from portico.runtime.services import DEFAULT_PORTS
 from portico.wire import h1
 
+_HELD = {True: "in its place", False: "skipped", None: "not asked, as the answer came before"}
+"""What a policy's condition has decided."""
 SHOWN = 20
 """Routes that are listed even where their path has nothing to do with the request's."""
 
@@ -84,6 +86,7 @@ async def _outcome(result: Compiled, request: Request) -> dict[str, Any]:
     explanation = explain(result.entries, request)
     route = result.runtime.route_of(request)
     sent = _record(result.runtime)
+    verdicts = _verdicts(route)
     response = await route.handle(request)
     return {
         "request": {"method": request.method, "host": request.host, "path": request.path, "query": request.query},
@@ -96,6 +99,8 @@ async def _outcome(result: Compiled, request: Request) -> dict[str, Any]:
                 "stage": scoped.stage.name.lower(),
                 "scope": scoped.scope,
                 "origin": scoped.use.origin,
+                "when": scoped.use.when,
+                "held": verdicts.get(scoped.use.name),
             }
             for scoped in route.policies
         ],
@@ -112,6 +117,22 @@ def _record(runtime: Runtime) -> list[Sent]:
         for target in service.targets:
             target.pool = _Recorder(target.scheme, sent)
     return sent
+
+
+def _verdicts(route: Route) -> dict[str, bool]:
+    """Have every condition of the route note whether it held; one that was not asked notes nothing."""
+    verdicts: dict[str, bool] = {}
+
+    def noting(name: str, holds: Callable[[Request], bool]) -> Callable[[Request], bool]:
+        def note(request: Request) -> bool:
+            verdicts[name] = holds(request)
+            return verdicts[name]
+
+        return note
+
+    for name, conditional in route.conditionals.items():
+        conditional.holds = noting(name, conditional.holds)
+    return verdicts
 
 
 def _candidate(verdict: Verdict[Route]) -> dict[str, Any]:
@@ -197,6 +218,8 @@ def as_text(outcome: dict[str, Any]) -> str:
     for number, each in enumerate(outcome["chain"], 1):
         name = each["policy"] if each["policy"] == each["kind"] else f"{each['policy']} ({each['kind']})"
         lines.append(f"  {number}. {name}  [{each['stage']}]  {each['scope']}: {each['origin']}")
+        if each["when"] is not None:
+            lines.append(f"     {_HELD[each['held']]}: when {' '.join(each['when'].split())}")
     lines.append(f"  {len(outcome['chain']) + 1}. {outcome['endpoint']}")
     for each in outcome["upstream"]:
         lines += ["", f"Sends to {each['url']}:"]

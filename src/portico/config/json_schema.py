@@ -103,7 +103,7 @@ class _Maker:
 
     def _policy_forms(self, policies: Mapping[str, type[BaseModel]]) -> Iterable[JsonSchema]:
         """Iterate over the ways to write a policy in a list."""
-        beside = {key: self._properties(PolicyUse)[key] for key in ("name", "stage")}
+        beside = {key: self._properties(PolicyUse)[key] for key in ("name", "stage", "when")}
         without_settings = [kind for kind, model in policies.items() if not _required(model)]
         yield {"enum": without_settings, "description": "A policy as it is without settings."}
         for kind, model in policies.items():

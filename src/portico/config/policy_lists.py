@@ -1,6 +1,7 @@
 """Lists of policies: of the file, of a service, of a route.
 
-A policy is written as its name, as `{name: settings}`, or as `{name: off}`; `name:` and `stage:` may stand beside it.
+A policy is written as its name, as `{name: settings}`, or as `{name: off}`; `name:`, `stage:` and `when:` may stand
+beside it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from portico.config.wording import unknown_key
 Scope = Mapping[str, str]
 """The policies of the wider scopes: what kind each name is."""
 
-_BESIDE = ("name", "stage")
+_BESIDE = ("name", "stage", "when")
 
 
 def with_shorthand(model: type[BaseModel], entry: Entry) -> Fields:
@@ -101,13 +102,34 @@ class PolicyLists:
             given["name"] = kind
         elif isinstance(name.node, Scalar) and not is_public(name.node, "the name of a policy", self._findings):
             return None
+        when = beside.entries.get("when")
+        if when is not None:
+            given["when_origin"] = str(when.node.place)
+            if not self._is_condition(when):
+                return None
         return build(PolicyUse, beside, f"policy {kind}", self._findings, given=given)
+
+    def _is_condition(self, entry: Entry) -> bool:
+        """Whether something is written under `when:`, which is checked where the chains are made."""
+        node = entry.node
+        if is_null(node):
+            hint = "write one such as when: method == 'POST', or leave it out"
+            self._findings.error(node.place, "when: there is no condition", hint)
+            return False
+        return not isinstance(node, Scalar) or is_public(node, "a condition", self._findings)
 
     def _settings(self, kind: str, model: type[BaseModel], node: Fields) -> Fields:
         """Return what is written below the policy's key, with what stands beside it by mistake."""
         settings = with_shorthand(model, node.entries[kind])
-        entries = dict(settings.entries)
         known = file_keys(model)
+        entries = {}
+        for key, entry in settings.entries.items():
+            if key in _BESIDE and key not in known:
+                message = f"'{key}' is no setting of {kind}, and stands among them"
+                hint = f"put it beside {kind}:, as far to the right as the name of the policy"
+                self._findings.error(entry.key, message, hint)
+            else:
+                entries[key] = entry
         for key, stray in node.entries.items():
             if key in known and key not in _BESIDE and key != kind:
                 message = f"'{key}' is a setting of {kind}, and stands beside it"

@@ -141,8 +141,12 @@ class PolicyUse(Part):
     """Its settings; None where it is switched off."""
     stage: StageName | None = None
     """Where in the chain it stands, where that is not the policy's default."""
+    when: str | None = None
+    """For which requests it is there: a [condition](#conditions); for all unless given."""
     off: bool = False
     """Whether this removes the policy of that name from a wider scope."""
+    when_origin: Annotated[str, NotInFile()] = ""
+    """Where its condition is written."""
     origin: Annotated[str, NotInFile()] = ""
     """Where it is written: `file:line:column`."""
 

@@ -144,7 +144,7 @@ def _own_chain(config: Config, registry: Registry) -> dict[str, object]:
 
 def _by_use(chain: Iterable[Scoped], registry: Registry) -> dict[str, object]:
     return {
-        each.use.name: (each.stage, _code(registry.policies.get(each.use.kind)), _plain(each.use.config))
+        each.use.name: (each.stage, each.use.when, _code(registry.policies.get(each.use.kind)), _plain(each.use.config))
         for each in chain
     }
 

@@ -17,13 +17,14 @@ from portico.errors import ConfigError, PorticoError
 from portico.http.target import EncodedSlashes
 from portico.net.stream import Outbox
 from portico.policy.base import Component, Policy, RouteInfo
-from portico.policy.chain import Scoped, assemble
+from portico.policy.chain import Conditional, Scoped, assemble
 from portico.policy.registry import Registry
 from portico.routing.entry import Absent, Condition, Entry, Equals, Matches, Part, Present
 from portico.routing.matcher import Matcher
 from portico.routing.pattern import ANY_PATH, PathPattern, PatternError, parse_host_pattern, parse_path
 from portico.runtime.certificates import CertificateWatch
 from portico.runtime.chains import chain_of, scopes_of, stage_of
+from portico.runtime.conditions import Conditions
 from portico.runtime.env import RouteEnv
 from portico.runtime.listeners import entrances
 from portico.runtime.pace import at_once
@@ -106,7 +107,9 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
         def env(route: RouteInfo) -> RouteEnv:
             return RouteEnv(route, services, used, lease, reachability, surroundings.clock)
 
-        routes = _Routes(config, surroundings.registry, env, findings, made)
+        conditions = Conditions(findings)
+        yield from conditions.compiling(config)
+        routes = _Routes(config, surroundings.registry, env, conditions, findings, made)
         entries = []
         for order, route in enumerate([*config.routes, *_built_in_routes(config, surroundings.registry)]):
             entry = routes.entry(route, order)
@@ -154,6 +157,7 @@ class _Routes:
         config: Config,
         registry: Registry,
         env: Callable[[RouteInfo], RouteEnv],
+        conditions: Conditions,
         findings: Findings,
         made: list[Route],
     ) -> None:
@@ -161,6 +165,7 @@ class _Routes:
         self._config = config
         self._registry = registry
         self._env = env
+        self._conditions = conditions
         self._findings = findings
         self._slashes = EncodedSlashes(config.path.encoded_slashes)
         self._made = made
@@ -207,17 +212,24 @@ class _Routes:
         endpoint = self._registry.endpoints[config.endpoint.kind](config.endpoint.config)
         ready = self._set_up(endpoint, env, config.endpoint.origin)
         components: list[Component[Any]] = [endpoint] if ready else []
-        policies: list[Policy[Any]] = []
+        policies: list[Policy[Any] | Conditional] = []
+        conditionals: dict[str, Conditional] = {}
         for item in scoped:
             policy = self._registry.policies[item.use.kind](item.use.config)
-            policies.append(policy)
             if self._set_up(policy, env, item.use.origin):
                 components.append(policy)
+            condition = self._conditions.of(item.use, item.scope, env.route)
+            if condition is None:
+                policies.append(policy)
+            else:
+                conditionals[item.use.name] = conditional = Conditional(policy, condition.holds)
+                policies.append(conditional)
         route = Route(
             config.name,
             assemble(policies, endpoint.handler() if ready else endpoint.handle),
             self._config.limits.body if config.max_body is None else config.max_body,
             policies=scoped,
+            conditionals=conditionals,
             endpoint=endpoint,
             components=components,
             origin=config.origin,

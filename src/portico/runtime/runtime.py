@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from portico.errors import RequestError, UpstreamError
@@ -11,7 +11,7 @@ from portico.http.body import Body
 from portico.http.message import Handler, Request, Response
 from portico.http.problem import PROBLEM_JSON, Problem
 from portico.policy.base import Component, Endpoint
-from portico.policy.chain import Scoped
+from portico.policy.chain import Conditional, Scoped
 from portico.routing.matcher import Matcher
 from portico.runtime.listeners import Entrance
 from portico.runtime.shared import Lease
@@ -43,7 +43,17 @@ class Route:
     """One route at work: `handle` is the edge at which problems, and failures, become the answer that the client
     gets."""
 
-    __slots__ = ("chain", "components", "endpoint", "max_body", "name", "origin", "policies", "write_problem")
+    __slots__ = (
+        "chain",
+        "components",
+        "conditionals",
+        "endpoint",
+        "max_body",
+        "name",
+        "origin",
+        "policies",
+        "write_problem",
+    )
 
     def __init__(
         self,
@@ -52,6 +62,7 @@ class Route:
         max_body: int,
         *,
         policies: Sequence[Scoped],
+        conditionals: Mapping[str, Conditional],
         endpoint: Endpoint[Any],
         components: Sequence[Component[Any]],
         origin: str,
@@ -61,6 +72,8 @@ class Route:
         self.max_body = max_body
         self.policies = tuple(policies)
         """The chain in running order with each policy's origin, for `explain`."""
+        self.conditionals = conditionals
+        """Those of them that have a condition, by name."""
         self.endpoint = endpoint
         self.components = tuple(components)
         self.origin = origin
@@ -104,6 +117,7 @@ class Route:
                 logger.exception("%s of route %s could not be closed", component.name, self.name)
         self.chain = _closed
         self.policies = ()
+        self.conditionals = {}
 
 
 class Runtime:

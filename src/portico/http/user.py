@@ -1,0 +1,32 @@
+"""Who is asking, as far as that was found out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from portico.http.message import Key
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Who a request comes from, verified by a policy that authenticates."""
+
+    name: str
+    """What policies, conditions and logs call them; never empty."""
+    roles: frozenset[str] = frozenset()
+    """What they are."""
+    scopes: frozenset[str] = frozenset()
+    """What they have allowed the client to do in their name (RFC 6749 section 3.3)."""
+    claims: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    """What else is said of them, such as the claims of a token (RFC 7519 section 4): values as JSON has them."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("a user needs a name; who has none is no User at all")
+
+
+USER: Final[Key[User]] = Key("user")
+"""Where a policy that authenticates puts the User; nothing is there while nobody is known."""
