@@ -221,6 +221,14 @@ def test_a_policy_that_a_route_switches_off_leaves_its_chain(compare: Compare) -
     assert told(compare(before, with_policies(file="[greet]", route="[{greet: off}]"))) == {"chains": ["a (-greet)"]}
 
 
+def test_another_condition_is_a_change(compare: Compare) -> None:
+    before = with_policies(route="[{greet: {}}]")
+    after = with_policies(route="[{greet: {}, when: method == 'GET'}]")
+    assert told(compare(before, after)) == {"chains": ["a (~greet)"]}
+    assert told(compare(after, after.replace("'GET'", "'PUT'"))) == {"chains": ["a (~greet)"]}
+    assert told(compare(after, f"# moved by a line\n{after}")) == {}
+
+
 def test_policies_in_another_order_are_a_change(compare: Compare) -> None:
     before = with_policies(route="[plain, other]")
     assert told(compare(before, with_policies(route="[other, plain]"))) == {"chains": ["a (another order)"]}
