@@ -15,13 +15,18 @@ from docs.problems import problem_types
 from docs.source import ROOT, class_doc, markdown, module_doc, value_docs
 from docs.tables import Models, table, value_kinds
 from portico.cli.commands import app
+from portico.config.errors import Errors, ErrorText
 from portico.config.json_schema import json_schema
 from portico.config.schema import Config, PolicyUse
+from portico.http.error_shapes import SHAPES, ErrorWriter, Shape
+from portico.http.message import Request, Response
 from portico.http.problem import Problem
 from portico.policy.base import Component, Policy
 from portico.runtime.plugins import load_registry
 
 REFERENCE: Final = ROOT / "docs" / "reference"
+
+_REQUEST_ID: Final = "5d0f2c6ad0b94a60a1e8f3b3a7c9d214"
 
 _NOTICE = "<!-- Made from the code by `make docs`. Do not edit. -->"
 _TYPES = "The types are explained under [Values](configuration.md#values)."
@@ -58,6 +63,11 @@ def _configuration() -> Iterator[str]:
             yield _without_title(module_doc("config/routes.py"))
             yield "Which there are: [endpoints](endpoints.md)."
         yield models.keys(model)
+        if model is Errors:
+            yield _without_title(module_doc("config/errors.py"))
+            yield "## ErrorText"
+            yield inspect.cleandoc(ErrorText.__doc__ or "")
+            yield models.keys(ErrorText)
     yield "## Values"
     yield table(("type", "what it is", "examples"), value_kinds())
     yield "## Values from elsewhere"
@@ -123,8 +133,31 @@ def _errors() -> Iterator[str]:
     ]
     yield table(("status", "type", "title", "meaning"), rows)
     yield "Where no title is given here, it is the standard phrase of the status."
+    yield "## Shapes"
+    yield module_doc("http/error_shapes.py").partition("\n\n")[2]
+    yield (
+        "`errors:` chooses one for the file, a service or a route, and can have texts of its own: see"
+        " [the configuration](configuration.md#errors). Whoever would rather have HTML by `Accept`, as browsers would,"
+        " gets a small page, unless that says `html: off`. Headers such as `Retry-After` and `Allow` are there in any"
+        " shape. Each example is the answer to a request for `/nothing`."
+    )
+    for name, shape in SHAPES.items():
+        yield f"### {name}"
+        yield shape.about
+        yield _example_of(shape)
     yield "## In the code"
     yield module_doc("errors.py")
+
+
+def _example_of(shape: Shape) -> str:
+    """Return an answer as it goes out, with an id that is always the same."""
+    response = Response.problem(404, "no-route", "Not found", "No route matches this request.")
+    assert response.problem_value is not None
+    ErrorWriter(shape).write(response.problem_value, Request("GET", "/nothing"), response)
+    lines = [f"{name.decode()}: {value.decode()}" for name, value in response.headers]
+    answer = "\n".join(["HTTP/1.1 404 Not Found", *lines, "", (response.body.whole or b"").decode()])
+    request_id = response.headers.text(b"x-kong-request-id")
+    return f"```text\n{answer if request_id is None else answer.replace(request_id, _REQUEST_ID)}\n```"
 
 
 def _command_line() -> Iterator[str]:

@@ -121,7 +121,7 @@ def _default(value: object, kind: str) -> str:
         texts = [next(iter(item.values())) if isinstance(item, Mapping) else item for item in value]
         return ", ".join(f"`{text}`" for text in texts)
     if value is None:
-        return "`off`" if "`off`" in kind else ""
+        return "`off`" if "`off`" in kind and "`on`" not in kind else ""
     if isinstance(value, bool):
         return f"`{_word(value)}`"
     if isinstance(value, int | float) and "duration" in kind:

@@ -10,7 +10,7 @@ from portico.http.body import Body
 from portico.http.headers import HOP_BY_HOP, HeaderBlock, Headers
 from portico.http.message import Client, Handler, Key, Request, Response
 from portico.http.problem import Problem
-from portico.http.template import Template
+from portico.http.template import Template, escape_for
 from portico.http.user import USER, User
 from portico.observe.exchange import Exchange, Outcome
 from portico.policy.base import Endpoint, Env, Policy, PolicyConfig, RouteInfo, Stage
@@ -53,4 +53,5 @@ __all__ = [
     "Template",
     "UpstreamError",
     "User",
+    "escape_for",
 ]

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from portico.config.annotations import file_keys
+from portico.config.errors import STATUS_PATTERN, Errors, ErrorText
 from portico.config.forms import OFF, JsonSchema
 from portico.config.schema import Config, PolicyUse, Route
 from portico.config.values import NAME_PATTERN
@@ -45,7 +46,7 @@ class _Maker:
     """Puts the schema together."""
 
     def __init__(self, models: Iterable[type[BaseModel]]) -> None:
-        every: dict[type[BaseModel], None] = dict.fromkeys((Config, Route, PolicyUse, *models))
+        every: dict[type[BaseModel], None] = dict.fromkeys((Config, Route, PolicyUse, Errors, ErrorText, *models))
         references, document = models_json_schema([(model, "validation") for model in every])
         self._defs: dict[str, JsonSchema] = document["$defs"]
         self._names = {model: references[model, "validation"]["$ref"].rpartition("/")[2] for model in every}
@@ -55,6 +56,7 @@ class _Maker:
         routes = [self._route(kind, model) for kind, model in endpoints.items()]
         self._replace(Route, {"anyOf": routes})
         self._replace(PolicyUse, {"anyOf": list(self._policy_forms(policies))})
+        self._texts_of_errors()
         config = self._defs[self._names[Config]]
         properties: dict[str, JsonSchema] = config["properties"]
         for key in _MAY_BE_EMPTY:
@@ -78,6 +80,11 @@ class _Maker:
             waiting += [self._defs[name] for name in names if name not in found]
             found |= names
         return sorted(found)
+
+    def _texts_of_errors(self) -> None:
+        """Let texts stand beside the keys of `errors`, each under its status."""
+        text = {"anyOf": [{"type": "string"}, {"$ref": f"#/$defs/{self._names[ErrorText]}"}, OFF]}
+        self._defs[self._names[Errors]]["patternProperties"] = {f"^{STATUS_PATTERN}$": text}
 
     def _replace(self, model: type[BaseModel], schema: JsonSchema) -> None:
         self._defs[self._names[model]] = {"description": model.__doc__, **schema}
@@ -142,7 +149,7 @@ def _fillable(schema: JsonSchema) -> JsonSchema:
     """Return `schema` with a substitution allowed where not any text is, and without the titles that pydantic makes."""
     result: JsonSchema = {}
     for key, value in schema.items():
-        if key == "properties":
+        if key in {"properties", "patternProperties"}:
             result[key] = {name: _fillable(inner) for name, inner in value.items()}
         elif key in {"anyOf", "allOf", "prefixItems"}:
             result[key] = [_fillable(inner) for inner in value]

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from portico.config.addresses import is_everyone
 from portico.config.build import build, entries_of, is_public, items_of
 from portico.config.document import Document, plugin_name
+from portico.config.errors import read_errors
 from portico.config.findings import Finding, Findings
 from portico.config.nodes import Entry, Fields, Items, Node, Scalar, describe, is_null
 from portico.config.policy_lists import PolicyLists, scope_of, with_shorthand
@@ -71,7 +72,7 @@ class _Validation:
             settings = Fields(entry.key, with_shorthand(Service, entry).entries)
             around = self._policies.read(settings.entries.get("policies"), scopes[""])
             scopes[name] = scope_of(around)
-            service = self._service(name, settings.without("policies"), around)
+            service = self._service(name, settings, around)
             if service is not None:
                 services[name] = service
         routes = Routes(self._endpoints, self._references, self._policies, scopes, self._findings)
@@ -79,6 +80,7 @@ class _Validation:
             "policies": policies,
             "routes": routes.read(self._entries.get("routes")),
             "plugins": self._plugins(),
+            "errors": read_errors(self._entries.get("errors"), self._findings),
             "services": services | self._references.implicit,
         }
         root = self._root.without(*given)  # but with `listen`: what is wrong among listeners has its place there
@@ -121,8 +123,9 @@ class _Validation:
             check_name(name)
         except BadValue as error:
             self._findings.error(settings.place, error.message, error.hint)
-        given = {"policies": policies, "origin": str(settings.place)}
-        return build(Service, settings, f"service {name}", self._findings, given=given)
+        errors = read_errors(settings.entries.get("errors"), self._findings)
+        given = {"policies": policies, "errors": errors, "origin": str(settings.place)}
+        return build(Service, settings.without("policies", "errors"), f"service {name}", self._findings, given=given)
 
     def _plugins(self) -> tuple[str, ...]:
         entry = self._entries.get("plugins")

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from portico.config.annotations import file_keys
 from portico.config.build import build, is_public, items_of
+from portico.config.errors import read_errors
 from portico.config.findings import Findings
 from portico.config.nearest import nearest, one_of
 from portico.config.nodes import Entry, Fields, Node, Scalar, describe
@@ -24,6 +25,7 @@ from portico.config.services import References
 from portico.config.wording import unknown_key
 
 _OWN = file_keys(Route)
+_READ_APART = ("policies", "errors")
 # Stands in for an endpoint that is wrong, so that the rest of its route is judged too.
 _NO_ENDPOINT = EndpointUse(kind="", config=Part())
 _SYNONYMS = {"host": "hosts"}
@@ -74,9 +76,14 @@ class Routes:
         for service in self._references.used if endpoint is not None else self._scopes:  # or any might have been meant
             wider |= self._scopes.get(service, {})
         policies = self._policies.read(node.entries.get("policies"), wider)
-        own = Fields(node.place, {key: node.entries[key] for key in node.entries if key in _OWN and key != "policies"})
-        given = {"policies": policies, "endpoint": endpoint or _NO_ENDPOINT, "origin": str(node.place)}
-        return build(Route, own, "route", self._findings, given=given)
+        own = {key: node.entries[key] for key in node.entries if key in _OWN and key not in _READ_APART}
+        given = {
+            "policies": policies,
+            "errors": read_errors(node.entries.get("errors"), self._findings),
+            "endpoint": endpoint or _NO_ENDPOINT,
+            "origin": str(node.place),
+        }
+        return build(Route, Fields(node.place, own), "route", self._findings, given=given)
 
     def _without_synonyms(self, node: Fields) -> Fields:
         entries = dict(node.entries)

@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from portico.config.addresses import EVERYONE, LOCAL_NETWORKS, Address, Cidr, HttpUrl, ListenAddress, TargetAddress
+from portico.config.errors import Errors
 from portico.config.forms import NotInFile, Off, OneOrMany, Shorthand, Yes, is_off
 from portico.config.part import Part
 from portico.config.tls import ListenerTls, ServiceTls
@@ -176,6 +177,8 @@ class Service(Part):
     alone; `off` for none. What is not listed is not asked for, and the service answers as to any other request."""
     policies: Policies = ()
     """Policies around every request to this service."""
+    errors: Annotated[Errors, Shorthand("shape")] | None = None
+    """How problems of its routes are written, where that is not as the file has it."""
     origin: Annotated[str, NotInFile()] = ""
     """Where it is written: `file:line:column`."""
 
@@ -248,6 +251,8 @@ class Route(Part):
     """The most bytes that a request's body may have, where that is not `limits.body`."""
     policies: Policies = ()
     """Policies around this route alone."""
+    errors: Annotated[Errors, Shorthand("shape")] | None = None
+    """How its problems are written, where that is not as its service or the file has it."""
     endpoint: Annotated[EndpointUse, NotInFile()]
     """What it ends in; in the file a key named after the kind, such as `service`."""
     origin: Annotated[str, NotInFile()] = ""
@@ -350,6 +355,8 @@ class Config(Part):
     """Policies around every request."""
     routes: tuple[Route, ...] = ()
     """Which requests are answered, and how."""
+    errors: Annotated[Errors, Shorthand("shape")] | None = None
+    """How problems are written for clients."""
     plugins: tuple[str, ...] = ()
     """Python files, or modules, with policies and endpoints of your own."""
     limits: Limits = Limits()

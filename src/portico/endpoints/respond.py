@@ -14,7 +14,6 @@ routes:
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 import orjson
@@ -31,6 +30,7 @@ from portico.plugin import (
     Response,
     StatusCode,
     Template,
+    escape_for,
 )
 
 _WITHOUT_CONTENT = frozenset((204, 205, 304))
@@ -80,7 +80,7 @@ class RespondEndpoint(Endpoint[Respond], name="respond"):
         if media_type is None:
             media_type = "text/plain; charset=utf-8" if config.json_ is None else "application/json"
         try:
-            self._template = Template(text, _escape_for(media_type))
+            self._template = Template(text, escape_for(media_type))
             fields = [(b"Content-Type", media_type.encode("latin-1"))] if text else []
             fields += [(name.encode("ascii"), value.encode("latin-1")) for name, value in config.headers.items()]
             self._headers = HeaderBlock(fields)
@@ -102,12 +102,3 @@ class RespondEndpoint(Endpoint[Respond], name="respond"):
     def describe(self) -> str:
         """Return one line for `portico explain`."""
         return f"respond {self.config.status}"
-
-
-def _escape_for(media_type: str) -> Any:
-    """Return what makes a value from the request safe within text of `media_type`."""
-    if "json" in media_type:
-        return lambda value: orjson.dumps(value).decode()[1:-1]
-    if "html" in media_type or "xml" in media_type:
-        return html.escape
-    return str

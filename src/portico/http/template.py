@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final
+
+import orjson
 
 from portico.http.message import Request
 
@@ -25,18 +29,24 @@ class Template:
     __slots__ = ("_parts", "constant")
 
     def __init__(
-        self, text: str, escape: Callable[[str], str], *, in_url: bool = False, literal: Callable[[str], str] = str
+        self,
+        text: str,
+        escape: Callable[[str], str],
+        *,
+        in_url: bool = False,
+        literal: Callable[[str], str] = str,
+        places: Mapping[str, Part] = MappingProxyType({}),
     ) -> None:
         """Compile `text`; raise ValueError for a place that is not known.
 
         Each value goes through `escape`, which must make it safe where the text will stand; with `in_url`, path and
         query stand as they are, since they are percent-encoded already. The text between the places goes through
-        `literal`, once.
+        `literal`, once. `places` are there beside those of every template.
         """
         self._parts: list[str | Part] = []
         at = 0
         for match in _PLACE.finditer(text):
-            part = _part(match[1])
+            part = places.get(match[1]) or _part(match[1], places)
             encoded = in_url and match[1] in ("path", "query")
             self._parts += [literal(text[at : match.start()]), part if encoded else _Escaped(part, escape)]
             at = match.end()
@@ -94,7 +104,7 @@ class _Header:
         return request.headers.text(self._name) or ""
 
 
-def _part(name: str) -> Part:
+def _part(name: str, places: Mapping[str, Part]) -> Part:
     simple: dict[str, Part] = {
         "method": lambda request: request.method,
         "path": lambda request: request.path,
@@ -109,4 +119,13 @@ def _part(name: str) -> Part:
         return _Capture(member)
     if group == "headers" and re.fullmatch(r"[A-Za-z0-9-]+", member):
         return _Header(member)
-    raise ValueError(f"{{{{ {name} }}}} is not known; known are {_KNOWN}")
+    raise ValueError(f"{{{{ {name} }}}} is not known; known are {', '.join([*places, _KNOWN])}")
+
+
+def escape_for(media_type: str) -> Callable[[str], str]:
+    """Return what makes a value from the request safe within text of `media_type`."""
+    if "json" in media_type:
+        return lambda value: orjson.dumps(value.encode("utf-8", "replace").decode()).decode()[1:-1]
+    if "html" in media_type or "xml" in media_type:
+        return html.escape
+    return str

@@ -11,8 +11,8 @@ from portico.http.body import Body, Trailers
 from portico.http.duplex import Duplex
 from portico.http.headers import Headers
 from portico.http.message import Client, Handler, Interim, Request, Response
-from portico.http.problem import PROBLEM_JSON, Problem
-from portico.net.server import SERVED_METHODS, RequestContent, Server, ServerConnection, ServerStream, no_switch
+from portico.http.problem import Problem
+from portico.net.server import RequestContent, Server, ServerConnection, ServerStream, no_switch, refused
 from portico.net.stream import DeadlineExceeded, Stream
 from portico.net.tunnel import join
 from portico.net.upgraded import Upgraded
@@ -21,8 +21,6 @@ from portico.wire import h1
 from portico.wire.events import Data, End, RequestHead
 
 logger = logging.getLogger("portico.server")
-
-_ALLOW: Final = b"Allow: " + SERVED_METHODS
 
 PIPELINED: Final = 32
 """Requests that one client's pipeline is answered in a row before other connections have their turn."""
@@ -311,12 +309,12 @@ class H1ServerConnection(ServerStream, ServerConnection):
     def _reject(self, error: RequestError, head: RequestHead | None) -> None:
         """Answer what never became a request, or broke off as one; `head` is the last that was read."""
         under_way = self._exchange is not None and self._exchange.outcome is None
-        method = head.method if head is not None and under_way else "GET"
+        request = Request(head.method, "", None, head.headers) if head is not None and under_way else Request("GET", "")
         if self._content is not None:
             self._content.close()  # what is left of it is passed over here, and by nobody else
         self.rejected(error)
         problem = Problem(error.status, error.type, detail=error.detail)
-        self._stream.write(refusal(self.server, problem, [_ALLOW] if error.status == 405 else [], method))
+        self._stream.write(refusal(self.server, problem, [], request))
 
 
 def _never(status: int, headers: Headers) -> None:
@@ -327,12 +325,13 @@ def _nothing() -> None:
     """Do nothing: the connection's own loop tells of its end."""
 
 
-def refusal(server: Server, problem: Problem, extra: list[bytes], method: str = "GET") -> bytes:
-    """Return `problem` as the last answer on a connection, to a `method`, with `extra` header lines."""
-    content = problem.render("")
-    headers = Headers([(b"Content-Type", PROBLEM_JSON)])
+def refusal(server: Server, problem: Problem, extra: list[bytes], request: Request) -> bytes:
+    """Return `problem` as the last answer on a connection, with `extra` header lines; `request` is what is known of
+    the request."""
+    response = refused(server, problem, request)
+    content = response.body.whole or b""
     lines = b"\r\n".join([server.date(), *extra])
-    return h1.response_head(problem.status, headers, lines, len(content), method, 1, False, content)
+    return h1.response_head(problem.status, response.headers, lines, len(content), request.method, 1, False, content)
 
 
 def _left() -> Exception:

@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from portico.errors import MalformedProxyHeader
 from portico.http.forwarded import Encryption, Network, Trust
-from portico.http.message import Client, Handler
+from portico.http.message import Client, Handler, Request
 from portico.http.problem import Problem
 from portico.net.h1_server import H1ServerConnection, refusal
 from portico.net.server import Server, ServerConnection
@@ -99,7 +99,7 @@ class Listener:
             stream.abort()  # reset before it was accepted; whose requests these are is not known
         elif self.server.full:
             problem = Problem(503, "too-many-connections", detail="Try again later.")
-            stream.write(refusal(self.server, problem, _RETRY))
+            stream.write(refusal(self.server, problem, _RETRY, Request("GET", "")))
             stream.close()
         else:
             if isinstance(stream, TlsStream) and not (header is not None and header.tls):

@@ -13,10 +13,11 @@ from mypy_extensions import mypyc_attr, trait
 
 from portico.errors import BodyTruncated, MalformedRequest, PorticoError, RequestError
 from portico.http.body import Body, Trailers
+from portico.http.error_shapes import ProblemWriter, write_problem
 from portico.http.forwarded import Client, Trust
 from portico.http.headers import HOP_BY_HOP, Headers, Pair
 from portico.http.message import Handler, Interim, Request, Response
-from portico.http.problem import PROBLEM_JSON, Problem
+from portico.http.problem import Problem
 from portico.http.target import EncodedSlashes, parse_host, parse_target
 from portico.net.stream import DeadlineExceeded, Outbox
 from portico.observe.exchange import Exchange, Outcome
@@ -89,6 +90,8 @@ class Server:
         self.limits = limits
         self.slashes = slashes
         self.trust = Trust() if trust is None else trust
+        self.write_problem: ProblemWriter = write_problem
+        """Writes what fails before there is a request; like `handler`, it is read each time."""
         self.draining = False
         self.epoch = 0
         """Grows when connections are to end after their next answer: what they began with holds no more. One that
@@ -145,12 +148,19 @@ class Server:
             found += connection.exchanges()
         return found
 
-    def change(self, handler: Handler, limits: ServerLimits, slashes: EncodedSlashes, trust: Trust) -> None:
+    def change(
+        self,
+        handler: Handler,
+        limits: ServerLimits,
+        slashes: EncodedSlashes,
+        trust: Trust,
+        write_problem: ProblemWriter = write_problem,
+    ) -> None:
         """Answer by `handler` from the next request on, and take clients by these rules.
 
         A connection that began by other rules is told, with its next answer, that it was the last.
         """
-        self.handler = handler
+        self.handler, self.write_problem = handler, write_problem
         if limits == self.limits and slashes == self.slashes and trust.same_as(self.trust):
             return
         self.limits, self.slashes, self.trust = limits, slashes, trust
@@ -345,7 +355,7 @@ class ServerStream:
                 response = await (server.handler if handler is None else handler)(request)
             except RequestError as error:
                 self.rejected(error)
-                response = _refusal(error)
+                response = self._refusal(head, error)
             if response.duplex is not None:
                 response.duplex.close()
                 raise no_switch()  # noqa: TRY301 - a bug like any other that a handler may raise
@@ -447,6 +457,11 @@ class ServerStream:
                 exchange.status = 499
             exchange.end(outcome, self.server.loop.time())
 
+    def _refusal(self, head: RequestHead, error: RequestError) -> Response:
+        """Return the answer to what never became a request, or broke off as one."""
+        problem = Problem(error.status, error.type, detail=error.detail)
+        return refused(self.server, problem, Request(head.method, "", None, head.headers))
+
     def rejected(self, error: RequestError) -> None:
         """Record what never became a request, or broke off as one."""
         if self._exchange is None or self._exchange.outcome is not None:
@@ -466,12 +481,13 @@ class MethodRefused(RequestError):
 _COMPLETE: Final = Outcome.COMPLETE  # a name of this module costs less than the attribute of an enum
 
 
-def _refusal(error: RequestError) -> Response:
-    """Return the answer to what never became a request, or broke off as one."""
-    headers = Headers([(b"Content-Type", PROBLEM_JSON)])
-    if error.status == 405:
-        headers.set(b"Allow", SERVED_METHODS)
-    return Response(error.status, headers, Problem(error.status, error.type, detail=error.detail).render(""))
+def refused(server: Server, problem: Problem, request: Request) -> Response:
+    """Return the answer to `request`, or to what is known of it, before anyone but the server has seen it."""
+    response = Response(problem.status)
+    if problem.status == 405:
+        response.headers.set(b"Allow", SERVED_METHODS)
+    server.write_problem(problem, request, response)
+    return response
 
 
 def no_switch() -> ValueError:

@@ -26,6 +26,7 @@ from portico.runtime.certificates import CertificateWatch
 from portico.runtime.chains import chain_of, scopes_of, stage_of
 from portico.runtime.conditions import Conditions
 from portico.runtime.env import RouteEnv
+from portico.runtime.errors import ErrorWriters
 from portico.runtime.listeners import entrances
 from portico.runtime.pace import at_once
 from portico.runtime.runtime import Route, Runtime
@@ -109,7 +110,8 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
 
         conditions = Conditions(findings)
         yield from conditions.compiling(config)
-        routes = _Routes(config, surroundings.registry, env, conditions, findings, made)
+        writers = ErrorWriters(config)
+        routes = _Routes(config, surroundings.registry, env, conditions, writers, findings, made)
         entries = []
         for order, route in enumerate([*config.routes, *_built_in_routes(config, surroundings.registry)]):
             entry = routes.entry(route, order)
@@ -128,7 +130,8 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
             each.close()
         lease.close()
         raise
-    return Compiled(Runtime(revision, matcher, made, services, doors, lease), tuple(entries), frozenset(used))
+    runtime = Runtime(revision, matcher, made, services, doors, lease, writers.of_file)
+    return Compiled(runtime, tuple(entries), frozenset(used))
 
 
 def _built_in_routes(config: Config, registry: Registry) -> list[RouteConfig]:
@@ -158,6 +161,7 @@ class _Routes:
         registry: Registry,
         env: Callable[[RouteInfo], RouteEnv],
         conditions: Conditions,
+        writers: ErrorWriters,
         findings: Findings,
         made: list[Route],
     ) -> None:
@@ -166,6 +170,7 @@ class _Routes:
         self._registry = registry
         self._env = env
         self._conditions = conditions
+        self._writers = writers
         self._findings = findings
         self._slashes = EncodedSlashes(config.path.encoded_slashes)
         self._made = made
@@ -228,6 +233,7 @@ class _Routes:
             config.name,
             assemble(policies, endpoint.handler() if ready else endpoint.handle),
             self._config.limits.body if config.max_body is None else config.max_body,
+            write_problem=self._writers.of_route(config),
             policies=scoped,
             conditionals=conditionals,
             endpoint=endpoint,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from typing import Any
 
 from portico.errors import RequestError, UpstreamError
-from portico.http.body import Body
+from portico.http.error_shapes import ProblemWriter
 from portico.http.message import Handler, Request, Response
-from portico.http.problem import PROBLEM_JSON, Problem
 from portico.policy.base import Component, Endpoint
 from portico.policy.chain import Conditional, Scoped
 from portico.routing.matcher import Matcher
@@ -18,15 +17,6 @@ from portico.runtime.shared import Lease
 from portico.upstream.stack import Service
 
 logger = logging.getLogger("portico.runtime")
-
-ProblemWriter = Callable[[Problem, Request, Response], None]
-"""Writes a problem into an answer, in the error shape of a route."""
-
-
-def write_problem(problem: Problem, request: Request, response: Response) -> None:
-    """Write `problem` as RFC 9457 has it; the shape of every route until the file chooses others."""
-    response.headers.set(b"Content-Type", PROBLEM_JSON)
-    response.body = Body(problem.render(request.path))
 
 
 def _bad_status(response: Response) -> ValueError:
@@ -61,6 +51,7 @@ class Route:
         chain: Handler,
         max_body: int,
         *,
+        write_problem: ProblemWriter,
         policies: Sequence[Scoped],
         conditionals: Mapping[str, Conditional],
         endpoint: Endpoint[Any],
@@ -78,7 +69,8 @@ class Route:
         self.components = tuple(components)
         self.origin = origin
         """Where the file has it: `file:line:column`."""
-        self.write_problem: ProblemWriter = write_problem
+        self.write_problem = write_problem
+        """Writes problems in the route's error shape."""
 
     async def handle(self, request: Request) -> Response:
         """Answer `request`."""
@@ -123,7 +115,7 @@ class Route:
 class Runtime:
     """A compiled Config. `handle` is the Handler of everything that it serves."""
 
-    __slots__ = ("__weakref__", "_lease", "_matcher", "entrances", "revision", "routes", "services")
+    __slots__ = ("__weakref__", "_lease", "_matcher", "entrances", "revision", "routes", "services", "write_problem")
 
     def __init__(
         self,
@@ -133,11 +125,14 @@ class Runtime:
         services: dict[str, Service],
         entrances: Sequence[Entrance],
         lease: Lease,
+        write_problem: ProblemWriter,
     ) -> None:
+        """`write_problem` writes what fails before there is a route."""
         self.revision = revision
         self.routes = tuple(routes)
         self.services = services
         self.entrances = tuple(entrances)
+        self.write_problem = write_problem
         self._matcher = matcher
         self._lease = lease
 

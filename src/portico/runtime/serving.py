@@ -112,7 +112,8 @@ class Serving:
         before, self._now = self._now, prepared
         config, runtime, server = prepared.config, prepared.runtime, self._server
         under_way = [] if before is None else server.under_way()
-        server.change(runtime.handle, limits(config), EncodedSlashes(config.path.encoded_slashes), trust(config))
+        slashes = EncodedSlashes(config.path.encoded_slashes)
+        server.change(runtime.handle, limits(config), slashes, trust(config), runtime.write_problem)
         if before is not None and _listeners(before.config) != _listeners(config):
             server.epoch += 1  # who came in by other rules is to come in again
         if before is not None:
