@@ -106,7 +106,15 @@ def assert_problem(answer: Answer, status: int, kind: str) -> None:
     assert (answer.status, json.loads(answer.content)["type"]) == (status, f"urn:portico:problem:{kind}")
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["connection"] == "close"
-    assert answer.headers.keys() <= {"content-type", "content-length", "connection", "date", "allow", "retry-after"}
+    assert answer.headers.keys() <= {
+        "content-type",
+        "content-length",
+        "connection",
+        "date",
+        "allow",
+        "vary",
+        "retry-after",
+    }
     problem = json.loads(answer.content)
     assert problem["status"] == status
     assert problem["title"]
