@@ -131,13 +131,17 @@ class Client:
             self._told = self._tell(host)
         return self._told
 
+    def asked(self, host: bytes | None) -> bytes | None:
+        """Return the host, with its port, that the client asked for: `host`, unless a trusted proxy knows better."""
+        return self._host or host
+
     def came_by(self, minor: int) -> None:
         """Have services told that the next request came by HTTP/1.`minor`."""
         self.minor = minor
         self._told = self._tell(self._for_host)
 
     def _tell(self, host: bytes | None) -> list[bytes]:
-        asked = self._host or host
+        asked = self.asked(host)
         lines: list[bytes] = []
         if self._style.x_forwarded:
             chain = ", ".join(self._chain)

@@ -91,6 +91,12 @@ class Env(Protocol):
         """Return the Handler of a service of the file; the only way to reach one."""
         ...
 
+    def urls(self, name: str) -> tuple[str, ...]:
+        """Return where a service of the file is: for each target its scheme, its `Host`, and the path of the service,
+        as in `http://10.0.0.7:8080/v1`.
+        """
+        ...
+
     async def reachable(self) -> Mapping[str, bool]:
         """Return for each service of the file whether it accepts connections; at most 2 seconds old."""
         ...

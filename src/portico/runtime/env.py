@@ -37,11 +37,20 @@ class RouteEnv:
 
     def service(self, name: str) -> Handler:
         """Return the Handler of a service of the file."""
+        service = self._service(name)
+        self._used.add(name)
+        return service.handle
+
+    def urls(self, name: str) -> tuple[str, ...]:
+        """Return where a service of the file is."""
+        targets = self._service(name).targets
+        return tuple(f"{each.scheme}://{each.authority.decode('ascii')}{each.prefix}" for each in targets)
+
+    def _service(self, name: str) -> Service:
         service = self._services.get(name)
         if service is None:
             raise ConfigError(f"there is no service {name!r}")
-        self._used.add(name)
-        return service.handle
+        return service
 
     async def reachable(self) -> Mapping[str, bool]:
         """Return for each service whether it accepts connections."""
