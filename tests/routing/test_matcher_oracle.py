@@ -41,7 +41,19 @@ conditions: st.SearchStrategy[Condition] = st.one_of(
     st.builds(Equals, parts, keys, values),
     st.builds(Matches, parts, keys, regexes),
 )
-methods = st.none() | st.frozensets(st.sampled_from(["GET", "HEAD", "POST", "PUT"]), max_size=3)
+methods = st.none() | st.frozensets(st.sampled_from(["GET", "HEAD", "POST", "PUT", "OPTIONS"]), max_size=3)
+preflights = st.sampled_from(
+    [
+        [],
+        [(b"Origin", b"https://a.com")],
+        [(b"Access-Control-Request-Method", b"GET")],
+        *(
+            [(b"Origin", b"null"), (b"Access-Control-Request-Method", method), *asked]
+            for method in (b"GET", b"POST", b"PATCH")
+            for asked in ([], [(b"Access-Control-Request-Headers", b" P,, r")])
+        ),
+    ]
+)
 
 
 @st.composite
@@ -55,6 +67,7 @@ def tables(draw: st.DrawFn) -> list[Entry[int]]:
             draw(methods),
             tuple(draw(st.lists(conditions, max_size=2))),
             draw(st.sampled_from([0, 0, 0, 1, -1])),
+            draw(st.booleans()),
         )
         for order in range(draw(st.integers(0, 12)))
     ]
@@ -72,7 +85,7 @@ def requests(draw: st.DrawFn) -> Request:
         draw(st.sampled_from(["GET", "HEAD", "POST", "OPTIONS"])),
         path,
         query or None,
-        Headers([*headers, (b"Cookie", cookies.encode())]),
+        Headers([*headers, (b"Cookie", cookies.encode()), *draw(preflights)]),
         host=draw(st.sampled_from(["", "com", "a.com", "b.a.com", "c.b.a.com", "c.a.com", "a.org"])),
     )
 

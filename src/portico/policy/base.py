@@ -55,11 +55,14 @@ ConfigT = TypeVar("ConfigT", bound=PolicyConfig)
 
 
 class RouteInfo(NamedTuple):
-    """What a route's parts may know of it: its name, its path patterns as written, and what each of them captures."""
+    """What a route's parts may know of it: its name, its path patterns as written, what each of them captures, and the
+    methods that it takes."""
 
     name: str
     paths: tuple[str, ...]
     captures: Mapping[str, frozenset[str]] = MappingProxyType({})
+    methods: tuple[str, ...] = ()
+    """The methods that the route takes; none is any."""
 
     def check_captures(self, names: Iterable[str]) -> None:
         """Raise ConfigError where one of the paths has no capture of such a name, which would leave its place empty."""
@@ -146,6 +149,9 @@ class Policy(Component[ConfigT]):
     """
 
     stages: ClassVar[tuple[Stage, ...]] = ()
+    answers_preflights: ClassVar[bool] = False
+    """Whether a CORS preflight shall come to the route of the request that it asks about, even if that takes no
+    OPTIONS, because this policy answers it."""
 
     def __init_subclass__(cls, *, name: str = "", stages: tuple[Stage, ...] = (), **kwargs: Any) -> None:
         super().__init_subclass__(name=name, **kwargs)

@@ -33,7 +33,18 @@ class Candidate(Generic[R]):
     `rank` is its place among all candidates in order of preference, from zero; the matcher sets it.
     """
 
-    __slots__ = ("captures", "conditions", "entry", "host", "methods", "path", "payload", "preference", "rank")
+    __slots__ = (
+        "captures",
+        "conditions",
+        "entry",
+        "host",
+        "methods",
+        "path",
+        "payload",
+        "preference",
+        "preflights",
+        "rank",
+    )
 
     def __init__(self, entry: Entry[R], host: HostPattern, path: PathPattern, preference: Preference) -> None:
         self.entry = entry
@@ -44,6 +55,7 @@ class Candidate(Generic[R]):
         self.payload = entry.payload
         self.methods = entry.allowed
         self.conditions = entry.conditions
+        self.preflights = entry.preflights
         self.captures = bool(path.names) or (path.regex is not None and bool(path.regex.groupindex))
 
 

@@ -10,10 +10,13 @@ from typing import Generic, TypeVar
 from urllib.parse import parse_qsl
 
 from portico.http.headers import check_name
-from portico.http.message import Request
+from portico.http.message import Key, Request
 from portico.routing.pattern import HostPattern, PathPattern
 
 R = TypeVar("R")
+
+ANNOUNCED: Key[frozenset[str]] = Key("announced-headers")
+"""On the request that a CORS preflight asks about: the headers, in lower case, of which only the names are known."""
 
 
 class Part(StrEnum):
@@ -27,10 +30,12 @@ class Part(StrEnum):
 class Facts:
     """The values of one request that conditions ask for: each part is taken apart once, and only when asked for."""
 
-    __slots__ = ("_cookies", "_query", "_request")
+    __slots__ = ("_cookies", "_query", "_request", "announced")
 
     def __init__(self, request: Request) -> None:
         self._request = request
+        self.announced = request.get(ANNOUNCED)
+        """The headers that are known to be there, while their values are not; None where all is known."""
         self._query: dict[str, list[str]] | None = None
         self._cookies: dict[str, list[str]] | None = None
 
@@ -81,7 +86,9 @@ class Condition:
             object.__setattr__(self, "name", self.name.lower())
 
     def holds(self, facts: Facts) -> bool:
-        """Return whether the request that `facts` are of fulfils this."""
+        """Return whether the request that `facts` are of fulfils this, or with an unknown value may fulfil it."""
+        if facts.announced and self.part is Part.HEADER and self.name in facts.announced:
+            return not self.accepts(())
         return self.accepts(facts.values(self.part, self.name))
 
     def accepts(self, values: Sequence[str]) -> bool:
@@ -187,6 +194,8 @@ class Entry(Generic[R]):
     methods: frozenset[str] | None = None
     conditions: tuple[Condition, ...] = ()
     priority: int = 0
+    preflights: bool = False
+    """Whether the route answers the CORS preflights of the requests that it takes."""
 
     @property
     def allowed(self) -> frozenset[str] | None:

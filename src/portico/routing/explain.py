@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from portico.http.message import Request
 from portico.routing.candidate import Candidate, Preference, by_preference, candidates_of
 from portico.routing.entry import Entry, Facts
+from portico.routing.preflight import asked_about
 
 R = TypeVar("R")
 
@@ -95,13 +96,23 @@ def _by_preference(trial: _Trial[R]) -> Preference:
 
 def explain(entries: Iterable[Entry[R]], request: Request) -> Explanation[R]:
     """Return what becomes of `request` among `entries`, and why; the request is left as it is."""
+    entries = tuple(entries)
+    asked = asked_about(request)
+    if asked is not None:
+        explanation = _explain(entries, asked, f"takes the {asked.method} that this preflight asks about")
+        if explanation.winner is not None and explanation.winner.preflights:
+            return explanation
+    return _explain(entries, request, "takes the request")
+
+
+def _explain(entries: Iterable[Entry[R]], request: Request, takes: str) -> Explanation[R]:
     facts = Facts(request)
     trials = sorted((_Trial(entry, request, facts) for entry in entries), key=_by_preference)
     winner = next((trial for trial in trials if not trial.shortfall), None)
     verdicts = []
     for trial in trials:
         if trial is winner:
-            reason = f"won: {trial.foremost.path} takes the request"
+            reason = f"won: {trial.foremost.path} {takes}"
         elif winner is None or trial.shortfall:
             reason = trial.shortfall
         else:

@@ -12,6 +12,7 @@ from portico.http.message import Key, Request
 from portico.routing.candidate import Candidate, by_preference, in_order
 from portico.routing.entry import Entry, Facts
 from portico.routing.pattern import ANY_HOST, HostPattern
+from portico.routing.preflight import UNANSWERED_PREFLIGHT, asked_about
 from portico.routing.trie import Trie
 
 R = TypeVar("R")
@@ -105,10 +106,19 @@ def _prefer(candidates: Sequence[Candidate[R]], request: Request, best: Candidat
     return best
 
 
+def _search(request: Request, tables: tuple[_Table[R], ...]) -> Candidate[R] | None:
+    """Return the most preferred candidate in `tables`, which come from narrow hosts to wide ones, for `request`."""
+    best: Candidate[R] | None = None
+    for table in tables:
+        if best is None or table.floor < best.rank:
+            best = table.search(request, best)
+    return best
+
+
 class Matcher(Generic[R]):
     """The routes of a runtime, compiled."""
 
-    __slots__ = ("_anywhere", "_hosts", "_no_route", "_wildcards", "_wrong_method")
+    __slots__ = ("_anywhere", "_hosts", "_no_route", "_preflights", "_wildcards", "_wrong_method")
 
     def __init__(self, entries: Sequence[Entry[R]], no_route: R, wrong_method: R) -> None:
         self._no_route = no_route
@@ -116,6 +126,7 @@ class Matcher(Generic[R]):
         self._anywhere: tuple[_Table[R], ...] = ()
         self._hosts: dict[str, tuple[_Table[R], ...]] = {}
         self._wildcards: dict[str, tuple[_Table[R], ...]] = {}
+        self._preflights = False
         for _ in self._compile(entries):
             pass
 
@@ -134,6 +145,7 @@ class Matcher(Generic[R]):
         hosts: dict[HostPattern, _Table[R]] = {}
         for rank, candidate in enumerate(heapq.merge(*runs, key=by_preference)):
             candidate.rank = rank
+            self._preflights = self._preflights or candidate.preflights
             if candidate.host not in hosts:
                 hosts[candidate.host] = _Table()
             hosts[candidate.host].add(candidate)
@@ -164,20 +176,31 @@ class Matcher(Generic[R]):
         """Return the payload of the route that takes `request`, and set its captures if the route has any.
 
         Where there is none, return the payload for a wrong method, with ALLOWED_METHODS set on the request, if another
-        method would have found a route; and otherwise the one for no route.
+        method would have found a route; and otherwise the one for no route. A CORS preflight goes to the route of the
+        request that it asks about, if that answers preflights.
         """
         tables = self._anywhere
         if self._hosts or self._wildcards:
             tables = self._tables(request.host)
         best: Candidate[R] | None = None
-        for table in tables:
-            if best is None or table.floor < best.rank:
-                best = table.search(request, best)
+        if request.method == "OPTIONS" and self._preflights:
+            best = self._preflighted(request, tables)
+        if best is None:
+            best = _search(request, tables)
         if best is None:
             return self._miss(request, tables)
         if best.captures:
             request.captures = best.path.captures(request.path)
         return best.payload
+
+    def _preflighted(self, request: Request, tables: tuple[_Table[R], ...]) -> Candidate[R] | None:
+        """Return what answers `request` for the one that it asks about; None where it is to be taken as any other."""
+        asked = asked_about(request)
+        best = None if asked is None else _search(asked, tables)
+        if best is None or best.preflights:
+            return best
+        request[UNANSWERED_PREFLIGHT] = True
+        return None
 
     def _tables(self, host: str) -> tuple[_Table[R], ...]:
         """Return the tables of all host patterns that take `host`, from narrow to wide."""

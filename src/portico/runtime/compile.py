@@ -194,6 +194,7 @@ class _Routes:
                     *(_condition(Part.COOKIE, name, wanted) for name, wanted in config.cookies.items()),
                 ),
                 priority=config.priority,
+                preflights=any(self._registry.policies[each.use.kind].answers_preflights for each in route.policies),
             )
         except ValueError as error:
             self._error(config.origin, f"route {config.name}: {error}")
@@ -212,7 +213,7 @@ class _Routes:
     def route(self, config: RouteConfig, patterns: Mapping[str, PathPattern]) -> Route:
         """Compile one route: its chain of policies and its endpoint."""
         captures = {path: pattern.capture_names for path, pattern in patterns.items()}
-        env = self._env(RouteInfo(config.name, config.path, captures))
+        env = self._env(RouteInfo(config.name, config.path, captures, tuple(config.methods)))
         scoped = self._chain(config)
         endpoint = self._registry.endpoints[config.endpoint.kind](config.endpoint.config)
         ready = self._set_up(endpoint, env, config.endpoint.origin)
