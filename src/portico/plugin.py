@@ -4,7 +4,8 @@ Everything that the built-in policies use is here, and nothing else of Portico i
 """
 
 from portico.config.addresses import LOCAL_NETWORKS, Cidr
-from portico.config.values import Duration, HeaderName, Secret, ServiceName, Size, StatusCode
+from portico.config.forms import OneOrMany
+from portico.config.values import BadValue, Duration, HeaderName, Method, Secret, ServiceName, Size, StatusCode
 from portico.errors import BodyTooLarge, BodyTruncated, ConfigError, PorticoError, RequestError, UpstreamError
 from portico.http.body import Body
 from portico.http.headers import HOP_BY_HOP, HeaderBlock, Headers
@@ -15,12 +16,15 @@ from portico.http.user import USER, User
 from portico.observe.exchange import Exchange, Outcome
 from portico.policy.base import Endpoint, Env, Policy, PolicyConfig, RouteInfo, Stage
 from portico.routing.matcher import ALLOWED_METHODS
+from portico.routing.preflight import UNANSWERED_PREFLIGHT
 
 __all__ = [
     "ALLOWED_METHODS",
     "HOP_BY_HOP",
     "LOCAL_NETWORKS",
+    "UNANSWERED_PREFLIGHT",
     "USER",
+    "BadValue",
     "Body",
     "BodyTooLarge",
     "BodyTruncated",
@@ -36,6 +40,8 @@ __all__ = [
     "HeaderName",
     "Headers",
     "Key",
+    "Method",
+    "OneOrMany",
     "Outcome",
     "Policy",
     "PolicyConfig",
