@@ -16,6 +16,7 @@ from bench import BenchError
 from bench.machine import Tool, provide
 
 TOOLS = (
+    Tool("chromium", "chromium"),
     Tool("curl", "curl"),
     Tool("haproxy", "haproxy"),
     Tool("nginx", "nginx"),
