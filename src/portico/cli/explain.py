@@ -15,7 +15,6 @@ from portico.errors import PorticoError, RequestError
 from portico.http.headers import Headers
 from portico.http.message import Client, Request, Response
 from portico.http.target import EncodedSlashes, parse_host, parse_target
-from portico.net.client import ClientStream, Connections, Patience, outbound_head
 from portico.net.server import REFUSED_METHODS
 from portico.observe.exchange import Exchange
 from portico.routing.explain import Verdict, explain
@@ -24,6 +23,7 @@ from portico.runtime.listeners import trust
 from portico.runtime.loading import Loaded, compiled
 from portico.runtime.runtime import Route, Runtime
 from portico.runtime.services import DEFAULT_PORTS
+from portico.upstream.stand_in import Asked, stand_in
 from portico.wire import h1
 
 _HELD = {True: "in its place", False: "skipped", None: "not asked, as the answer came before"}
@@ -42,30 +42,6 @@ class Sent:
 
     url: str
     head: bytes
-
-
-class _Recording(ClientStream):
-    """Stands in for a connection: notes what would be sent, and answers nothing but 200."""
-
-    def __init__(self, scheme: str, sent: list[Sent]) -> None:
-        self._scheme = scheme
-        self._sent = sent
-
-    async def send(self, request: Request, target: str, authority: bytes, patience: Patience) -> Response:
-        head = outbound_head(request, target, authority)
-        address = request.exchange.target if request.exchange is not None else authority.decode("ascii")
-        self._sent.append(Sent(f"{self._scheme}://{address}{target}", head))
-        return Response(200)
-
-
-class _Recorder(Connections):
-    """Stands in for a target's pool."""
-
-    def __init__(self, scheme: str, sent: list[Sent]) -> None:
-        self._recording = _Recording(scheme, sent)
-
-    def take(self) -> ClientStream:
-        return self._recording
 
 
 def explain_request(loaded: Loaded, method: str, url: str, headers: Sequence[str], address: str) -> dict[str, Any]:
@@ -111,11 +87,16 @@ async def _outcome(result: Compiled, request: Request) -> dict[str, Any]:
 
 
 def _record(runtime: Runtime) -> list[Sent]:
-    """Have every target note what it would be sent."""
+    """Have every target note what it would be sent, and answer nothing but 200."""
     sent: list[Sent] = []
+
+    async def note(asked: Asked) -> Response:
+        target = asked.target
+        sent.append(Sent(f"{target.scheme}://{target.address}{asked.path}", asked.head()))
+        return Response(200)
+
     for service in runtime.services.values():
-        for target in service.targets:
-            target.pool = _Recorder(target.scheme, sent)
+        stand_in(service, note)
     return sent
 
 

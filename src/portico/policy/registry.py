@@ -29,12 +29,17 @@ class Registry:
             for item in vars(module).values():
                 if not isinstance(item, type) or item.__module__ != module.__name__:
                     continue  # what a module has imported is not its own
-                if issubclass(item, Policy) and "name" in vars(item):
-                    _check_stages(item)
-                    _put(self.policies, item)
-                elif issubclass(item, Endpoint) and "name" in vars(item):
-                    _put(self.endpoints, item)
+                if issubclass(item, Policy | Endpoint) and "name" in vars(item):
+                    self.add(item)
         return self
+
+    def add(self, item: type[Component[Any]]) -> None:
+        """Add a policy or an endpoint; raise ConfigError where its name is taken."""
+        if issubclass(item, Policy):
+            _check_stages(item)
+            _put(self.policies, item)
+        elif issubclass(item, Endpoint):
+            _put(self.endpoints, item)
 
     @property
     def policy_kinds(self) -> dict[str, type[PolicyConfig]]:

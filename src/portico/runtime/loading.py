@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from portico.config.document import Document, read
 from portico.config.findings import Finding, Findings
 from portico.config.load import validate
 from portico.config.schema import Config
+from portico.config.source import ConfigSource
 from portico.errors import ConfigError
 from portico.net.stream import Outbox
+from portico.policy.base import Component
 from portico.policy.registry import Registry
 from portico.runtime.compile import Compiled, CompileError, Surroundings, compile_config
 from portico.runtime.lint import lint
@@ -43,10 +46,13 @@ def load(path: Path) -> Loaded:
     return try_out(read_in(path))
 
 
-def read_in(path: Path) -> Loaded:
-    """Read and validate the file at `path`, which may still be one that cannot be compiled."""
+def read_in(source: Path | ConfigSource, more: Iterable[type[Component[Any]]] = ()) -> Loaded:
+    """Read and validate a file, which may still be one that cannot be compiled.
+
+    `more` are policies and endpoints that it may use beside those of its plugins.
+    """
     began = time.time()
-    document = read(path)
+    document = read(source)
     findings = Findings()
     plugins = (*installed_plugins(), *_plugins(document, findings))
     try:
@@ -54,6 +60,8 @@ def read_in(path: Path) -> Loaded:
     except ConfigError as error:
         findings.error(document.place("plugins"), str(error))
         registry = registry_of(())
+    for each in more:
+        registry.add(each)
     judged = validate(document, policies=registry.policy_kinds, endpoints=registry.endpoint_kinds)
     found = Findings([*findings.sorted(), *judged.findings])
     files = tuple(dict.fromkeys([*document.files, *(plugin.name for plugin in document.plugins if plugin.is_file)]))
