@@ -20,6 +20,7 @@ from portico.cli import explain as explaining
 from portico.cli import platform_demo
 from portico.cli.ask import NoGateway, ask, find
 from portico.cli.handover import handover_of, new_snapshot
+from portico.cli.new import Kind, NotWritten, write_new
 from portico.cli.status import reload_text, status_text
 from portico.config.findings import Severity, report
 from portico.config.json_schema import json_schema
@@ -196,6 +197,23 @@ def init(
         sys.stderr.write(f"{file} cannot be written: {error.strerror}\n")
         raise typer.Exit(1) from None
     typer.echo(f"wrote {file}; next: portico check {file}, then portico run {file}")
+
+
+@app.command()
+def new(
+    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="`policy` or `endpoint`.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the file calls it: lower case with dashes.")],
+    folder: Annotated[
+        Path, typer.Option("--in", metavar="FOLDER", help="Where to write it; made where it is not there.")
+    ] = Path(),
+) -> None:
+    """Write a policy or an endpoint to start from, and a test of it that passes. A file that is there is left alone."""
+    try:
+        file, test = write_new(kind, name, folder)
+    except NotWritten as error:
+        sys.stderr.write(f"{error}\n")
+        raise typer.Exit(1) from None
+    typer.echo(f"wrote {file} and {test}; next: python -m pytest {test}, and plugins: [{file}] in the configuration")
 
 
 @app.command()

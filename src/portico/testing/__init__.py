@@ -13,6 +13,7 @@ an answer leaves by the route's edge, and the end of the exchange is told. Time 
             assert gateway.services["orders"].requests[0].path == "/v1/orders/7"
 """
 
+from portico.errors import ConfigError
 from portico.testing.clock import Clock
 from portico.testing.fields import Fields
 from portico.testing.gateway import Gateway
@@ -31,6 +32,7 @@ from portico.testing.visit import Answer, Options
 __all__ = [
     "Answer",
     "Clock",
+    "ConfigError",
     "Cut",
     "FakeService",
     "Fields",
