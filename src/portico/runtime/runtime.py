@@ -12,6 +12,7 @@ from portico.http.message import Handler, Request, Response
 from portico.policy.base import Component, Endpoint
 from portico.policy.chain import Conditional, Scoped
 from portico.routing.matcher import Matcher
+from portico.runtime.blame import raised_by
 from portico.runtime.listeners import Entrance
 from portico.runtime.shared import Lease
 from portico.upstream.stack import Service
@@ -89,8 +90,9 @@ class Route:
             response = Response.problem(error.status, error.type, detail=error.detail)
         except UpstreamError as error:  # from an answer's content, which a policy has read
             response = Response.problem(error.status, error.type, error.title)
-        except Exception:
-            logger.exception("route %s failed: %s %s", self.name, request.method, request.path)
+        except Exception as error:
+            whose = raised_by(error, self)
+            logger.exception("route %s failed%s: %s %s", self.name, whose, request.method, request.path)
             response = Response.problem(500, "internal-error", detail="The gateway could not answer this request.")
         problem = response.problem_value
         if problem is not None:

@@ -26,7 +26,7 @@ from portico.runtime.garbage import Garbage
 from portico.runtime.listeners import Entrance, limits, redirect_to_https, trust
 from portico.runtime.pace import Pace
 from portico.runtime.plugins import registry_of
-from portico.runtime.runtime import Runtime
+from portico.runtime.runtime import Route, Runtime
 from portico.runtime.shared import Lease
 from portico.runtime.snapshot import unpack
 
@@ -68,6 +68,10 @@ class Serving:
     def runtime(self) -> Runtime | None:
         """What answers the next request; None before there is any."""
         return None if self._now is None else self._now.runtime
+
+    def routes(self) -> Sequence[Route]:
+        """Return the routes that are served."""
+        return () if self._now is None else self._now.runtime.routes
 
     @property
     def revision(self) -> int:

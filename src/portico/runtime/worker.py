@@ -27,6 +27,7 @@ from portico.net.server import Server, ServerLimits
 from portico.net.stream import Outbox
 from portico.policy.registry import Registry
 from portico.runtime import descriptors
+from portico.runtime.blocked import BlockedWatch
 from portico.runtime.compile import Surroundings
 from portico.runtime.garbage import Garbage
 from portico.runtime.link import Links
@@ -83,6 +84,7 @@ async def serve(inherited: Inherited) -> None:
         prepared = await serving.prepare(packed, inherited.revision, Pace(START_SLICE))
         del packed
         await serving.commit(prepared, tuple(inherited.doors), dict(inherited.doors))
+        blocked = BlockedWatch(lambda: inherited.segment[Vital.BEAT], serving.routes)
         watching = tasks.create_task(surroundings.certificates.run(), name="certificates")
         links = Links(inherited.control, serving, tasks, publish)
         garbage.search()
@@ -97,6 +99,7 @@ async def serve(inherited: Inherited) -> None:
         inherited.segment[Vital.DRAINING] = 1
         await server.drain(loop.time() + serving.shutdown_timeout)
         await serving.close()
+        blocked.close()
         vitals.close()
         garbage.close()
 

@@ -136,6 +136,7 @@ class Gateway:
         await self._life
 
     def _ready(self, compiled: Compiled, tasks: asyncio.TaskGroup) -> None:
+        self._compiled = compiled
         config, runtime = self._config, compiled.runtime
         if self._linted:
             found = Findings(self.findings)
