@@ -6,6 +6,7 @@
     ├── ConfigError                the operator's: the file, a key, a value; raised at load, never per request
     ├── RequestError               the client's: answered with `status` in the route's error shape
     │   ├── MalformedRequest       400, the bytes are not HTTP; the connection is closed after the answer
+    │   ├── MalformedContent       400, the content is not of the coding that it says
     │   ├── HeadTooLarge           431, the request head is over its limit
     │   ├── TargetTooLong          414, the request target is over its limit
     │   ├── RequestTimeout         408, the head or the body came too slowly
@@ -55,6 +56,12 @@ class MalformedRequest(RequestError):
     """The bytes that came are not a request (RFC 9112)."""
 
     type: ClassVar[str] = "malformed-request"
+
+
+class MalformedContent(RequestError):
+    """The content is not of the coding that Content-Encoding says (RFC 9110 section 8.4)."""
+
+    type: ClassVar[str] = "malformed-content"
 
 
 class HeadTooLarge(RequestError):

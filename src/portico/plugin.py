@@ -8,8 +8,19 @@ from portico.config.forms import OneOrMany
 from portico.config.values import BadValue, Duration, HeaderName, Method, Secret, ServiceName, Size, StatusCode
 from portico.errors import BodyTooLarge, BodyTruncated, ConfigError, PorticoError, RequestError, UpstreamError
 from portico.http.body import Body
+from portico.http.coding import (
+    DECODABLE,
+    MAX_CODINGS,
+    SLICE,
+    codings_of,
+    decoded,
+    encode_at_once,
+    encoded,
+    recoded,
+)
 from portico.http.headers import HOP_BY_HOP, HeaderBlock, Headers
 from portico.http.message import Client, Handler, Key, Request, Response
+from portico.http.negotiation import IDENTITY, AcceptEncoding, Negotiation, vary_by_encoding
 from portico.http.problem import Problem
 from portico.http.template import Template, escape_for
 from portico.http.user import USER, User
@@ -20,10 +31,15 @@ from portico.routing.preflight import UNANSWERED_PREFLIGHT
 
 __all__ = [
     "ALLOWED_METHODS",
+    "DECODABLE",
     "HOP_BY_HOP",
+    "IDENTITY",
     "LOCAL_NETWORKS",
+    "MAX_CODINGS",
+    "SLICE",
     "UNANSWERED_PREFLIGHT",
     "USER",
+    "AcceptEncoding",
     "BadValue",
     "Body",
     "BodyTooLarge",
@@ -41,6 +57,7 @@ __all__ = [
     "Headers",
     "Key",
     "Method",
+    "Negotiation",
     "OneOrMany",
     "Outcome",
     "Policy",
@@ -59,5 +76,11 @@ __all__ = [
     "Template",
     "UpstreamError",
     "User",
+    "codings_of",
+    "decoded",
+    "encode_at_once",
+    "encoded",
     "escape_for",
+    "recoded",
+    "vary_by_encoding",
 ]
