@@ -6,7 +6,15 @@ Everything that the built-in policies use is here, and nothing else of Portico i
 from portico.config.addresses import LOCAL_NETWORKS, Cidr
 from portico.config.forms import OneOrMany
 from portico.config.values import BadValue, Duration, HeaderName, Method, Secret, ServiceName, Size, StatusCode
-from portico.errors import BodyTooLarge, BodyTruncated, ConfigError, PorticoError, RequestError, UpstreamError
+from portico.errors import (
+    BodyTooLarge,
+    BodyTruncated,
+    ConfigError,
+    MalformedContent,
+    PorticoError,
+    RequestError,
+    UpstreamError,
+)
 from portico.http.body import Body
 from portico.http.coding import (
     DECODABLE,
@@ -16,6 +24,7 @@ from portico.http.coding import (
     decoded,
     encode_at_once,
     encoded,
+    may_be_recoded,
     recoded,
 )
 from portico.http.headers import HOP_BY_HOP, HeaderBlock, Headers
@@ -56,6 +65,7 @@ __all__ = [
     "HeaderName",
     "Headers",
     "Key",
+    "MalformedContent",
     "Method",
     "Negotiation",
     "OneOrMany",
@@ -81,6 +91,7 @@ __all__ = [
     "encode_at_once",
     "encoded",
     "escape_for",
+    "may_be_recoded",
     "recoded",
     "vary_by_encoding",
 ]

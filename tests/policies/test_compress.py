@@ -30,7 +30,11 @@ DECODERS: dict[str, Callable[[bytes], bytes]] = {
 
 def compressed(answer: Response, accept: str | None = "gzip", method: str = "GET", **settings: object) -> Response:
     headers = {} if accept is None else {"Accept-Encoding": accept}
-    return made(CompressPolicy, **settings).response(request(method, **headers), answer)
+    asked = request(method, **headers)
+    policy = made(CompressPolicy, **settings)
+    assert policy.request(asked) is None
+    asked.headers.remove(b"accept-encoding")  # as a policy further in may do, for the service
+    return policy.response(asked, answer)
 
 
 def content_of(answer: Response) -> bytes:

@@ -6,6 +6,7 @@ slice of what goes in, a slice of what comes out, and what a codec keeps for its
 
 from __future__ import annotations
 
+import re
 import sys
 import types
 import zlib
@@ -25,7 +26,7 @@ else:
     from backports import zstd
 
 SLICE: Final = 64 * 1024
-"""Bytes that go in, or come out, in one step: at most half a millisecond's work of the slowest codec's default."""
+"""Bytes that go in, or come out, in one step: a quarter of a millisecond of work for gzip, two for brotli."""
 AT_ONCE: Final = 256 * 1024
 """Bytes that small content may become, and still be decoded in one go."""
 MAX_CODINGS: Final = 3
@@ -212,6 +213,8 @@ _DECODERS: Final[dict[str, Callable[[], Decoder]]] = {
     "br": _Unbrotli,
     "zstd": _unzstd,
 }
+_AS_IT_IS: Final = frozenset((204, 205, 206, 304))
+_NO_TRANSFORM: Final = re.compile(rb"(?:^|[ \t,])no-transform(?:$|[ \t,])", re.IGNORECASE)
 _ALIASES: Final = {"x-gzip": "gzip", "x-zstd": "zstd"}
 _MEMBERS: Final = frozenset(("gzip", "zstd"))
 """Codings whose streams may follow each other, and count as one."""
@@ -270,6 +273,18 @@ def decoded(body: Body, codings: Sequence[str]) -> Body:
     for coding in reversed(codings):
         body = _successor(body, _DecodedContent(body, coding))
     return body
+
+
+def may_be_recoded(status: int, headers: Headers) -> bool:
+    """Whether an answer may go on with other codings: it is a whole one, with content, and its service allows it.
+
+    The service may forbid any change by `no-transform` (RFC 9111 section 5.2.2.6).
+    """
+    if status < 200 or status in _AS_IT_IS or b"content-range" in headers.index:
+        return False
+    if b"cache-control" not in headers.index:
+        return True
+    return all(_NO_TRANSFORM.search(value) is None for value in headers.get_all(b"cache-control"))
 
 
 def recoded(headers: Headers) -> None:

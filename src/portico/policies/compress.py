@@ -25,6 +25,9 @@ Answers stream: each piece that the service sends goes on at once, flushed, so a
 ones are worked on in slices, between which other requests have their turn. A stream under way holds up to 0.4 MiB for
 gzip, about 1 MiB for br, and 1.3 MiB for zstd.
 
+A service may compress by itself, and then its answer passes as it is. To have the gateway do it,
+`headers: {request: {remove: [Accept-Encoding]}}` further in keeps the service from it.
+
 In its stage, policies that read or change the content of answers belong behind it. There it also stands behind a
 cache, which keeps the answers compressed, one for each coding. With `stage: observe` it stands before the cache, which
 then keeps one answer that is compressed anew each time; and it compresses what policies answer, too.
@@ -47,7 +50,7 @@ from portico.plugin import (
     SLICE,
     Body,
     Env,
-    Headers,
+    Key,
     Negotiation,
     Policy,
     PolicyConfig,
@@ -57,14 +60,13 @@ from portico.plugin import (
     Stage,
     encode_at_once,
     encoded,
+    may_be_recoded,
     recoded,
     vary_by_encoding,
 )
 
 Coding = Literal["zstd", "br", "gzip"]
 
-_NEVER: Final = frozenset((204, 205, 206, 304))
-_NO_TRANSFORM: Final = re.compile(rb"(?:^|[ \t,])no-transform(?:$|[ \t,])", re.IGNORECASE)
 _REMEMBERED: Final = 256
 _EVENT_STREAM: Final = "text/event-stream"
 _TYPES: Final = (
@@ -140,9 +142,17 @@ class CompressPolicy(Policy[Compress], name="compress", stages=(Stage.TRANSFORM,
         self._types = re.compile("|".join(patterns))
         self._known_types: dict[bytes, bool] = {}
         self._levels: dict[str, int] = {coding: getattr(config.levels, coding) for coding in config.codings}
+        self._chosen: Key[str] = Key("compress")
         self._at_once: dict[str, Callable[[bytes], bytes]] = {
             coding: encode_at_once(coding, level) for coding, level in self._levels.items()
         }
+
+    def request(self, request: Request) -> Response | None:
+        """Choose a coding now: what the service is to be told of Accept-Encoding is another matter."""
+        coding = self._negotiation.choose(request.headers)
+        if coding != IDENTITY:
+            request[self._chosen] = coding
+        return None
 
     def response(self, request: Request, response: Response) -> Response:
         """Compress the answer, where that is wanted and worth it."""
@@ -150,11 +160,14 @@ class CompressPolicy(Policy[Compress], name="compress", stages=(Stage.TRANSFORM,
         size = self._size(request, response)
         if size is not None and size < self.config.min_size:
             return response
-        if not self._may_be_compressed(response.status, headers) or response.duplex is not None:
+        kind = headers.index.get(b"content-type")
+        if kind is None or b"content-encoding" in headers.index or not self._is_wanted(kind):
+            return response
+        if not may_be_recoded(response.status, headers):
             return response
         vary_by_encoding(headers)
-        coding = self._negotiation.choose(request.headers)
-        if coding == IDENTITY:
+        coding = request.get(self._chosen)
+        if coding is None:
             return response
         recoded(headers)
         headers.set(b"Content-Encoding", coding.encode("ascii"))
@@ -172,15 +185,9 @@ class CompressPolicy(Policy[Compress], name="compress", stages=(Stage.TRANSFORM,
         declared = response.headers.index.get(b"content-length", b"")
         return int(declared) if declared.isdigit() else None
 
-    def _may_be_compressed(self, status: int, headers: Headers) -> bool:
-        index = headers.index
-        kind = index.get(b"content-type")
-        if kind is None or status in _NEVER or b"content-encoding" in index or b"content-range" in index:
-            return False
+    def _is_wanted(self, kind: bytes) -> bool:
         known = self._known_types.get(kind)
-        if known is None:
-            known = self._remember(kind)
-        return known and (b"cache-control" not in index or not _forbids(headers))
+        return self._remember(kind) if known is None else known
 
     def _remember(self, kind: bytes) -> bool:
         name = kind.partition(b";")[0].strip(b" \t").decode("latin-1").lower()
@@ -195,8 +202,3 @@ class CompressPolicy(Policy[Compress], name="compress", stages=(Stage.TRANSFORM,
         if whole is not None and len(whole) <= SLICE:
             return Body(self._at_once[coding](whole))
         return encoded(body, coding, self._levels[coding])
-
-
-def _forbids(headers: Headers) -> bool:
-    """Whether the service forbids to change the content (RFC 9111 section 5.2.2.6)."""
-    return any(_NO_TRANSFORM.search(value) is not None for value in headers.get_all(b"cache-control"))
