@@ -42,13 +42,11 @@ class Template:
         Each value goes through `escape`, which must make it safe where the text will stand; with `in_url`, path and
         query stand as they are, since they are percent-encoded already. The text between the places goes through
         `literal`, once. `places` are there beside those of every template.
-        `literal`, once. `places` are further ones that this text may have.
         """
         self._parts: list[str | Part] = []
         at = 0
         for match in _PLACE.finditer(text):
             part = places.get(match[1]) or _part(match[1], places)
-            part = places.get(match[1]) or _part(match[1])
             encoded = in_url and match[1] in ("path", "query")
             self._parts += [literal(text[at : match.start()]), part if encoded else _Escaped(part, escape)]
             at = match.end()
