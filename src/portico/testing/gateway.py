@@ -243,6 +243,7 @@ class _Given:
         self.name = component.name
         self.config_class = component.config_class
         self.stages: tuple[Stage, ...] = getattr(component, "stages", ())
+        self.answers_preflights: bool = getattr(component, "answers_preflights", False)
         self._component = component
 
     def __call__(self, config: object) -> Component[Any]:
