@@ -1,4 +1,5 @@
-"""The public face for authors of policies and endpoints; semantic versioning applies to exactly this module.
+"""The public face for authors of policies and endpoints; semantic versioning applies to this module, and to
+`portico.testing`, in which they are tested.
 
 Everything that the built-in policies use is here, and nothing else of Portico is theirs to import either.
 """

@@ -206,18 +206,26 @@ def test_every_plugin_that_is_shown_is_tried() -> None:
     assert set(plugins()) == {*EXERCISES, "entitlement.py"}
 
 
-def test_the_test_that_is_shown_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = [example.text for example in in_pages() if example.language == "python" and "def test_" in example.text]
-    (tmp_path / "geo_fence.py").write_text(plugins()["geo_fence.py"], "utf-8")
+SHOWN_TESTS = [example for example in in_pages() if example.language == "python" and "def test_" in example.text]
+
+
+@pytest.mark.parametrize("example", SHOWN_TESTS, ids=lambda example: example.where)
+def test_a_test_that_is_shown_passes(example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded(example_of("geo_fence.py"), tmp_path)  # with every plugin beside the file
     monkeypatch.syspath_prepend(tmp_path)
-    for text in shown:
-        names: dict[str, Any] = {}
-        exec(compile(text, "shown", "exec"), names)
-        tests = [value for name, value in names.items() if name.startswith("test_")]
-        assert tests
-        for test in tests:
-            test()
-    monkeypatch.delitem(sys.modules, "geo_fence")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(example.text, "shown", "exec"), names)
+    tests = [value for name, value in names.items() if name.startswith("test_")]
+    assert tests
+    for test in tests:
+        test()
+    for plugin in plugins():
+        sys.modules.pop(plugin.removesuffix(".py"), None)
+
+
+def test_tests_are_shown() -> None:
+    assert len(SHOWN_TESTS) >= 3
 
 
 def test_a_sunset_without_an_offset_is_refused(tmp_path: Path) -> None:

@@ -262,6 +262,24 @@ def test_a_policy_that_raises_and_one_that_never_ends(caplog: pytest.LogCaptureF
         assert gateway.get("/", leaves_after=1).outcome is Outcome.CLIENT_LEFT
 
 
+def test_a_gateway_is_not_for_use_within_a_loop() -> None:
+    with Gateway(text=SHOP) as gateway:
+
+        async def within() -> None:
+            with pytest.raises(RuntimeError, match="loop of its own"):
+                gateway.get("/ping")
+            with pytest.raises(RuntimeError, match="loop of its own"), Gateway(text=SHOP):
+                pass
+
+        gateway.run(within)
+        assert gateway.get("/ping").status == 200
+
+
+def test_time_does_not_go_back() -> None:
+    with Gateway(text=SHOP) as gateway, pytest.raises(ValueError, match="back"):
+        gateway.clock.advance(-1)
+
+
 def test_threads_are_waited_for_in_their_own_time() -> None:
     class Threaded(Policy[Tag], name="threaded", stages=(Stage.LIMIT,)):
         async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - the field's word

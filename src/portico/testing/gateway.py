@@ -90,6 +90,7 @@ class Gateway:
         self._runner: asyncio.Runner | None = None
 
     def __enter__(self) -> Self:
+        _not_within_a_loop()
         self._runner = asyncio.Runner(loop_factory=FakeTimeLoop)
         loop = self._runner.get_loop()
         self.clock = Clock(loop, self._pass)
@@ -179,6 +180,7 @@ class Gateway:
         """Run an async function on the gateway's loop, in its time: what awaits `ask` several times at once."""
         if self._runner is None:
             raise RuntimeError("the gateway does not run; write: with Gateway(...) as gateway:")
+        _not_within_a_loop()
         result = self._runner.run(main())
         if self._life.done():
             self._life.result()
@@ -228,6 +230,14 @@ async def _first(started: asyncio.Future[None], life: asyncio.Task[None]) -> Non
             life.result()
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
+
+
+def _not_within_a_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError("a Gateway has a loop of its own; use it in a plain function, and its `run` for what is async")
 
 
 def _sound(config: Config | None, findings: Sequence[Finding]) -> Config:
