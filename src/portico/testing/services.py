@@ -47,7 +47,8 @@ class Reply:
     """What a service answers.
 
     A body in pieces is streamed; it may wait (`asyncio.sleep` takes no time) and raise `Cut`. A generator is used up by
-    one answer: where there are several, give a function that makes a Reply of it. `json` makes the body of data. `interim` answers, such as `(103, {"Link": "</a.css>"})`, go ahead.
+    one answer: where there are several, give a function that makes a Reply of it. `json` makes the body of data.
+    `interim` answers, such as `(103, {"Link": "</a.css>"})`, go ahead.
     """
 
     def __init__(
