@@ -110,7 +110,8 @@ class Bench:
     def service(self, row: Row) -> Service:
         template = HERE / "services" / f"{row.service}.conf"
         port = free_port()
-        tokens = self._files(f"{row.name}-service", template, {"port": str(port), "body": row.answer})
+        given = {"port": str(port), "body": row.answer}
+        tokens = self._files(f"{row.name}-service", template.name, template.read_text(), given)
         arguments = [render(argument, tokens) for argument in NGINX_ARGUMENTS]
         process = self._start("the service", [NGINX.find(), *arguments], self.cores.load, Path(tokens["dir"]))
         wait_until_up(process, port, row)
@@ -119,7 +120,7 @@ class Bench:
     def peer(self, label: str, peer: Peer, row: Row, service: Service) -> Standing:
         port = free_port()
         ports = {"port": str(port), "service_port": str(service.port)}
-        tokens = self._files(f"{row.name}-{label}", peer.template(row), ports)
+        tokens = self._files(f"{row.name}-{label}", peer.template(row).name, peer.configuration(row), ports)
         trust, encryption = None, None
         if self.certificate is not None:
             self.certificate.copy_to(Path(tokens["dir"]))
@@ -170,14 +171,14 @@ class Bench:
                 said.append(f"{process.name} {state}; its log:\n{process.tail()}")
             raise BenchError("\n".join(said)) from error
 
-    def _files(self, name: str, template: Path, tokens: dict[str, str]) -> dict[str, str]:
+    def _files(self, name: str, file_name: str, text: str, tokens: dict[str, str]) -> dict[str, str]:
         directory = self.directory / name
         directory.mkdir()
         # A server started by root drops to a user of its own, which must reach its files.
         directory.chmod(0o755)
-        file = directory / template.name
+        file = directory / file_name
         every = {**tokens, "dir": str(directory), "file": str(file)}
-        file.write_text(render(template.read_text(), every))
+        file.write_text(render(text, every))
         return every
 
     def _start(self, name: str, command: list[str], core: int, directory: Path) -> Process:

@@ -36,6 +36,14 @@ class Peer:
             raise BenchError(f"{self.name} has no configuration for the row {row.name}: there is no {path}")
         return path
 
+    def configuration(self, row: Row) -> str:
+        """Its file for a row, with the row's policies where the peer has such."""
+        text = self.template(row).read_text()
+        if row.policies and self.tool is None:
+            chain = ", ".join(f"{{do-nothing: , name: nothing-{number}}}" for number in range(row.policies))
+            text += f"plugins: [{HERE}/do_nothing.py]\npolicies: [{chain}]\n"
+        return text
+
 
 NGINX_ARGUMENTS = ("-e", "stderr", "-p", "@dir@", "-c", "@file@")
 

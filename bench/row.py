@@ -34,6 +34,9 @@ class Row:
     """Which configuration of the peers: bench/peers/<peer>.conf, or <peer>-<setup>.conf where a row needs its own."""
     distinct: bool = False
     """Whether each request asks for a path of its own, below the request's."""
+    policies: int | None = None
+    """How many policies that do nothing portico has around the route. nginx has no such chain and stands beside it as it
+    is, so --max-ratio does not judge the row. None where there are none in any case."""
     tls: bool = False
     """Whether the load speaks TLS to the peer; the service is always asked without."""
     threads: int = 1
@@ -54,5 +57,6 @@ ROWS = {
             distinct=True,
         ),
         Row("get-json-tls", "the same over TLS 1.3 to the proxy, without to the service", setup="tls", tls=True),
+        *(Row(f"chain-{n}", f"as get-json, with {n} policies that do nothing", policies=n) for n in (0, 4, 8, 16)),
     )
 }

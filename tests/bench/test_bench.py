@@ -22,6 +22,9 @@ from bench.measure import Result, Sample, Standing
 from bench.peer import PEERS, labels, render
 from bench.process import Process, Task, cpu_ns, used
 from bench.row import BODY, ROWS, Request, Row
+from portico.plugin import Request as PluginRequest
+from portico.plugin import Response
+from portico.runtime.loading import load as load_file
 
 TOTALS = {"requests": 900, "microseconds": 3_000_000, "bytes": 90_000, "p50_us": 400, "p99_us": 900}
 NO_ERRORS = {"connect": 0, "read": 0, "write": 0, "status": 0, "timeout": 0}
@@ -50,6 +53,28 @@ def test_every_peer_has_a_configuration_for_every_row() -> None:
             assert peer.template(row).is_file()
     with pytest.raises(BenchError, match="no configuration for the row other"):
         PEERS["nginx"].template(Row("other", "", setup="other"))
+
+
+def test_a_row_with_a_chain_differs_in_the_policies_of_portico_alone() -> None:
+    for name, peer in PEERS.items():
+        plain = peer.configuration(ROWS["get-json"])
+        assert peer.configuration(ROWS["chain-0"]) == plain
+        added = peer.configuration(ROWS["chain-4"]).removeprefix(plain)
+        assert added.count("do-nothing:") == (0 if name == "nginx" else 4)
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.policies is not None])
+def test_the_policies_of_a_row_do_nothing_around_every_request(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "portico.yaml"
+    file.write_text(render(PEERS["portico"].configuration(ROWS[name]), {"port": "1", "service_port": "2"}))
+    loaded = load_file(file)
+    assert loaded.config is not None, loaded.findings
+    assert len(loaded.config.policies) == ROWS[name].policies
+    request, answer = PluginRequest("GET", "/"), Response(200)
+    for use in loaded.config.policies:
+        policy = loaded.registry.policies[use.kind](use.config)
+        assert policy.request(request) is None
+        assert policy.response(request, answer) is answer
 
 
 def test_labels_number_repeats() -> None:
