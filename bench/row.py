@@ -35,8 +35,8 @@ class Row:
     distinct: bool = False
     """Whether each request asks for a path of its own, below the request's."""
     policies: int | None = None
-    """How many policies that do nothing portico has around the route. nginx has no such chain and stands beside it as it
-    is, so --max-ratio does not judge the row. None where there are none in any case."""
+    """How many policies that do nothing portico has around the route, where the row is about that. nginx has no such
+    chain and stands beside it as it is, so --max-ratio does not judge the row."""
     tls: bool = False
     """Whether the load speaks TLS to the peer; the service is always asked without."""
     threads: int = 1

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from portico.http.headers import Headers
@@ -17,6 +17,7 @@ from portico.http.user import USER, User
 from portico.observe.exchange import Exchange
 from portico.policy.condition import Condition, ConditionError
 from portico.policy.condition.syntax import MAX_DEPTH, MAX_LENGTH
+from portico.routing.entry import Facts, Part
 
 CLAIMS = {"org": "acme", "level": 3, "staff": True, "groups": ["a"], "nothing": None}
 
@@ -409,6 +410,21 @@ def test_any_text_is_a_regular_expression_or_is_told_to_be_none(text: str) -> No
         assert Condition(condition).holds(request_of()) in (True, False)
     else:
         assert error.column == 14
+
+
+PIECES = ("a", "b", "%61", "+", "%2B", "=", "=", "&", ";", " ", "%", "%zz", "%C3%A9", "%FF", "")
+NAMES = ("a", "b", " ", "+", "é", "ab", "=", "%", "%61", "%zz", "")
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join), st.sampled_from(NAMES))
+@settings(max_examples=1000)
+def test_parameters_and_cookies_are_those_that_routes_see(text: str, name: str) -> None:
+    request = Request("GET", "/", text, Headers([(b"Cookie", text.encode()), (b"Cookie", b"c=d; a=z")]))
+    for place, part in (("query", Part.QUERY), ("cookies", Part.COOKIE)):
+        values = Facts(request).values(part, name)
+        assert Condition(f"'{name}' in {place}").holds(request) is bool(values)
+        wanted = "".join(f"\\U{ord(letter):08x}" for letter in values[0]) if values else ""
+        assert Condition(f"{place}['{name}'] == '{wanted}'").holds(request) is True
 
 
 Known = tuple[str, Any]

@@ -297,9 +297,15 @@ def _several(sign: str, operands: list[Value]) -> Value:
         if sign == "&&":
             return _truth(lambda request: one(request) and two(request))
         return _truth(lambda request: one(request) or two(request))
-    if sign == "&&":
-        return _truth(lambda request: all(read(request) for read in reads))
-    return _truth(lambda request: any(read(request) for read in reads))
+    settled: bool = sign == "||"
+
+    def decide(request: Request) -> bool:
+        for read in reads:
+            if read(request) == settled:
+                return settled
+        return not settled
+
+    return _truth(decide)
 
 
 def _compared(compare: Callable[[Any, Any], bool], left: Value, right: Value) -> Callable[[Request], bool]:
