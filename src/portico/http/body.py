@@ -52,9 +52,10 @@ class Body:
 
     def restrict(self, limit: int) -> bool:
         """Let at most `limit` bytes pass; return False where it is known already that there are more."""
-        if self.limit is None or limit < self.limit:
-            self.limit = limit
-        return self.length is None or self.length <= limit
+        left = limit - len(self._peeked)  # what was peeked at is of the same content
+        if self.limit is None or left < self.limit:
+            self.limit = left
+        return left >= 0 and (self.length is None or self.length <= limit)
 
     async def chunk(self) -> bytes:
         """Return the next piece, or b"" at the end. Back-pressure: the next is only fetched when asked for."""

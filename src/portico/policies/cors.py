@@ -33,6 +33,7 @@ others of its stage, or in the stage `observe`.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterable
@@ -197,14 +198,17 @@ _ALLOW_HEADERS: Final = b"Access-Control-Allow-Headers"
 _ALLOW_PRIVATE_NETWORK: Final = b"Access-Control-Allow-Private-Network"
 _MAX_AGE: Final = b"Access-Control-Max-Age"
 _EXPOSE_HEADERS: Final = b"Access-Control-Expose-Headers"
-_OURS: Final = tuple(
+_OURS: Final = frozenset(
     name.lower()
     for name in (
         *(_ALLOW_ORIGIN, _ALLOW_CREDENTIALS, _ALLOW_METHODS, _ALLOW_HEADERS),
         *(_ALLOW_PRIVATE_NETWORK, _MAX_AGE, _EXPOSE_HEADERS),
     )
 )
+_BY_ORIGIN: Final = HeaderBlock([(b"Vary", b"Origin")])
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_REMEMBERED: Final = 1024
+"""Origins of which it is kept whether a pattern takes them."""
 _LONGEST: Final = 320
 """More bytes than an origin of a scheme, a name of DNS and a port has: no regular expression is tried on more."""
 
@@ -234,6 +238,7 @@ class CorsPolicy(Policy[Cors], name="cors", stages=(Stage.GUARD, Stage.OBSERVE))
             if not origin.startswith("~") and "*" not in origin
         }
         self._patterns = [_pattern(origin) for origin in config.origins if origin.startswith("~") or "://*." in origin]
+        self._by_pattern = functools.lru_cache(_REMEMBERED)(self._match)
         self._header_names = frozenset(name.lower().encode() for name in config.headers)
         self._star_headers: bytes | None = None
         if "*" in config.headers and not config.credentials:
@@ -269,8 +274,9 @@ class CorsPolicy(Policy[Cors], name="cors", stages=(Stage.GUARD, Stage.OBSERVE))
         if response.status == 101 or request.get(UNANSWERED_PREFLIGHT):
             return response
         headers = response.headers
-        for name in _OURS:
-            headers.remove(name)
+        if not _OURS.isdisjoint(headers.index):
+            for name in _OURS:
+                headers.remove(name)
         if self._everyone is not None:  # on every answer: a cache may give it to anyone
             headers.set_block(self._everyone)
             return response
@@ -286,10 +292,12 @@ class CorsPolicy(Policy[Cors], name="cors", stages=(Stage.GUARD, Stage.OBSERVE))
             return self._everyone
         known = self._known.get(origin)
         if known is None and self._patterns and len(origin) <= _LONGEST:
-            text = origin.decode("latin-1")
-            if any(pattern.fullmatch(text) for pattern in self._patterns):
-                return self._block(origin)
+            return self._by_pattern(origin)
         return known
+
+    def _match(self, origin: bytes) -> HeaderBlock | None:
+        text = origin.decode("latin-1")
+        return self._block(origin) if any(pattern.fullmatch(text) for pattern in self._patterns) else None
 
     def _answer(self, asked: Headers, origin: bytes | None) -> Response:
         """Answer a preflight with what its origin may do; `origin` is None where that is nothing.
@@ -350,6 +358,9 @@ def _is_own(origin: bytes, request: Request) -> bool:
 
 def _vary_by_origin(headers: Headers) -> None:
     """Have caches keep the answers to different origins apart, or to none."""
+    if b"vary" not in headers:
+        headers.set_block(_BY_ORIGIN)
+        return
     lines = headers.get_all(b"vary")
     names = {name.strip(b" \t").lower() for line in lines for name in line.split(b",")}
     if not names & {b"origin", b"*"}:
