@@ -36,7 +36,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
@@ -58,6 +58,8 @@ from portico.plugin import (
     Response,
     Stage,
 )
+
+Pair = tuple[bytes, bytes]
 
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _ORIGIN: Final = re.compile(
@@ -145,9 +147,10 @@ class Cors(PolicyConfig):
     """Who may do what."""
 
     origins: Annotated[tuple[Origin, ...], Field(min_length=1), OneOrMany()]
-    """The origins that may: `https://shop.example.com`; `https://*.example.com` for all below that domain, but not for
-    itself; `~` and a regular expression that an origin must match as a whole; `null` for pages without an origin, such
-    as local files and sandboxed frames; or `*` for all."""
+    """The origins that may, such as `https://shop.example.com`.
+
+    `https://*.example.com` is all below that domain, but not itself; `~` starts a regular expression that an origin
+    must match as a whole; `null` is pages without an origin, such as local files and sandboxed frames; `*` is all."""
     methods: Annotated[tuple[Annotated[Method, AfterValidator(_check_method)], ...], OneOrMany()] = ()
     """The methods that may be used; `*` for all. Where none are given, those that the route takes, or for a route that
     takes any: GET, HEAD, POST, PUT, PATCH and DELETE. Browsers always let GET, HEAD and POST pass."""
@@ -231,14 +234,17 @@ class CorsPolicy(Policy[Cors], name="cors", stages=(Stage.GUARD, Stage.OBSERVE))
         if not (self._every_method and config.credentials):
             methods = _listed(config.methods or env.route.methods or _ANY_METHOD)
             self._fixed_of_preflight.append((_ALLOW_METHODS, methods))
-        self._everyone = self._block(b"*") if "*" in config.origins else None
+        self._everyone = _block(b"*", self._fixed) if "*" in config.origins else None
         self._known = {
-            origin.encode(): self._block(origin.encode())
+            origin.encode(): _block(origin.encode(), self._fixed)
             for origin in config.origins
             if not origin.startswith("~") and "*" not in origin
         }
-        self._patterns = [_pattern(origin) for origin in config.origins if origin.startswith("~") or "://*." in origin]
-        self._by_pattern = functools.lru_cache(_REMEMBERED)(self._match)
+        patterns = [_pattern(origin) for origin in config.origins if origin.startswith("~") or "://*." in origin]
+        self._by_pattern: Callable[[bytes], HeaderBlock | None] | None = None
+        if patterns:
+            match = functools.partial(_match, patterns, self._fixed)  # without self: nothing here is a cycle
+            self._by_pattern = functools.lru_cache(_REMEMBERED)(match)
         self._header_names = frozenset(name.lower().encode() for name in config.headers)
         self._star_headers: bytes | None = None
         if "*" in config.headers and not config.credentials:
@@ -247,9 +253,6 @@ class CorsPolicy(Policy[Cors], name="cors", stages=(Stage.GUARD, Stage.OBSERVE))
         asked = [b"Access-Control-Request-Method", b"Access-Control-Request-Headers"]
         asked += [b"Access-Control-Request-Private-Network"] if config.private_network else []
         self._vary_of_preflight = b", ".join([*by_origin, *asked])
-
-    def _block(self, origin: bytes) -> HeaderBlock:
-        return HeaderBlock([(_ALLOW_ORIGIN, origin), *self._fixed])
 
     def request(self, request: Request) -> Response | None:
         """Answer a preflight, and refuse whom the file says to refuse."""
@@ -291,13 +294,9 @@ class CorsPolicy(Policy[Cors], name="cors", stages=(Stage.GUARD, Stage.OBSERVE))
         if self._everyone is not None:
             return self._everyone
         known = self._known.get(origin)
-        if known is None and self._patterns and len(origin) <= _LONGEST:
+        if known is None and self._by_pattern is not None and len(origin) <= _LONGEST:
             return self._by_pattern(origin)
         return known
-
-    def _match(self, origin: bytes) -> HeaderBlock | None:
-        text = origin.decode("latin-1")
-        return self._block(origin) if any(pattern.fullmatch(text) for pattern in self._patterns) else None
 
     def _answer(self, asked: Headers, origin: bytes | None) -> Response:
         """Answer a preflight with what its origin may do; `origin` is None where that is nothing.
@@ -332,6 +331,15 @@ class CorsPolicy(Policy[Cors], name="cors", stages=(Stage.GUARD, Stage.OBSERVE))
             if (key in known and key != b"*") or (star and key != b"authorization" and _TOKEN.fullmatch(name)):
                 allowed.setdefault(key, name)
         return b", ".join(allowed.values())
+
+
+def _block(origin: bytes, fixed: Sequence[Pair]) -> HeaderBlock:
+    return HeaderBlock([(_ALLOW_ORIGIN, origin), *fixed])
+
+
+def _match(patterns: Iterable[re.Pattern[str]], fixed: Sequence[Pair], origin: bytes) -> HeaderBlock | None:
+    text = origin.decode("latin-1")
+    return _block(origin, fixed) if any(pattern.fullmatch(text) for pattern in patterns) else None
 
 
 def _listed(names: Iterable[str]) -> bytes:

@@ -108,18 +108,31 @@ def _plain(network: Cidr) -> Cidr:
     return network
 
 
+def lets_pass(allowed: Networks | None, denied: Networks, text: str) -> bool:
+    """Return whether an address may pass; without `allowed`, all may that are not denied."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:  # it has none, or none that anyone could list
+        return allowed is None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    version, number = address.version, int(address)
+    return not denied.has(version, number) and (allowed is None or allowed.has(version, number))
+
+
 class IpRestrictionPolicy(Policy[IpRestriction], name="ip-restriction", stages=(Stage.GUARD, Stage.AUTHORIZE)):
     """Looks where a request comes from."""
 
     def setup(self, env: Env) -> None:
         """Sort the lists."""
-        self._allowed = Networks(self.config.allow)
-        self._denied = Networks(self.config.deny)
+        denied = Networks(self.config.deny)
         for network in self.config.allow:
-            if self._denied.cover(network):
+            if denied.cover(network):
                 hint = "take it from one of the lists; with allow, all others are refused without being denied"
                 raise ConfigError(f"ip-restriction: {network} is allowed in vain, as deny has all of it; {hint}")
-        self._lets_pass = functools.lru_cache(_REMEMBERED)(self._judge)
+        allowed = Networks(self.config.allow) if self.config.allow else None
+        judge = functools.partial(lets_pass, allowed, denied)  # without self: nothing here is a cycle
+        self._lets_pass = functools.lru_cache(_REMEMBERED)(judge)
 
     def request(self, request: Request) -> Response | None:
         """Refuse who may not."""
@@ -131,16 +144,3 @@ class IpRestrictionPolicy(Policy[IpRestriction], name="ip-restriction", stages=(
         response.status = self.config.status
         response.problem_value = replace(response.problem_value, status=self.config.status)
         return response
-
-    def _judge(self, text: str) -> bool:
-        """Return whether an address may pass."""
-        try:
-            address = ipaddress.ip_address(text.partition("%")[0])
-        except ValueError:  # it has none, or none that anyone could list
-            return not self.config.allow
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        version, number = address.version, int(address)
-        if self._denied.has(version, number):
-            return False
-        return not self.config.allow or self._allowed.has(version, number)
