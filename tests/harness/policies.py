@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
@@ -51,3 +54,17 @@ class Asked:
         chosen = [(name, value) for name, value in found if name.startswith(prefix)]
         assert len(dict(chosen)) == len(chosen), chosen
         return dict(chosen)
+
+
+def is_freed_by_counting(make: Callable[[], Policy[Any]]) -> bool:
+    """Return whether a policy that was asked and dropped is gone without a search for cycles."""
+    gc.collect()
+    gc.disable()
+    try:
+        policy = make()
+        Asked(policy, request_of("GET", ("Origin", "https://x.a.example")))
+        left = weakref.ref(policy)
+        del policy
+        return left() is None
+    finally:
+        gc.enable()

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from portico.plugin import UNANSWERED_PREFLIGHT, Client, Headers, Request, Response, Stage
 from portico.policies.cors import Cors, CorsPolicy
-from tests.harness.policies import Asked, policy_of, request_of
+from tests.harness.policies import Asked, is_freed_by_counting, policy_of, request_of
 from tests.policies.fetch_standard import SAFE_METHODS, Wish, fetch
 
 A = "https://a.example"
@@ -420,6 +420,10 @@ def test_a_preflight_for_another_route_is_left_alone() -> None:
     asked = Asked(policy_of(CorsPolicy, **LISTED, refuse=True), request, Response(200, Headers([(b"Vary", b"x")])))
     assert asked.reached
     assert asked.values("") == {"vary": "x"}
+
+
+def test_it_leaves_no_cycle() -> None:
+    assert is_freed_by_counting(lambda: policy_of(CorsPolicy, **BELOW))
 
 
 def test_where_it_stands() -> None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from portico.plugin import Client, ConfigError
 from portico.policies.ip_restriction import IpRestriction, IpRestrictionPolicy, Networks
 from tests.harness.gateway import Gateway, curl, portico_here, problem_of
-from tests.harness.policies import Asked, policy_of, request_of
+from tests.harness.policies import Asked, is_freed_by_counting, policy_of, request_of
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -78,6 +78,10 @@ def test_the_status_can_be_chosen() -> None:
     assert asked.problem == (404, "address-not-allowed")
     assert asked.response.problem_value is not None
     assert asked.response.problem_value.detail == "Requests from this address are refused."
+
+
+def test_it_leaves_no_cycle() -> None:
+    assert is_freed_by_counting(lambda: policy_of(IpRestrictionPolicy, deny="10.0.0.0/8"))
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
