@@ -7,8 +7,9 @@ policies:
     name: request-id
 ```
 
-A client's own id is taken where it is sound: up to 128 visible ASCII characters without quotes or commas. Otherwise
-one is made. The service sees it, and the answer repeats it.
+A client's own id is taken where it is sound: up to 128 visible ASCII characters without double quotes, backslashes or
+commas; of several, the first. Otherwise one is made, a random UUID. The service sees it, and the answer repeats it,
+also one that refuses the request, in place of any that the service has set.
 """
 
 from __future__ import annotations
@@ -44,10 +45,13 @@ class CorrelationIdPolicy(Policy[CorrelationId], name="correlation-id", stages=(
 
     def request(self, request: Request) -> Response | None:
         """Make sure that the request has exactly one id."""
-        given = request.headers.get(self._key) if self.config.accept else None
+        headers = request.headers
+        given = headers.get(self._key) if self.config.accept else None
         if given is None or _SOUND.fullmatch(given) is None:
             given = str(uuid.uuid4()).encode("ascii")
-            request.headers.set(self._name, given)
+            headers.set(self._name, given)
+        elif len(headers.index) != len(headers.pairs):  # some header stands twice, and it may be this one
+            headers.set(self._name, given)
         request[CORRELATION_ID] = given
         return None
 

@@ -7,18 +7,43 @@ policies:
       frame_options: SAMEORIGIN
       hsts: max-age=31536000; includeSubDomains
       content_security_policy: default-src 'self'
+      referrer_policy: strict-origin-when-cross-origin
+      permissions_policy: camera=(), microphone=()
       xss_protection: off
+      keep: [content_security_policy]
     name: strict
 ```
 
-The defaults are nosniff, no framing, and the header of the old XSS filter.
+The defaults are nosniff, no framing, and the header of the old XSS filter. Every answer gets the headers, also one that
+refuses a request. They replace what the service has set, but for those under `keep`, for which the service's own word
+is the better one where it has one: a page may need a policy of its own for its scripts.
+
+`Strict-Transport-Security` goes only to clients that came by https, or whose trusted proxy says so (RFC 6797
+section 7.2).
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Final, Literal
+
+from pydantic import field_validator
 
 from portico.plugin import ConfigError, Env, HeaderBlock, Policy, PolicyConfig, Request, Response, Stage
+
+Field = Literal[
+    "content_type_options",
+    "frame_options",
+    "xss_protection",
+    "hsts",
+    "content_security_policy",
+    "content_security_policy_report_only",
+    "referrer_policy",
+    "permissions_policy",
+    "opener_policy",
+    "embedder_policy",
+    "resource_policy",
+]
 
 
 class SecurityHeaders(PolicyConfig):
@@ -31,23 +56,46 @@ class SecurityHeaders(PolicyConfig):
     xss_protection: str = "1; mode=block"
     """X-XSS-Protection; browsers of today ignore it."""
     hsts: str = "off"
-    """Strict-Transport-Security (RFC 6797); it has an effect over TLS alone."""
+    """Strict-Transport-Security (RFC 6797), such as `max-age=31536000; includeSubDomains`."""
     content_security_policy: str = "off"
     """Content-Security-Policy (W3C CSP 3)."""
+    content_security_policy_report_only: str = "off"
+    """Content-Security-Policy-Report-Only: what would be refused is only told (W3C CSP 3)."""
     referrer_policy: str = "off"
     """Referrer-Policy (W3C)."""
     permissions_policy: str = "off"
     """Permissions-Policy (W3C)."""
+    opener_policy: Literal["same-origin", "same-origin-allow-popups", "noopener-allow-popups", "unsafe-none", "off"] = (
+        "off"
+    )
+    """Cross-Origin-Opener-Policy (HTML standard)."""
+    embedder_policy: Literal["require-corp", "credentialless", "unsafe-none", "off"] = "off"
+    """Cross-Origin-Embedder-Policy (HTML standard)."""
+    resource_policy: Literal["same-origin", "same-site", "cross-origin", "off"] = "off"
+    """Cross-Origin-Resource-Policy (Fetch standard)."""
+    keep: tuple[Field, ...] = ()
+    """Headers, by the names here, whose value is the service's where it has set one."""
+
+    @field_validator("hsts")
+    @classmethod
+    def _has_an_age(cls, hsts: str) -> str:
+        if hsts != "off" and re.search(r'(^|;)\s*max-age="?\d+', hsts, re.IGNORECASE) is None:
+            raise ValueError("browsers ignore it without an age; write max-age=31536000; includeSubDomains")
+        return hsts
 
 
-_HEADERS = {
+_HEADERS: Final = {
     "content_type_options": b"X-Content-Type-Options",
     "frame_options": b"X-Frame-Options",
     "xss_protection": b"X-XSS-Protection",
     "hsts": b"Strict-Transport-Security",
     "content_security_policy": b"Content-Security-Policy",
+    "content_security_policy_report_only": b"Content-Security-Policy-Report-Only",
     "referrer_policy": b"Referrer-Policy",
     "permissions_policy": b"Permissions-Policy",
+    "opener_policy": b"Cross-Origin-Opener-Policy",
+    "embedder_policy": b"Cross-Origin-Embedder-Policy",
+    "resource_policy": b"Cross-Origin-Resource-Policy",
 }
 
 
@@ -55,11 +103,18 @@ class SecurityHeadersPolicy(Policy[SecurityHeaders], name="security-headers", st
     """Sets the headers on every answer, also on errors."""
 
     def setup(self, env: Env) -> None:
-        """Check and prepare the headers."""
-        values = {field: getattr(self.config, field) for field in _HEADERS}
+        """Check and prepare the headers, for clients that came by http and by https."""
+        config = self.config
+        values = {field: getattr(config, field) for field in _HEADERS}
+        wanted = [field for field, value in values.items() if value != "off"]
         try:
-            self._block = HeaderBlock(
-                (_HEADERS[field], value.encode("latin-1")) for field, value in values.items() if value != "off"
+            fields = {field: (_HEADERS[field], values[field].encode("latin-1")) for field in wanted}
+            self._secure = HeaderBlock(fields[field] for field in wanted if field not in config.keep)
+            self._plain = HeaderBlock(fields[field] for field in wanted if field not in config.keep and field != "hsts")
+            self._kept = tuple(
+                (fields[field][0].lower(), HeaderBlock([fields[field]]), field == "hsts")
+                for field in wanted
+                if field in config.keep
             )
         except UnicodeEncodeError as error:
             raise ConfigError(f"security-headers: {error.object!r} has characters that no header can have") from None
@@ -68,5 +123,10 @@ class SecurityHeadersPolicy(Policy[SecurityHeaders], name="security-headers", st
 
     def response(self, request: Request, response: Response) -> Response:
         """Set them."""
-        response.headers.set_block(self._block)
+        secure = request.client is not None and request.client.scheme == "https"
+        headers = response.headers
+        headers.set_block(self._secure if secure else self._plain)
+        for key, block, only_secure in self._kept:
+            if key not in headers.index and (secure or not only_secure):
+                headers.set_block(block)
         return response
