@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,8 @@ from portico.plugin import Endpoint, Env, Handler, Policy, PolicyConfig, Request
 from portico.runtime.blame import running
 from portico.runtime.blocked import BlockedWatch
 from portico.runtime.runtime import Route
-from portico.testing import Cut, Gateway, Reply
+from portico.testing import Gateway
+from portico.upstream.stand_in import stand_in
 from tests.harness.gateway import wait_for
 
 FILE = __file__
@@ -95,19 +97,12 @@ def test_a_plugin_file_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture
         assert failed(gateway, caplog) == f"route x failed in policy moody ({plugin}:5): GET /x"
 
 
-def test_nobody_is_blamed_for_what_is_not_theirs(caplog: pytest.LogCaptureFixture) -> None:
-    class Broken(Policy[Where], name="broken", stages=(Stage.LIMIT,)):
-        def request(self, request: Request) -> Response | None:
-            request.path = None  # type: ignore[assignment]
-            return None
-
+def test_a_policy_that_asks_a_service_is_not_blamed_for_what_fails_there(caplog: pytest.LogCaptureFixture) -> None:
+    nothing: Any = None
     with Gateway(policies=[AskPolicy(Where())]) as gateway:
-        gateway.services["service"].plays = Reply(200)
         assert gateway.get("/x").status == 200
-    with Gateway(policies=[Broken(Where()), AskPolicy(Where())]) as gateway:
-        assert failed(gateway, caplog) == "route tested failed: GET None"
-    with Gateway(policies=[AroundPolicy(Where())], services={"a": Cut}) as gateway:
-        assert gateway.get("/x").status == 502
+        stand_in(gateway._compiled.runtime.services["service"], nothing)
+        assert failed(gateway, caplog) == "route tested failed: GET /x"
 
 
 def test_code_that_runs_for_no_part_is_nobodys() -> None:
