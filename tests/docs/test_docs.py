@@ -23,7 +23,7 @@ from docs import generate
 from docs.problems import problem_types
 from docs.source import ROOT, SOURCES
 from portico.config.findings import report
-from portico.plugin import Exchange, Headers, Outcome, Request, Response
+from portico.plugin import Body, Exchange, Headers, Outcome, Request, Response
 from portico.runtime.loading import Loaded, compiled, load
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
@@ -163,6 +163,13 @@ async def slow_log(ask: Ask) -> None:
     assert messages == ["reports: 502 after 0.300 s"]
 
 
+async def partner(ask: Ask) -> None:
+    for token, status in ((b"swordfish", 200), (b"other", 413)):
+        headers = Headers([(b"X-Partner-Token", token)])
+        answer = await ask(Request("POST", "/orders/1", headers=headers, body=Body(bytes(2000))))
+        assert answer.status == status
+
+
 async def who_am_i(ask: Ask) -> None:
     assert (await ask(Request("GET", "/me"))).body.whole == b"Hello, nobody\n"
 
@@ -171,6 +178,7 @@ EXERCISES: dict[str, Callable[[Ask], Awaitable[None]]] = {
     "geo_fence.py": geo_fence,
     "sunset.py": sunset,
     "slow_log.py": slow_log,
+    "partner.py": partner,
     "who_am_i.py": who_am_i,
 }
 
