@@ -103,7 +103,7 @@ class TimeoutPolicy(
         return response
 
     def _too_late(self) -> Response:
-        return Response.problem(504, "timeout", detail=f"There was no answer within {self.config.after:g} seconds.")
+        return Response.problem(504, "timeout", detail="There was no answer in the time that this request may take.")
 
 
 class _Timed:
