@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import brotli
 import pytest
@@ -27,6 +28,18 @@ LEVELS = {"gzip": (1, 2, 3, 4, 6), "br": (0, 4), "zstd": (1, 3)}
 ENCODINGS = [(name, level) for name, levels in LEVELS.items() for level in levels]
 
 
+def unbrotli(decompressor: brotli.Decompressor) -> Callable[[bytes], bytes]:
+    """Return what feeds a decompressor, and asks it until it has no more to give."""
+
+    def feed(data: bytes) -> bytes:
+        pieces = [decompressor.process(data)]
+        while pieces[-1] and not decompressor.is_finished():
+            pieces.append(decompressor.process(b""))
+        return b"".join(pieces)
+
+    return feed
+
+
 class Oracle:
     """Another decoder, of one stream, that gives what it can as soon as it can."""
 
@@ -34,7 +47,7 @@ class Oracle:
         if name == "gzip":
             self._feed = zlib.decompressobj(31).decompress
         elif name == "br":
-            self._feed = brotli.Decompressor().process
+            self._feed = unbrotli(brotli.Decompressor())
         else:
             self._feed = zstandard.ZstdDecompressor().decompressobj().decompress
 
@@ -55,19 +68,32 @@ def split(content: bytes, cuts: list[int]) -> list[bytes]:
     return [content[begin:end] for begin, end in pairwise(edges)]
 
 
+class Text(NamedTuple):
+    """Content that is told in few words."""
+
+    part: bytes
+    times: int
+
+    @property
+    def content(self) -> bytes:
+        return self.part * self.times
+
+
 CONTENT = st.one_of(
-    st.binary(max_size=500),
-    st.builds(lambda part, times: part * times, st.binary(min_size=1, max_size=40), st.integers(0, 9000)),
+    st.builds(Text, st.binary(max_size=500), st.just(1)),
+    st.builds(Text, st.binary(min_size=1, max_size=40), st.integers(0, 9000)),
 )
 CUTS = st.lists(st.integers(0, 400_000), max_size=8)
 
 
 @pytest.mark.parametrize(("name", "level"), ENCODINGS)
-@given(content=CONTENT, cuts=CUTS, known=st.booleans())
+@given(text=CONTENT, cuts=CUTS, known=st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_each_piece_is_decodable_as_soon_as_it_has_come(
-    name: str, level: int, content: bytes, cuts: list[int], known: bool
+    name: str, level: int, text: Text, cuts: list[int], known: bool
 ) -> None:
+    content = text.content
+
     async def main() -> None:
         pieces = split(content, cuts)
         body = encoded(Body.stream(Pieces(pieces), len(content) if known else None), name, level)
@@ -181,9 +207,11 @@ def bare_deflate(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", [*BY_OTHERS, "bare deflate"])
-@given(content=CONTENT, cuts=CUTS)
+@given(text=CONTENT, cuts=CUTS)
 @settings(max_examples=60, deadline=None)
-def test_what_others_have_encoded(name: str, content: bytes, cuts: list[int]) -> None:
+def test_what_others_have_encoded(name: str, text: Text, cuts: list[int]) -> None:
+    content = text.content
+
     async def main() -> None:
         data = bare_deflate(content) if name == "bare deflate" else BY_OTHERS[name](content)
         names = [name.rpartition(" ")[2]]
@@ -191,6 +219,14 @@ def test_what_others_have_encoded(name: str, content: bytes, cuts: list[int]) ->
         assert await rest(decoded(Body(data), names)) == content
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", BY_OTHERS)
+@pytest.mark.parametrize("more", range(-2, 3))
+def test_output_that_just_fills_a_step(name: str, more: int) -> None:
+    for size in (SLICE, 98_272, 98_280, 2 * SLICE, 3 * SLICE):
+        data = BY_OTHERS[name](bytes(size + more))
+        assert asyncio.run(rest(decoded(Body.stream(Pieces([data]), None), [name]))) == bytes(size + more)
 
 
 def test_small_whole_content_stays_whole() -> None:

@@ -144,23 +144,27 @@ class _Zstd:
 class _Unbrotli:
     """Gives brotli's decompressor the interface that the others have."""
 
-    __slots__ = ("_decompressor", "unused_data")
+    __slots__ = ("_decompressor", "_has_more", "unused_data")
 
     def __init__(self) -> None:
         self._decompressor = brotli.Decompressor()
+        self._has_more = False
         self.unused_data = b""  # what follows the end is an error of the decompressor's own
 
     @property
     def needs_input(self) -> bool:
-        return bool(self._decompressor.can_accept_more_data())
+        # It would take more as soon as it has consumed all input, even while it still has output to give; and it gives
+        # that in pieces that may be smaller than the limit. Only an empty one says that there is no more.
+        return not self._has_more and bool(self._decompressor.can_accept_more_data())
 
     @property
     def eof(self) -> bool:
         return bool(self._decompressor.is_finished())
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        taken: bytes = self._decompressor.process(data, output_buffer_limit=max_length)
-        return taken
+        output: bytes = self._decompressor.process(data, output_buffer_limit=max_length)
+        self._has_more = bool(output)
+        return output
 
 
 class _Inflater:

@@ -77,9 +77,7 @@ class DecompressPolicy(Policy[Decompress], name="decompress", stages=(Stage.TRAN
             return None
         codings = codings_of(headers)
         if len(codings) > MAX_CODINGS or not self._known.issuperset(codings):
-            refusal = Response.problem(
-                415, "content-coding-not-supported", detail="Content-Encoding is not known here."
-            )
+            refusal = Response.problem(415, "unknown-content-coding", detail="This Content-Encoding is not known here.")
             refusal.headers.set(b"Accept-Encoding", self._accepted)
             return refusal
         headers.remove(b"content-encoding")
