@@ -18,6 +18,7 @@ from portico.cli.commands import app
 from portico.config.errors import Errors, ErrorText
 from portico.config.json_schema import json_schema
 from portico.config.schema import Config, PolicyUse
+from portico.config.versions import Versions
 from portico.http.error_shapes import SHAPES, ErrorWriter, Shape
 from portico.http.message import Request, Response
 from portico.http.problem import Problem
@@ -63,6 +64,11 @@ def _configuration() -> Iterator[str]:
             yield _without_title(module_doc("config/routes.py"))
             yield "Which there are: [endpoints](endpoints.md)."
         yield models.keys(model)
+        if model.__name__ == "Route":
+            yield "A route can have [versions](#versions) as well."
+            yield "## Versions"
+            yield module_doc("config/versions.py")
+            yield models.keys(Versions)
         if model is Errors:
             yield _without_title(module_doc("config/errors.py"))
             yield "## ErrorText"

@@ -6,7 +6,17 @@ Everything that the built-in policies use is here, and nothing else of Portico i
 
 from portico.config.addresses import LOCAL_NETWORKS, Cidr
 from portico.config.forms import OneOrMany
-from portico.config.values import BadValue, Duration, HeaderName, Method, Secret, ServiceName, Size, StatusCode
+from portico.config.values import (
+    BadValue,
+    Duration,
+    HeaderName,
+    HeaderValue,
+    Method,
+    Secret,
+    ServiceName,
+    Size,
+    StatusCode,
+)
 from portico.errors import (
     BodyTooLarge,
     BodyTruncated,
@@ -64,6 +74,7 @@ __all__ = [
     "Handler",
     "HeaderBlock",
     "HeaderName",
+    "HeaderValue",
     "Headers",
     "Key",
     "MalformedContent",

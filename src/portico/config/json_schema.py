@@ -19,6 +19,7 @@ from portico.config.errors import STATUS_PATTERN, Errors, ErrorText
 from portico.config.forms import OFF, JsonSchema
 from portico.config.schema import Config, PolicyUse, Route
 from portico.config.values import NAME_PATTERN
+from portico.config.versions import DEPRECATION_KEYS, VERSION_KEYS, Versions
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -46,7 +47,9 @@ class _Maker:
     """Puts the schema together."""
 
     def __init__(self, models: Iterable[type[BaseModel]]) -> None:
-        every: dict[type[BaseModel], None] = dict.fromkeys((Config, Route, PolicyUse, Errors, ErrorText, *models))
+        every: dict[type[BaseModel], None] = dict.fromkeys(
+            (Config, Route, PolicyUse, Errors, ErrorText, Versions, *models)
+        )
         references, document = models_json_schema([(model, "validation") for model in every])
         self._defs: dict[str, JsonSchema] = document["$defs"]
         self._names = {model: references[model, "validation"]["$ref"].rpartition("/")[2] for model in every}
@@ -54,7 +57,7 @@ class _Maker:
     def file(self, policies: Mapping[str, type[BaseModel]], endpoints: Mapping[str, type[BaseModel]]) -> JsonSchema:
         """Return the schema of the whole file."""
         routes = [self._route(kind, model) for kind, model in endpoints.items()]
-        self._replace(Route, {"anyOf": routes})
+        self._replace(Route, {"anyOf": [*routes, self._route_with_versions(policies, endpoints)]})
         self._replace(PolicyUse, {"anyOf": list(self._policy_forms(policies))})
         self._texts_of_errors()
         config = self._defs[self._names[Config]]
@@ -105,6 +108,39 @@ class _Maker:
                 "host": own["hosts"],
                 kind: self._settings(model, []),
             },
+            "additionalProperties": False,
+        }
+
+    def _route_with_versions(
+        self, policies: Mapping[str, type[BaseModel]], endpoints: Mapping[str, type[BaseModel]]
+    ) -> JsonSchema:
+        """Return the schema of a route with versions, of which each ends in an endpoint, or all in the route's."""
+        own = self._properties(Route)
+        ends: dict[str, JsonSchema] = {}
+        for model in endpoints.values():
+            ends |= self._properties(model)
+        ends |= {kind: self._settings(model, []) for kind, model in endpoints.items()}
+        said = self._properties(policies["deprecation"]) if "deprecation" in policies else {}
+        version = {
+            **{key: said.get(key, {}) for key in DEPRECATION_KEYS},
+            **ends,
+            **{key: own[key] for key in VERSION_KEYS},
+        }
+        versions = {
+            **self._defs[self._names[Versions]],
+            "minProperties": 2,
+            "additionalProperties": {
+                "anyOf": [
+                    {"type": "string"},
+                    {"type": "object", "properties": version, "additionalProperties": False},
+                    _NULL,
+                ]
+            },
+        }
+        return {
+            "type": "object",
+            "required": ["versions"],
+            "properties": {**ends, **own, "host": own["hosts"], "versions": versions},
             "additionalProperties": False,
         }
 

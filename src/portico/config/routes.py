@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from pydantic import BaseModel
 
@@ -17,11 +18,12 @@ from portico.config.build import build, is_public, items_of
 from portico.config.errors import read_errors
 from portico.config.findings import Findings
 from portico.config.nearest import nearest, one_of
-from portico.config.nodes import Entry, Fields, Node, Scalar, describe
+from portico.config.nodes import Entry, Fields, Items, Node, Scalar, describe
 from portico.config.part import Part
 from portico.config.policy_lists import PolicyLists, Scope, with_shorthand
 from portico.config.schema import EndpointUse, Route
 from portico.config.services import References
+from portico.config.versions import Expansion
 from portico.config.wording import unknown_key
 
 _OWN = file_keys(Route)
@@ -29,6 +31,7 @@ _READ_APART = ("policies", "errors")
 # Stands in for an endpoint that is wrong, so that the rest of its route is judged too.
 _NO_ENDPOINT = EndpointUse(kind="", config=Part())
 _SYNONYMS = {"host": "hosts"}
+_VERSIONS = "versions"
 
 
 class Routes:
@@ -49,26 +52,32 @@ class Routes:
         self._policies = policies
         self._scopes = scopes
         self._findings = findings
+        settings = {kind: set(fields) for kind, fields in self._settings.items()}
+        self._expansion = Expansion({*_OWN, *_SYNONYMS}, settings, findings)
 
     def read(self, entry: Entry | None) -> tuple[Route, ...]:
         """Return the routes of a list, without those that are wrong."""
         routes = []
         for node in items_of("routes", entry, self._findings):
-            route = self._route(node)
-            if route is not None:
-                routes.append((route, node))
+            if not isinstance(node, Fields):
+                self._no_route(node)
+                continue
+            written = self._without_synonyms(node)
+            for each, version in self._expansion.routes(written):
+                route = self._route(each)
+                if route is not None:
+                    routes.append(_versioned(route, version, node))
         return self._named(routes)
 
-    def _route(self, node: Node) -> Route | None:
-        if not isinstance(node, Fields):
-            if not (isinstance(node, Scalar) and node.broken):
-                hint = "write {path: /orders/**, service: orders}"
-                self._findings.error(node.place, f"a route was expected here, not {describe(node)}", hint)
-            return None
+    def _no_route(self, node: Node) -> None:
+        if not (isinstance(node, Scalar) and node.broken):
+            hint = "write {path: /orders/**, service: orders}"
+            self._findings.error(node.place, f"a route was expected here, not {describe(node)}", hint)
+
+    def _route(self, node: Fields) -> Route | None:
         name = node.entries.get("name")
         if name is not None and isinstance(name.node, Scalar):
             is_public(name.node, "the name of a route", self._findings)
-        node = self._without_synonyms(node)
         kind = self._kind(node)
         self._references.begin(node.place)
         endpoint = self._endpoint(kind, node) if kind is not None else None
@@ -108,7 +117,7 @@ class Routes:
         settings = {key for keys in self._settings.values() for key in keys}
         strangers = [key for key in node.entries if key not in _OWN and key not in settings]
         for key in strangers:
-            unknown_key(key, node.entries[key].key, "route", [*_OWN, *self._kinds], self._findings)
+            unknown_key(key, node.entries[key].key, "route", [*_OWN, _VERSIONS, *self._kinds], self._findings)
         if not any(nearest(key, self._kinds) for key in strangers):  # else it was said how to mend it
             hint = f"add {one_of([f'{kind}:' for kind in self._kinds])}"
             self._findings.error(node.place, "nothing says what becomes of the requests of this route", hint)
@@ -140,12 +149,12 @@ class Routes:
             hint = f"it is a setting of {one_of(owners)}; this route ends in {kind}"
             self._findings.error(entry.key, f"unknown key '{key}' in route", hint)
         else:
-            unknown_key(key, entry.key, "route", [*_OWN, kind, *self._settings[kind]], self._findings)
+            unknown_key(key, entry.key, "route", [*_OWN, _VERSIONS, kind, *self._settings[kind]], self._findings)
 
-    def _named(self, routes: list[tuple[Route, Node]]) -> tuple[Route, ...]:
+    def _named(self, routes: list[_Stem]) -> tuple[Route, ...]:
         """Give each route a name of its own: the one in the file, or one made from its path."""
         owners: dict[str, Route] = {}
-        for route, node in routes:
+        for route, node, _ in routes:
             if route.name in owners:
                 hint = f"the first is at {owners[route.name].origin}"
                 self._findings.error(node.place, f"there are two routes of the name '{route.name}'", hint)
@@ -154,9 +163,29 @@ class Routes:
         made = Counter[str]()
         taken = set(owners)
         return tuple(
-            route if route.name else route.model_copy(update={"name": _fresh(_name_from(route.path[0]), taken, made)})
-            for route, _ in routes
+            route if route.name else route.model_copy(update={"name": _fresh(stem, taken, made)})
+            for route, _, stem in routes
         )
+
+
+class _Stem(NamedTuple):
+    """A route, and what its name is made from where the file gives it none."""
+
+    route: Route
+    node: Node
+    stem: str
+
+
+def _versioned(route: Route, version: str, node: Fields) -> _Stem:
+    """Return a route with the version that it is for, if any, at the end of its name."""
+    if not version:
+        return _Stem(route, node, _name_from(route.path[0]))
+    if route.name:
+        route = route.model_copy(update={"name": f"{route.name}-{version}"})
+    entry = node.entries.get("path")
+    nodes = [] if entry is None else entry.node.nodes if isinstance(entry.node, Items) else [entry.node]
+    path = next((each.text for each in nodes if isinstance(each, Scalar)), "/**")
+    return _Stem(route, node, f"{_name_from(path.replace('{version}', ''))}-{version}")
 
 
 def _fresh(stem: str, taken: set[str], made: Counter[str]) -> str:

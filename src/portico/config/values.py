@@ -146,7 +146,8 @@ def check_name(value: str) -> str:
     return value
 
 
-def _check_header_name(value: str) -> str:
+def check_header_name(value: str) -> str:
+    """Return `value` if it is the name of a header, or raise BadValue."""
     try:
         headers.check_name(value.encode())
     except ValueError:
@@ -190,7 +191,7 @@ def _check_path(value: str) -> str:
 Name = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"pattern": f"^{NAME_PATTERN}$"})]
 """What a service, a route or a policy is called: letters, digits, `-`, `_` and `.`."""
 
-HeaderName = Annotated[str, AfterValidator(_check_header_name), Field(examples=["X-Request-Id"])]
+HeaderName = Annotated[str, AfterValidator(check_header_name), Field(examples=["X-Request-Id"])]
 """The name of a header, with the case it was given."""
 
 HeaderValue = Annotated[str, AfterValidator(_check_header_value)]

@@ -9,12 +9,14 @@ routes:
       status: 418
       json: {error: "{{ captures.id }} is a teapot"}
       headers: {Cache-Control: no-store}
+  - path: /api/v0/**
+    respond: {status: 410, problem: {type: retired, title: Version 0 is gone, detail: Use version 1.}}
 ```
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
 from pydantic import Field, field_validator, model_validator
@@ -37,6 +39,19 @@ _WITHOUT_CONTENT = frozenset((204, 205, 304))
 _FRAMING = HOP_BY_HOP | {b"content-length"}
 
 
+class ProblemText(PolicyConfig):
+    """A problem, which is written as all others of its route are (see `errors`)."""
+
+    title: str
+    """What is wrong, for people."""
+    type: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9-]*$")] = "refused"
+    """What is wrong, for programs: a name that stays the same."""
+    detail: str = ""
+    """More about it."""
+    extensions: dict[str, str | int | list[str]] = {}  # noqa: RUF012 - pydantic copies it
+    """Further members (RFC 9457, section 3.2), in the shape that has them."""
+
+
 class Respond(PolicyConfig):
     """The answer."""
 
@@ -49,6 +64,8 @@ class Respond(PolicyConfig):
     """Its content as data, sent as JSON; places in its strings are filled in."""
     content_type: str | None = None
     """Its media type; `application/json` with `json`, otherwise `text/plain; charset=utf-8`."""
+    problem: ProblemText | None = None
+    """A problem instead of content of its own; the status is one from 400."""
     headers: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
     """Further headers; none of those that frame the answer, such as `Content-Length`."""
 
@@ -56,6 +73,10 @@ class Respond(PolicyConfig):
     def _one_content(self) -> Respond:
         if self.body is not None and self.json_ is not None:
             raise ValueError("body and json exclude each other")
+        if self.problem is not None and (self.body is not None or self.json_ is not None):
+            raise ValueError("a problem has no body or json beside it")
+        if self.problem is not None and self.status < 400:
+            raise ValueError("a problem has a status from 400")
         if self.status in _WITHOUT_CONTENT and (self.body or self.json_ is not None):
             raise ValueError(f"an answer with status {self.status} has no body; leave it out, or take another status")
         return self
@@ -94,6 +115,13 @@ class RespondEndpoint(Endpoint[Respond], name="respond"):
 
     async def handle(self, request: Request) -> Response:
         """Return the answer."""
+        problem = self.config.problem
+        if problem is not None:
+            answer = Response.problem(
+                self.config.status, problem.type, problem.title, problem.detail, **problem.extensions
+            )
+            answer.headers.set_block(self._headers)
+            return answer
         content = self._template.fill(request).encode() if self._content is None else self._content
         response = Response(self.config.status, None, content)
         response.headers.set_block(self._headers)
