@@ -40,7 +40,7 @@ timing = Timing(
 )
 plan = Plan(
     file="a.yaml", revision=1, origin="start", loaded_at=0.0, listen=[["127.0.0.1", 0, "http"]], workers=int(workers),
-    drain_timeout=0.1, watchdog=float(watchdog),
+    drain_timeout=0.1 if mode == "stubborn" else 20.0, watchdog=float(watchdog),
 )
 commands = Commands(worker=(sys.executable, script, mode), agent=())
 handover = Handover(plan, shared_file("snapshot", b"the snapshot"))
