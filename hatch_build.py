@@ -36,6 +36,7 @@ COMPILED = (
     "net/upgraded",
     "net/pool",
     "net/server",
+    "net/server_stream",
     "net/multiplexed",
     "net/h1_server",
     "net/listener",

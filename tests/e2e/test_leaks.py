@@ -29,7 +29,8 @@ from portico.net.h1_client import H1Connection
 from portico.net.h1_server import H1ServerConnection
 from portico.net.listener import Listener
 from portico.net.pool import Pool
-from portico.net.server import RequestContent, Server, ServerLimits
+from portico.net.server import Server, ServerLimits
+from portico.net.server_stream import RequestContent
 from portico.net.stream import Arrival, Outbox, Stream
 from portico.observe.exchange import Exchange, Outcome
 from portico.runtime.compile import Surroundings, compile_config

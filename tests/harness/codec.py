@@ -22,7 +22,8 @@ from portico.http.message import Client, Handler, Request, Response
 from portico.net.client import IDEMPOTENT, ClientStream, outbound_fields
 from portico.net.multiplexed import SharedClientConnection, SharedServerConnection
 from portico.net.pool import Pool
-from portico.net.server import Server, ServerStream
+from portico.net.server import Server
+from portico.net.server_stream import ServerStream
 from portico.net.stream import NEVER, DeadlineExceeded, Stream
 from portico.wire import h1
 from portico.wire.events import Data, End, RequestHead, ResponseHead

@@ -14,7 +14,8 @@ from portico.http.headers import Headers
 from portico.http.message import Client, Request, Response
 from portico.http.target import EncodedSlashes
 from portico.net.client import outbound_fields, outbound_head
-from portico.net.server import Server, ServerLimits, ServerStream
+from portico.net.server import Server, ServerLimits
+from portico.net.server_stream import ServerStream
 from portico.net.stream import HIGH_WATER
 from portico.observe.exchange import Outcome
 from portico.wire import h1

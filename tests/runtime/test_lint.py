@@ -10,7 +10,7 @@ import httptools
 import pytest
 
 from portico.config.findings import Finding
-from portico.net.server import REFUSED_METHODS
+from portico.net.server_stream import REFUSED_METHODS
 from portico.runtime.lint import METHODS
 from portico.runtime.loading import load
 from tests.harness.certificates import Authority, without_names

@@ -15,7 +15,7 @@ from portico.errors import PorticoError, RequestError
 from portico.http.headers import Headers
 from portico.http.message import Client, Request, Response
 from portico.http.target import EncodedSlashes, parse_host, parse_target
-from portico.net.server import REFUSED_METHODS
+from portico.net.server_stream import REFUSED_METHODS
 from portico.observe.exchange import Exchange
 from portico.routing.explain import Verdict, explain
 from portico.runtime.compile import Compiled

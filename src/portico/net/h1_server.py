@@ -12,7 +12,8 @@ from portico.http.duplex import Duplex
 from portico.http.headers import Headers
 from portico.http.message import Client, Handler, Interim, Request, Response
 from portico.http.problem import Problem
-from portico.net.server import RequestContent, Server, ServerConnection, ServerStream, no_switch, refused
+from portico.net.server import Server, ServerConnection
+from portico.net.server_stream import RequestContent, ServerStream, no_switch, refused
 from portico.net.stream import DeadlineExceeded, Stream
 from portico.net.tunnel import join
 from portico.net.upgraded import Upgraded

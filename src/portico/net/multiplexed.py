@@ -8,7 +8,8 @@ import logging
 from mypy_extensions import mypyc_attr
 
 from portico.net.client import ClientConnection, ClientStream, Connections
-from portico.net.server import Server, ServerConnection, ServerStream
+from portico.net.server import Server, ServerConnection
+from portico.net.server_stream import ServerStream
 from portico.net.stream import NEVER, DeadlineExceeded, Stream
 from portico.observe.exchange import Exchange
 

@@ -10,7 +10,7 @@ from portico.config.findings import Findings, place_of
 from portico.config.nearest import did_you_mean
 from portico.config.schema import Config
 from portico.net.pem import KeyPair
-from portico.net.server import REFUSED_METHODS
+from portico.net.server_stream import REFUSED_METHODS
 from portico.net.tls import remarks_on
 from portico.policy.base import Stage
 from portico.routing.entry import Entry

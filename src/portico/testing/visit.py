@@ -13,7 +13,8 @@ from portico.errors import RequestError
 from portico.http.body import Trailers
 from portico.http.headers import Headers
 from portico.http.message import Client, Handler, Key, Request, Response
-from portico.net.server import Server, ServerStream
+from portico.net.server import Server
+from portico.net.server_stream import ServerStream
 from portico.observe.exchange import Exchange, Outcome
 from portico.testing.fields import Fields, Given, headers_of
 from portico.testing.services import Pieces
