@@ -69,6 +69,11 @@ def test_the_least_size(size: int, wanted: bool) -> None:
     assert (not untouched(streamed)) == wanted
 
 
+def test_nothing_is_not_compressed() -> None:
+    assert untouched(response(200, b"", Content_Type=JSON), min_size=0)
+    assert not untouched(response(200, b"x", Content_Type=JSON), min_size=0)
+
+
 def test_an_unknown_length_is_compressed() -> None:
     answer = Response(200, fields({"Content-Type": JSON}), Body.stream(Pieces([b"a", b"b"]), None))
     assert gzip.decompress(content_of(compressed(answer))) == b"ab"

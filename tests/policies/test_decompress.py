@@ -25,7 +25,7 @@ from tests.harness.gateway import (
     memory_of,
     problem_of,
 )
-from tests.harness.policy import Pieces, made, request, response, rest
+from tests.harness.policy import Pieces, fields, made, request, response, rest
 from tests.http.test_coding import bomb
 
 TEXT = b'{"hello": "world"}, ' * 200
@@ -109,8 +109,13 @@ def test_the_limit_is_to_the_byte(coding: str) -> None:
 
 
 def test_broken_content_is_the_clients_fault() -> None:
+    refused = decompressed(posted(b"not gzip", "gzip"))
+    assert refused is not None
+    assert refused.status == 400
+    asked = posted(b"not gzip", "gzip", streamed=True)
+    assert decompressed(asked) is None
     with pytest.raises(MalformedContent):
-        decompressed(posted(b"not gzip", "gzip"))
+        asyncio.run(rest(asked.body))
 
 
 @pytest.mark.parametrize("settings", [{"codings": []}, {"codings": ["lzma"]}, {"max": "lots"}, {"limit": 5}])
@@ -169,8 +174,10 @@ def test_answers_that_stay_as_they_are(answer: Response) -> None:
 
 
 def test_an_answer_that_is_not_what_it_says_is_the_services_fault() -> None:
+    assert answered(response(200, b"not gzip", Content_Encoding="gzip"), None).status == 502
+    streamed = Response(200, fields({"Content-Encoding": "gzip"}), Body.stream(Pieces([b"not gzip"]), None))
     with pytest.raises(UpstreamError):
-        answered(response(200, b"not gzip", Content_Encoding="gzip"), None)
+        asyncio.run(rest(answered(streamed, None).body))
 
 
 def test_answers_stay_unless_told_otherwise() -> None:

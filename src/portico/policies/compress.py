@@ -158,7 +158,7 @@ class CompressPolicy(Policy[Compress], name="compress", stages=(Stage.TRANSFORM,
         """Compress the answer, where that is wanted and worth it."""
         headers = response.headers
         size = self._size(request, response)
-        if size is not None and size < self.config.min_size:
+        if size is not None and (size < self.config.min_size or not size):
             return response
         kind = headers.index.get(b"content-type")
         if kind is None or b"content-encoding" in headers.index or not self._is_wanted(kind):

@@ -29,12 +29,14 @@ from portico.plugin import (
     AcceptEncoding,
     Env,
     Key,
+    MalformedContent,
     Policy,
     PolicyConfig,
     Request,
     Response,
     Size,
     Stage,
+    UpstreamError,
     codings_of,
     decoded,
     may_be_recoded,
@@ -83,7 +85,10 @@ class DecompressPolicy(Policy[Decompress], name="decompress", stages=(Stage.TRAN
         headers.remove(b"content-encoding")
         if not codings:
             return None
-        body = decoded(request.body, codings)
+        try:
+            body = decoded(request.body, codings)
+        except MalformedContent as error:  # so that policies further out see an answer
+            return Response.problem(error.status, error.type, detail=error.detail)
         if not body.restrict(self.config.max):
             return Response.problem(413, "content-too-large", detail=f"The limit is {self.config.max} bytes, decoded.")
         recoded(headers)
@@ -104,7 +109,10 @@ class DecompressPolicy(Policy[Decompress], name="decompress", stages=(Stage.TRAN
         if AcceptEncoding(request[self._accepts].decode("latin-1")).accepts(codings):
             return response
         if request.method != "HEAD":
-            response.body = decoded(response.body, codings)
+            try:
+                response.body = decoded(response.body, codings)
+            except UpstreamError as error:
+                return Response.problem(error.status, error.type, error.title)
             response.body.of_answer = True
         headers.remove(b"content-encoding")
         recoded(headers)
