@@ -186,7 +186,9 @@ class _Compiled:
         self._kept = frozenset(name.encode("ascii") for name in changes.refused)
         keys = [name.lower().encode("ascii") for name in changes.remove]
         self._removed = tuple(key for key in keys if b"*" not in key)
-        self._globs = _matcher([key for key in keys if b"*" in key])
+        globs = [key for key in keys if b"*" in key]
+        # Names that begin with something are by far the most, and need no regular expression.
+        self._globs = _beginnings(globs) or _matcher(globs)
         self._rename = tuple((old.lower().encode("ascii"), new.encode("ascii")) for old, new in changes.rename.items())
         constant: list[tuple[bytes, bytes]] = []
         self._fill_set: list[tuple[bytes, Template]] = []
@@ -219,7 +221,8 @@ class _Compiled:
                 headers.remove(key)
         if self._globs is not None:
             self._remove_matching(headers, self._globs)
-        headers.set_block(self._block)
+        if self._block.items:
+            headers.set_block(self._block)
         for name, value in filled:
             if value:
                 headers.set(name, value)
@@ -235,23 +238,32 @@ class _Compiled:
         """Remove headers that pass for those that are named, once a service has read `_` as `-`."""
         spellings = self.spellings
         assert spellings is not None
+        if b"_" not in b"".join(headers.index):  # one step for most requests
+            return
         for key in [key for key in headers.index if b"_" in key]:
             if key not in self._moved and spellings(key.replace(b"_", b"-")):
                 headers.remove(key)
 
-    def _remove_matching(self, headers: Headers, matches: Callable[[bytes], object]) -> None:
-        for key in [key for key in headers.index if matches(key)]:
+    def _remove_matching(self, headers: Headers, globs: tuple[bytes, ...] | Callable[[bytes], object]) -> None:
+        if isinstance(globs, tuple):
+            found = [key for key in headers.index if key.startswith(globs)]
+        else:
+            found = [key for key in headers.index if globs(key)]
+        for key in found:
             if key not in self._kept:
                 headers.remove(key)
+
+
+def _beginnings(patterns: list[bytes]) -> tuple[bytes, ...]:
+    """Return the beginnings that patterns ask for, where that is all that they ask for; otherwise nothing."""
+    plain = all(pattern.endswith(b"*") and b"*" not in pattern[:-1] for pattern in patterns)
+    return tuple(pattern[:-1] for pattern in patterns) if plain else ()
 
 
 def _matcher(patterns: list[bytes]) -> Callable[[bytes], object] | None:
     """Return what tells whether a name is one of `patterns`, in which `*` stands for anything; None where none is."""
     if not patterns:
         return None
-    if all(pattern.endswith(b"*") and b"*" not in pattern[:-1] for pattern in patterns):
-        beginnings = tuple(pattern[:-1] for pattern in patterns)
-        return lambda key: key.startswith(beginnings)
     return re.compile(b"|".join(re.escape(pattern).replace(rb"\*", b".*") for pattern in patterns)).fullmatch
 
 
