@@ -142,7 +142,7 @@ class Expansion:
                 self._findings.error(each.key, error.message, error.hint)
                 return False
         if settings.default is not None and settings.default not in said:
-            hint = did_you_mean(settings.default, said) or f"there are {one_of(list(said), 'and')}"
+            hint = did_you_mean(settings.default, said) or f"the file has {one_of(list(said), 'and')}"
             place = entry.node.entries["default"].node.place
             self._findings.error(place, f"default: there is no version '{settings.default}'", hint)
             return False
@@ -237,6 +237,7 @@ class Expansion:
             elif node.value.startswith("~"):
                 hint = "write it as /{version}/orders/**, or choose versions by something else"
                 self._findings.error(node.place, "a regular expression has no place for a version", hint)
+                paths.append(node)
             else:
                 paths += [_text(node.place, _with_version(node.value, segment)) for segment in segments]
         return Entry(place if entry is None else entry.key, Items(place if entry is None else entry.key, paths))
