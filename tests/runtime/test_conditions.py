@@ -243,3 +243,13 @@ def test_explain_tells_of_conditions_that_were_not_asked(tmp_path: Path, monkeyp
     (tmp_path / "p.yaml").write_text(EXPLAINED.replace("policies:\n", "policies:\n      - no\n"))
     out = portico_here("explain", "p.yaml", "GET", "/a").out
     assert out.count("not asked, as the answer came before: when") == 4
+
+
+def test_what_answers_preflights_has_no_condition(tmp_path: Path) -> None:
+    file = tmp_path / "portico.yaml"
+    file.write_text(
+        "policies:\n  - cors: https://a.example\n    when: method == 'PUT'\nroutes: [{path: /a, respond: a}]\n"
+    )
+    loaded = load(file)
+    assert loaded.config is None
+    assert report(loaded.findings).startswith(f"{file}:3:11: cors cannot have a condition: a preflight comes ahead of")

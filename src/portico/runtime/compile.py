@@ -248,12 +248,17 @@ class _Routes:
         """Return the route's chain."""
         for _, uses in scopes_of(self._config, config):
             for use in uses:
-                self._check_stage(use)
+                self._check_use(use)
         return chain_of(self._config, config, self._registry)
 
-    def _check_stage(self, use: PolicyUse) -> None:
+    def _check_use(self, use: PolicyUse) -> None:
         policy = self._registry.policies.get(use.kind)
-        if policy is None or use.stage is None or stage_of(use, self._registry) in policy.stages:
+        if policy is None:
+            return
+        if use.when is not None and policy.answers_preflights:
+            message = f"{use.kind} cannot have a condition: a preflight comes ahead of the request that it asks about"
+            self._error(use.when_origin, message, f"write {use.kind}: off on the routes without it")
+        if use.stage is None or stage_of(use, self._registry) in policy.stages:
             return
         may = ", ".join(known.name.lower() for known in policy.stages)
         self._error(use.origin, f"policy {use.kind} cannot stand in stage {use.stage}", f"it may stand in {may}")
