@@ -140,7 +140,7 @@ def test_an_error_within_the_chain_can_be_read(both: tuple[Gateway, Service]) ->
         assert answer.json["type"] == f"urn:portico:problem:{kind}"
         assert answer.status == status
         assert answer.value("Access-Control-Allow-Origin") == CURL_ORIGIN
-        assert answer.value("Vary") == "Origin"
+        assert "Origin" in answer.values("Vary")
 
 
 def test_the_service_has_no_say(both: tuple[Gateway, Service]) -> None:
