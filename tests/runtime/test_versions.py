@@ -158,6 +158,16 @@ def test_a_long_accept_takes_no_long_time(piece: str) -> None:
         assert time.process_time() - began < 1
 
 
+@pytest.mark.parametrize("blanks", ["\t", " ", "\t ", '"'])
+def test_a_version_with_a_long_end_takes_no_long_time(blanks: str) -> None:
+    loaded = load(SERVICES + MEDIA)
+    assert loaded.config is not None
+    for regex in [route.headers["Accept"].value for route in loaded.config.routes if route.headers]:
+        began = time.process_time()
+        re.compile(regex).fullmatch(f"application/vnd.acme;version=3{blanks * (8_000 // len(blanks))}+")
+        assert time.process_time() - began < 1
+
+
 def test_what_stands_at_the_route_is_the_same_for_all_versions_and_policies_are_added() -> None:
     config = load(
         SERVICES

@@ -300,7 +300,9 @@ def _by_media_type(settings: Versions, names: list[str]) -> _Way:
         return rf"(?:.*,)?[ \t]*{kinds}(?:\.(?:{version})(?:\+[^\s;,]+)?{ends}|(?:\+[^\s;,]+)?[ \t]*{parameter})"
 
     chosen = {each: f"(?i:{taken(_either(each))})" for each in names}
-    any_of_them = f"(?i:{taken('v?[0-9][^;, +.]*')})"
+    # Without blanks and quotes, which may follow it: two ways to read each of them would be too many for long headers.
+    any_version = r'v?[0-9][^;, \t"+.]*'
+    any_of_them = f"(?i:{taken(any_version)})"
     unknown = _Chosen()
     if settings.default is not None:
         known = "|".join(chosen.values())
