@@ -142,6 +142,29 @@ def test_large_content_is_worked_on_in_slices_between_which_others_run() -> None
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("name", ["gzip", "zstd"])
+def test_empty_members_give_nothing_but_others_run_between_them(name: str) -> None:
+    async def main() -> None:
+        turns = 0
+
+        async def other() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        content = encode_at_once(name, 1)(b"") * 1000
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(other())
+            for body in (Body(content), Body.stream(Pieces([content]), None)):
+                turns = 0
+                assert await rest(decoded(body, [name])) == b""
+                assert turns >= 900
+            task.cancel()
+
+    asyncio.run(main())
+
+
 def test_an_error_of_the_source_passes_through_and_never_looks_like_the_end() -> None:
     async def main() -> None:
         failing = Pieces([b"begun", BodyTruncated("gone")])

@@ -29,6 +29,8 @@ SLICE: Final = 64 * 1024
 """Bytes that go in, or come out, in one step: a quarter of a millisecond of work for gzip, two for brotli."""
 AT_ONCE: Final = 256 * 1024
 """Bytes that small content may become, and still be decoded in one go."""
+MEMBERS_AT_ONCE: Final = 64
+"""Members that small content may consist of, and still be decoded in one go: empty ones cost time, and give nothing."""
 MAX_CODINGS: Final = 3
 """Codings that content may have, one upon the other; nobody needs two."""
 MAX_WINDOW_LOG: Final = 23
@@ -308,7 +310,7 @@ def _successor(body: Body, source: _EncodedContent | _DecodedContent) -> Body:
 
 
 def _decode_at_once(content: bytes, codings: Sequence[str], body: Body) -> bytes | None:
-    """Return small content without its codings, or None where it becomes too large to be decoded in one go."""
+    """Return small content without its codings, or None where it is too much to be decoded in one go."""
     for coding in reversed(codings):
         if not content:
             break
@@ -319,7 +321,7 @@ def _decode_at_once(content: bytes, codings: Sequence[str], body: Body) -> bytes
             left = AT_ONCE
             while (piece := steps.step()) is not None:
                 left -= len(piece)
-                if left < 0:
+                if left < 0 or steps.members > MEMBERS_AT_ONCE:
                     return None
                 pieces.append(piece)
             steps.check_end()
@@ -338,9 +340,10 @@ def _not_what_it_says(body: Body, coding: str) -> PorticoError:
 class _Steps:
     """Decodes step by step, over the members of which some codings' streams are made."""
 
-    __slots__ = ("_coding", "_decoder", "_fresh", "_input")
+    __slots__ = ("_coding", "_decoder", "_fresh", "_input", "members")
 
     def __init__(self, coding: str) -> None:
+        self.members = 1
         self._coding = coding
         self._decoder = _DECODERS[coding]()
         self._fresh = True
@@ -362,6 +365,7 @@ class _Steps:
                 raise zlib.error("there is more after the end")
             decoder = self._decoder = _DECODERS[self._coding]()
             self._fresh = True
+            self.members += 1
         data = b""
         if decoder.needs_input:
             if not self._input:
@@ -397,11 +401,12 @@ class _DecodedContent:
         while True:
             try:
                 piece = steps.step()
-                if piece:
-                    await _let_others_run()
-                    self._steps = steps
-                    return piece
-                if piece is None:
+                if piece is not None:
+                    await _let_others_run()  # after an empty one, too: thousands of empty members fit into a slice
+                    if piece:
+                        self._steps = steps
+                        return piece
+                else:
                     data = await self._pieces.next()
                     if not data:
                         steps.check_end()
