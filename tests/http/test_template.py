@@ -7,7 +7,7 @@ import pytest
 
 from portico.http.headers import Headers
 from portico.http.message import Client, Request
-from portico.http.template import Template
+from portico.http.template import Template, escape_for
 
 
 def request() -> Request:
@@ -50,6 +50,12 @@ def test_each_value_is_escaped_and_the_text_is_not() -> None:
     assert Template("/a b/{{captures.id}}", lambda value: quote(value, safe="")).fill(request()) == "/a b/4%2F2"
     body = Template('{"name": {{captures.name}}}', json.dumps).fill(request())
     assert json.loads(body) == {"name": 'a"b'}
+
+
+@pytest.mark.parametrize("media_type", ["Text/HTML", "TEXT/XML; charset=utf-8", "application/XHTML+xml"])
+def test_a_media_type_is_the_same_in_capitals(media_type: str) -> None:
+    assert escape_for(media_type)("<b>") == "&lt;b&gt;"
+    assert escape_for("Application/JSON")('"') == r"\""
 
 
 def test_a_value_is_not_a_template() -> None:

@@ -124,6 +124,7 @@ def _part(name: str, places: Mapping[str, Part]) -> Part:
 
 def escape_for(media_type: str) -> Callable[[str], str]:
     """Return what makes a value from the request safe within text of `media_type`."""
+    media_type = media_type.lower()  # Text/HTML is HTML as well (RFC 9110 section 8.3.1)
     if "json" in media_type:
         return lambda value: orjson.dumps(value.encode("utf-8", "replace").decode()).decode()[1:-1]
     if "html" in media_type or "xml" in media_type:
