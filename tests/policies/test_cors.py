@@ -399,6 +399,13 @@ def test_pages_of_the_own_origin_are_not_refused(scheme: str, port: int, origin:
     assert Asked(policy_of(CorsPolicy, **LISTED, refuse=True), request).reached is passes
 
 
+@pytest.mark.parametrize(("origin", "passes"), [("https://api.example", True), ("https://inner.example", False)])
+def test_the_own_origin_is_the_one_that_a_trusted_proxy_was_asked_for(origin: str, passes: bool) -> None:
+    client = Client("192.0.2.1", 1, 8080, "https", host=b"api.example")
+    request = request_of("POST", ("Origin", origin), ("Host", "inner.example"), client=client)
+    assert Asked(policy_of(CorsPolicy, **LISTED, refuse=True), request).reached is passes
+
+
 def test_a_browser_may_say_that_the_origin_is_its_own() -> None:
     policy = policy_of(CorsPolicy, **LISTED, refuse=True)
     for site, passes in (("same-origin", True), ("same-site", False), ("cross-site", False)):

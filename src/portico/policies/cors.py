@@ -357,10 +357,12 @@ def _is_own(origin: bytes, request: Request) -> bool:
     """Whether a page of the gateway's own origin sends the request: browsers name that too, with methods like POST."""
     if request.headers.get(b"sec-fetch-site") == b"same-origin":
         return True
-    if request.client is None:
+    client = request.client
+    if client is None:
         return False
-    scheme = request.client.scheme
-    host = (request.headers.text(b"host") or request.host).lower()
+    scheme = client.scheme
+    asked = client.asked(request.headers.get(b"host"))  # a proxy in front may have changed Host
+    host = request.host if asked is None else asked.decode("latin-1").lower()
     return origin.decode("latin-1") == f"{scheme}://{host.removesuffix(f':{_DEFAULT_PORTS[scheme]}')}"
 
 
