@@ -43,6 +43,7 @@ def test_how_long_a_text_may_be(pattern: str, longest: int) -> None:
     [
         *("(a+)+", "(a*)*b", "(a|ab)*", "(a|a?)+", "(x+x+)+y", "(?:a|)*", "(/[^/]*[^/]*)*", "(-[a-z-]+)*", "(a++)*"),
         *("((a{0,16}){0,16}){0,16}", "a?" * 30 + "a" * 30, ".*a.*b", "^.*a.*b.*c", "(.*a){9}", "([^/]+/?)*"),
+        *("^(a{1,16}){1,16}$", "^" + "a?" * 30 + "a{30}$", "^(a|ab|b){16}$"),
     ],
 )
 def test_what_could_be_slow_is_refused(pattern: str) -> None:

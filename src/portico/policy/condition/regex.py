@@ -69,7 +69,7 @@ def compile_regex(pattern: str, at: int) -> Callable[[str], bool]:
         raise Fault("of flags there are only (?i) and (?s) here", at)
     if not items or items[0] not in _BEGINNINGS:
         open_ones += 1  # the search for a beginning
-    longest = LONGEST if open_ones == 0 else min(LONGEST, int((_TRIES / ways) ** (1 / open_ones)))
+    longest = min(LONGEST, int((_TRIES / ways) ** (1 / open_ones))) if open_ones else LONGEST if ways < _MANY else 0
     if longest < SHORTEST:
         hint = "begin it with ^, have fewer of *, + and ?, and let each part match in one way only"
         raise Fault(f"{pattern!r} could take too long", at, hint)
