@@ -67,6 +67,7 @@ captures['id'] == '7' && 'id' in captures
 address == '10.1.2.3'
 address in '10.0.0.0/8'
 address in ['192.168.0.0/16', '::1', '10.1.2.3']
+address in '::ffff:10.0.0.0/104'
 !(address in '10.2.0.0/16')
 user == 'ada' && user.name == 'ada' && user != ''
 'admin' in user.roles && !('root' in user.roles)
@@ -264,6 +265,12 @@ address in ['::1', 'home']
     20: 'home' is not a network | write 10.0.0.0/8, fd00::/8 or 192.0.2.7
 address in host
     12: in looks into a list, and this is a text | networks are written here: address in '10.0.0.0/8'
+address in ['10.0.0.0/8', host]
+    12: networks stand in a list that is written here, with nothing else in it | combine tests: address in '10.0.0.0/8' || address == headers['x-a']
+address in (true ? ['10.0.0.0/8'] : ['::1'])
+    18: networks stand in a list that is written here, with nothing else in it | combine tests: address in '10.0.0.0/8' || address == headers['x-a']
+address == '::ffff:10.1.2.3'
+    12: '::ffff:10.1.2.3' is not how the address is written | write 10.1.2.3
 address == '10.0.0.0/8'
     12: '10.0.0.0/8' is not an address | write address in '10.0.0.0/8'
 address == '::01'

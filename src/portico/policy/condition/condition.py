@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final
 
 from portico.config.nearest import did_you_mean, one_of
@@ -31,6 +31,9 @@ from portico.policy.condition.syntax import (
 
 _REMEMBERED: Final = 1024
 """Addresses of which each test of an address knows whether it holds."""
+
+_MAPPED: Final = IPv6Network("::ffff:0:0/96")
+"""Where IPv6 has the addresses of IPv4 (RFC 4291 section 2.5.5.2)."""
 
 _COMPARE: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "==": operator.eq,
@@ -216,6 +219,9 @@ class _Compiler:
             inside = _within((written,) if isinstance(written, str) else written, items)
             read = left.read
             return _truth(lambda request: inside(read(request)))
+        if left.address and several.kind is Kind.TEXTS and isinstance(right, ListOf | Choice):
+            hint = "combine tests: address in '10.0.0.0/8' || address == headers['x-a']"
+            raise Fault("networks stand in a list that is written here, with nothing else in it", right.at, hint)
         if several.kind not in ELEMENT:
             hint = f"write {_shown(right)}.contains({_shown(tree.left)})" if several.kind is Kind.TEXT else ""
             if left.address:
@@ -318,15 +324,18 @@ def _compared(compare: Callable[[Any, Any], bool], left: Value, right: Value) ->
 
 def _within(networks: Iterable[str], trees: Iterable[Tree]) -> Callable[[str], bool]:
     """Return what tells whether an address is in one of `networks`, as they stand in `trees`."""
-    known = []
+    known: list[IPv4Network | IPv6Network] = []
     for text, tree in zip(networks, trees, strict=True):
         try:
-            known.append(ip_network(text))
+            network = ip_network(text)
         except ValueError:
             hint = "write 10.0.0.0/8, fd00::/8 or 192.0.2.7"
             with suppress(ValueError):
                 hint = f"write {ip_network(text, strict=False)}"
             raise Fault(f"{text!r} is not a network", tree.at, hint) from None
+        if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):  # as are the addresses
+            network = IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
+        known.append(network)
 
     @lru_cache(_REMEMBERED)
     def inside(text: str) -> bool:
@@ -345,10 +354,11 @@ def _check_address(text: str, at: int) -> None:
     if text == "":
         return
     try:
-        normal = str(ip_address(text))
+        address = ip_address(text)
     except ValueError:
         hint = f"write address in '{text}'" if "/" in text else "write 192.0.2.7 or 2001:db8::1"
         raise Fault(f"{text!r} is not an address", at, hint) from None
+    normal = str(getattr(address, "ipv4_mapped", None) or address)
     if normal != text:
         raise Fault(f"{text!r} is not how the address is written", at, f"write {normal}")
 
