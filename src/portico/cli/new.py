@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import keyword
 import re
+import sys
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 from string import Template
+from typing import Final
 
 from portico import plugin, testing
 from portico.errors import PorticoError
 from portico.runtime.plugins import load_registry
+
+_MODULES: Final = ("conftest", "portico", "pytest")
+"""Modules that the tests of what is begun import, beside those of Python."""
 
 
 class Kind(StrEnum):
@@ -31,10 +37,13 @@ def write_new(kind: Kind, name: str, folder: Path) -> tuple[Path, Path]:
     title = "".join(part.capitalize() for part in name.split("-"))
     if title in plugin.__all__ or title in testing.__all__:
         raise NotWritten(f"{name!r} would make a class {title}, which Portico has already; take another name")
+    module = name.replace("-", "_")
+    if keyword.iskeyword(title) or module in sys.stdlib_module_names or module in _MODULES:
+        # A test's folder comes first where Python looks for modules, so the file would be taken for another.
+        raise NotWritten(f"{name!r} would hide a name or a module of Python's; take another name")
     registry = load_registry(())
     if name in (registry.policies if kind is Kind.POLICY else registry.endpoints):
         raise NotWritten(f"{kind} {name!r} is there already; take another name")
-    module = name.replace("-", "_")
     files = (folder / f"{module}.py", folder / f"test_{module}.py")
     for file in files:
         if file.exists():
