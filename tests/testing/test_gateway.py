@@ -280,6 +280,13 @@ def test_time_does_not_go_back() -> None:
         gateway.clock.advance(-1)
 
 
+def test_years_pass_at_once_too() -> None:
+    with Gateway(text=SHOP) as gateway:
+        gateway.clock.advance(3 * 365 * 86400)
+        assert gateway.clock() == pytest.approx(1000 + 3 * 365 * 86400)
+        assert gateway.get("/nowhere").status == 404
+
+
 def test_threads_are_waited_for_in_their_own_time() -> None:
     class Threaded(Policy[Tag], name="threaded", stages=(Stage.LIMIT,)):
         async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - the field's word

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Final, TypeVar, TypeVarTuple, Unpack
@@ -13,6 +15,9 @@ Args = TypeVarTuple("Args")
 
 START: Final = 1000.0
 """What the clock begins at; zero means to an Exchange that something did not happen."""
+
+_RESOLUTION: Final = time.get_clock_info("monotonic").resolution
+"""What the loop takes for the resolution of its clock."""
 
 
 class _Selector(selectors.DefaultSelector):
@@ -29,7 +34,9 @@ class _Selector(selectors.DefaultSelector):
             return super().select(None if self.threads and timeout != 0 else timeout)
         events = super().select(0)
         if not events:
-            self.now += timeout
+            now = self.now + timeout
+            # The loop runs what is due before its time and the clock's resolution, which a late time swallows.
+            self.now = now if now + _RESOLUTION > now else math.nextafter(now, math.inf)
         return events
 
 
