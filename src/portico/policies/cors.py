@@ -187,6 +187,9 @@ class Cors(PolicyConfig):
         if "*" in self.expose_headers:
             hint = "list the headers; or leave credentials out"
             raise BadValue("with credentials, no browser takes '*' for the exposed headers", hint)
+        if "null" in self.origins:
+            hint = "leave it out: any site can have the origin null, in a sandboxed frame; or leave credentials out"
+            raise BadValue("with credentials, null would give every site what the user may see", hint)
         for origin in self.origins:
             if origin.startswith("~") and re.fullmatch(origin[1:], _STRANGER):
                 hint = "have it name your domain; or leave credentials out"
