@@ -59,6 +59,14 @@ def command_of(pid: int) -> str:
     return ""
 
 
+def is_process(pid: int, what: str) -> bool:
+    """Return whether a process is a gateway's `worker`, or its `agent`.
+
+    One that was just forked still has its parent's title, with the path of a test's folder in it.
+    """
+    return re.search(rf"portico: {what}|-m portico\.(runtime\.)?{what}", command_of(pid)) is not None
+
+
 def memory_of(pid: int, field: str) -> int:
     """Return `VmRSS` or `VmHWM` of a process, in bytes."""
     found = re.search(rf"^{field}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
@@ -162,7 +170,7 @@ class Gateway:
         return socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE)
 
     def worker_pids(self) -> list[int]:
-        return [pid for pid in children_of(self.popen.pid) if "worker" in command_of(pid)]
+        return [pid for pid in children_of(self.popen.pid) if is_process(pid, "worker")]
 
     def agent_pid(self) -> int:
         """Return the agent's process id, once it is there."""
@@ -173,7 +181,7 @@ class Gateway:
         wait_for(lambda: sockets_of(str(self.file)), "the agent to answer")
 
     def _agent(self) -> list[int]:
-        return [pid for pid in children_of(self.popen.pid) if "agent" in command_of(pid)]
+        return [pid for pid in children_of(self.popen.pid) if is_process(pid, "agent")]
 
     def log(self) -> str:
         return self._log.read_text(errors="replace")

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from portico.supervisor.systemd import Notifier, activated
-from tests.harness.gateway import DEADLINE, PORTICO, children_of, command_of, curl, is_alive, wait_for
+from tests.harness.gateway import DEADLINE, PORTICO, children_of, curl, is_alive, is_process, wait_for
 
 PID = str(os.getpid())
 
@@ -220,7 +220,7 @@ class Activated:
         return curl(f"http://127.0.0.1:{self.port}{target}").body.decode()
 
     def children(self, what: str) -> list[int]:
-        return [pid for pid in children_of(self.popen.pid) if what in command_of(pid)]
+        return [pid for pid in children_of(self.popen.pid) if is_process(pid, what)]
 
     def reload(self) -> list[str]:
         self.popen.send_signal(signal.SIGHUP)
