@@ -187,9 +187,11 @@ class AgentLink:
             received = self._reader.read(sock)
         except BlockingIOError:
             return
-        except (BadMessage, OSError) as error:
+        except BadMessage as error:
             self._end(f"the agent makes no sense: {error}")
             return
+        except OSError:  # it has ended, and had not read everything
+            received = None
         if received is None:
             self._supervisor.agent.kill()
             self.lost()
