@@ -21,17 +21,7 @@ from portico.supervisor import agent_link
 from portico.supervisor.agent_link import CODEC, AgentLink
 from portico.supervisor.doors import Doors
 from tests.harness.gateway import wait_for
-
-PLAN = Plan(
-    file="/a.yaml",
-    revision=1,
-    origin="start",
-    loaded_at=0.0,
-    listen=[["127.0.0.1", 0, "http"]],
-    workers=2,
-    drain_timeout=1.0,
-    watchdog=0.0,
-)
+from tests.harness.plan import PLAN
 
 
 class Agent:

@@ -18,17 +18,7 @@ from portico.supervisor import upgrade as module
 from portico.supervisor.doors import Door, Doors
 from portico.supervisor.handover import HANDLED, BadHandover
 from portico.supervisor.upgrade import Trial, Upgrade
-
-PLAN = Plan(
-    file="/a.yaml",
-    revision=1,
-    origin="start",
-    loaded_at=0.0,
-    listen=[["127.0.0.1", 0, "http"]],
-    workers=2,
-    drain_timeout=1.0,
-    watchdog=0.0,
-)
+from tests.harness.plan import PLAN
 
 
 class Left:

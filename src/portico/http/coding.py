@@ -19,6 +19,7 @@ from isal import igzip_lib, isal_zlib
 from portico.errors import BodyTruncated, MalformedContent, MalformedResponse, PorticoError, Source
 from portico.http.body import Body, Trailers
 from portico.http.headers import Headers
+from portico.http.negotiation import CODING_ALIASES
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -221,7 +222,6 @@ _DECODERS: Final[dict[str, Callable[[], Decoder]]] = {
 }
 _AS_IT_IS: Final = frozenset((204, 205, 206, 304))
 _NO_TRANSFORM: Final = re.compile(rb"(?:^|[ \t,])no-transform(?:$|[ \t,])", re.IGNORECASE)
-_ALIASES: Final = {"x-gzip": "gzip", "x-zstd": "zstd"}
 _MEMBERS: Final = frozenset(("gzip", "zstd"))
 """Codings whose streams may follow each other, and count as one."""
 _BROKEN: Final[Any] = (
@@ -261,7 +261,7 @@ def encoded(body: Body, coding: str, level: int) -> Body:
 def codings_of(headers: Headers) -> list[str]:
     """Return the codings of content, in the order in which they were applied; names are in lower case."""
     values = b",".join(headers.get_all(b"content-encoding")).decode("latin-1").lower().split(",")
-    names = [_ALIASES.get(name, name) for name in map(str.strip, values)]
+    names = [CODING_ALIASES.get(name, name) for name in map(str.strip, values)]
     return [name for name in names if name and name != "identity"]
 
 

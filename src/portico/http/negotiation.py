@@ -9,7 +9,8 @@ from typing import Final
 from portico.http.headers import Headers
 
 IDENTITY: Final = "identity"
-_ALIASES: Final = {"x-gzip": "gzip", "x-zstd": "zstd"}
+CODING_ALIASES: Final = {"x-gzip": "gzip", "x-zstd": "zstd"}
+"""Other names of codings (RFC 9110 section 8.4.1.3)."""
 _ELEMENT: Final = re.compile(
     r"[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*(?:;[ \t]*[qQ]=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)[ \t]*)?"
 )
@@ -28,7 +29,9 @@ class AcceptEncoding:
             element = _ELEMENT.fullmatch(text)
             if element is not None:
                 name = element[1].lower()
-                self._weights.setdefault(_ALIASES.get(name, name), 1.0 if element[2] is None else float(element[2]))
+                self._weights.setdefault(
+                    CODING_ALIASES.get(name, name), 1.0 if element[2] is None else float(element[2])
+                )
         self._any = self._weights.pop("*", 0.0)
 
     def weight(self, coding: str) -> float:
