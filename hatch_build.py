@@ -41,6 +41,7 @@ COMPILED = (
     "net/h1_server",
     "net/listener",
     "upstream/balance",
+    "upstream/target",
     "upstream/stack",
     "runtime/runtime",
 )

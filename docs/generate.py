@@ -17,7 +17,8 @@ from docs.tables import Models, table, value_kinds
 from portico.cli.commands import app
 from portico.config.errors import Errors, ErrorText
 from portico.config.json_schema import json_schema
-from portico.config.schema import Config, PolicyUse
+from portico.config.policy_use import PolicyUse
+from portico.config.schema import Config
 from portico.config.versions import Versions
 from portico.http.error_shapes import SHAPES, ErrorWriter, Shape
 from portico.http.message import Request, Response

@@ -16,7 +16,9 @@
     ├── MalformedProxyHeader       the balancer's: closed unanswered, what the connection begins with is no PROXY header
     ├── BodyTruncated              a body ended before its framing said so
     └── UpstreamError              the service's side; becomes a Response at `rescue`
-        ├── Overloaded             503, the target has all the connections it may have   (retryable)
+        ├── NoTarget               503, none of the service's targets is well
+        ├── CircuitOpen            503, the service's breaker is open
+        ├── Overloaded             503, it has all the requests, or connections, it may have (retryable)
         ├── ConnectFailed          502, refused, unreachable, name unknown   (retryable)
         ├── UpstreamClosed         502, closed before it answered            (retryable over a kept one)
         ├── MalformedResponse      502, the answer is not HTTP
@@ -117,6 +119,8 @@ class BodyTruncated(PorticoError):
 class Source(StrEnum):
     """Where on the way to a service something went wrong."""
 
+    GATEWAY = "gateway"
+    """Before any target was chosen."""
     CONNECT = "connect"
     RESPONSE = "response"
 
@@ -127,6 +131,8 @@ class UpstreamError(PorticoError):
     status: ClassVar[int] = 502
     type: ClassVar[str] = "bad-gateway"
     title: ClassVar[str] = "The service could not be reached"
+    retry_after: float = 0.0
+    """Seconds after which it may be otherwise, for `Retry-After`; 0 where nobody knows."""
 
     def __init__(self, detail: str, *, source: Source, retryable: bool = False) -> None:
         super().__init__(detail)
@@ -135,8 +141,24 @@ class UpstreamError(PorticoError):
         self.retryable = retryable
 
 
+class NoTarget(UpstreamError):
+    """There is no target to send to: none is known, or none of them is well."""
+
+    status: ClassVar[int] = 503
+    type: ClassVar[str] = "no-healthy-target"
+    title: ClassVar[str] = "Service unavailable"
+
+
+class CircuitOpen(UpstreamError):
+    """The service has failed too often, and is left alone for a while."""
+
+    status: ClassVar[int] = 503
+    type: ClassVar[str] = "circuit-open"
+    title: ClassVar[str] = "Service unavailable"
+
+
 class Overloaded(UpstreamError):
-    """All connections that the service's target may have are in use."""
+    """All requests that the service may have under way, or all connections that its target may have, are."""
 
     status: ClassVar[int] = 503
     type: ClassVar[str] = "service-overloaded"

@@ -9,8 +9,12 @@ from pydantic import BaseModel
 
 from portico.config import Severity
 from portico.config.annotations import file_keys
-from portico.config.schema import Config, Forwarded, Limits, Listener, PolicyUse, Route, Service, Target, Timeout
+from portico.config.balance import Target
+from portico.config.policy_use import PolicyUse
+from portico.config.resilience import Timeout
+from portico.config.schema import Config, Forwarded, Limits, Listener, Route
 from portico.config.tls import Certificate, ListenerTls, ServiceTls
+from portico.config.upstream import Service
 from tests.config.kinds import ENDPOINTS, POLICIES, load
 
 PARTS: list[type[BaseModel]] = [Config, Forwarded, Limits, Listener, PolicyUse, Route, Service, Target, Timeout]

@@ -6,7 +6,10 @@ from ipaddress import ip_address
 import pytest
 
 from portico.config.addresses import Address, Url
-from portico.config.schema import Config, Keepalive, Listener, Service, Target, Timeout
+from portico.config.balance import Target
+from portico.config.resilience import Keepalive, Timeout
+from portico.config.schema import Config, Listener
+from portico.config.upstream import Service
 from portico.config.values import Condition
 from portico.endpoints.health import Health, HealthEndpoint
 from tests.config.kinds import (

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from portico.config.schema import Config, Listener, Service
+from portico.config.schema import Config, Listener
 from portico.config.tls import KeyPair, ListenerTls, ServiceTls
+from portico.config.upstream import Service
 from tests.config.kinds import cases, load, said_of
 
 FILES = ("a.crt", "a.key", "b.pem", "ca.pem", "tls/c.pem")

@@ -92,6 +92,9 @@ def loaded(text: str, folder: Path) -> Loaded:
     for name in re.findall(r"\btls/[\w.-]+\.(?:pem|crt|key)\b", text):
         (folder / "tls").mkdir(exist_ok=True)
         (folder / name).write_bytes(certificate())
+    for name in re.findall(r"\btargets/[\w.-]+\.yaml\b", text):
+        (folder / "targets").mkdir(exist_ok=True)
+        (folder / name).write_text("- 127.0.0.1:9004\n", "utf-8")
     path = folder / "portico.yaml"
     path.write_text(text, "utf-8")
     result = load(path)

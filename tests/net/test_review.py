@@ -17,7 +17,8 @@ from portico.net.h1_client import H1Connection
 from portico.net.pool import Pool, PoolOptions
 from portico.net.stream import Outbox, Stream
 from portico.upstream.health import Reachability
-from portico.upstream.stack import Service, Target
+from portico.upstream.stack import Service
+from portico.upstream.target import Target
 from tests.harness.loop import run
 from tests.harness.peer import service
 from tests.net.test_server import serving, streamed

@@ -4,7 +4,8 @@ import asyncio
 
 from portico.net.client import ClientStream, Connections, Patience
 from portico.upstream.health import FRESH_FOR, PROBE_TIMEOUT, Reachability
-from portico.upstream.stack import Service, Target
+from portico.upstream.stack import Service
+from portico.upstream.target import Target
 from tests.harness.loop import run, run_jumping, turns
 
 

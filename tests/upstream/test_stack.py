@@ -23,7 +23,8 @@ from portico.net.client import ClientStream, Connections, Patience
 from portico.net.pool import Pool, PoolOptions
 from portico.net.stream import NEVER
 from portico.observe.exchange import Exchange
-from portico.upstream.stack import Service, Target
+from portico.upstream.stack import Service
+from portico.upstream.target import Target
 from tests.harness.loop import run, run_jumping
 from tests.harness.peer import service
 

@@ -131,6 +131,13 @@ def _check_server_name(value: str) -> str:
     return name
 
 
+def _check_srv_name(value: str) -> str:
+    name = value.lower().rstrip(".")
+    if len(name) > 253 or re.fullmatch(rf"_{_LABEL}\._(?:tcp|udp)(?:\.{_LABEL})+", name) is None:
+        raise BadValue(f"{value!r} is no name of SRV records", "write _http._tcp.orders.internal")
+    return name
+
+
 def _split_address(text: str) -> Address | None:
     """Return host and port of `host:port`, `[v6]:port` or `:port`."""
     host, colon, port = text.rpartition(":")
@@ -191,6 +198,9 @@ Cidr = Annotated[Network, PlainValidator(parse_network), PlainSerializer(str), _
 
 EVERYONE: Final[tuple[Network, ...]] = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 """Every address there is."""
+
+SrvName = Annotated[str, AfterValidator(_check_srv_name), Field(examples=["_http._tcp.orders.internal"])]
+"""The name of SRV records (RFC 2782), in lower case."""
 
 ServerName = Annotated[str, AfterValidator(_check_server_name), Field(examples=["orders.internal"])]
 """The name of a server, in lower case, as in its certificate."""

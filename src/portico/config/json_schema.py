@@ -17,7 +17,8 @@ from pydantic.json_schema import models_json_schema
 from portico.config.annotations import file_keys
 from portico.config.errors import STATUS_PATTERN, Errors, ErrorText
 from portico.config.forms import OFF, JsonSchema
-from portico.config.schema import Config, PolicyUse, Route
+from portico.config.policy_use import PolicyUse
+from portico.config.schema import Config, Route
 from portico.config.values import NAME_PATTERN
 from portico.config.versions import DEPRECATION_KEYS, VERSION_KEYS, Versions
 

@@ -11,12 +11,14 @@ from portico.config.addresses import is_everyone
 from portico.config.build import build, entries_of, is_public, items_of
 from portico.config.document import Document, plugin_name
 from portico.config.errors import read_errors
-from portico.config.findings import Finding, Findings
+from portico.config.findings import Finding, Findings, place_of
 from portico.config.nodes import Entry, Fields, Items, Node, Scalar, describe, is_null
 from portico.config.policy_lists import PolicyLists, scope_of, with_shorthand
+from portico.config.policy_use import Policies
 from portico.config.routes import Routes
-from portico.config.schema import Config, Listener, Policies, Service
-from portico.config.services import References
+from portico.config.schema import Config, Listener
+from portico.config.services import References, going_round
+from portico.config.upstream import Service
 from portico.config.values import BadValue, check_name
 
 Models = Mapping[str, type[BaseModel]]
@@ -75,6 +77,9 @@ class _Validation:
             service = self._service(name, settings, around)
             if service is not None:
                 services[name] = service
+        for name in going_round(services):
+            hint = "have one of them lead to targets"
+            self._findings.error(place_of(services[name].origin), f"service {name} leads back to itself", hint)
         routes = Routes(self._endpoints, self._references, self._policies, scopes, self._findings)
         given = {
             "policies": policies,
@@ -125,7 +130,9 @@ class _Validation:
             self._findings.error(settings.place, error.message, error.hint)
         errors = read_errors(settings.entries.get("errors"), self._findings)
         given = {"policies": policies, "errors": errors, "origin": str(settings.place)}
-        return build(Service, settings.without("policies", "errors"), f"service {name}", self._findings, given=given)
+        self._references.begin(settings.place)
+        settings = settings.without("policies", "errors")
+        return build(Service, settings, f"service {name}", self._findings, given=given, services=self._references)
 
     def _plugins(self) -> tuple[str, ...]:
         entry = self._entries.get("plugins")

@@ -16,7 +16,7 @@ from portico.config.findings import Findings
 from portico.config.forms import is_off
 from portico.config.nearest import did_you_mean, one_of
 from portico.config.nodes import Entry, Fields, Node, Scalar, describe, is_null
-from portico.config.schema import Policies, PolicyUse
+from portico.config.policy_use import Policies, PolicyUse
 from portico.config.services import References
 from portico.config.wording import unknown_key
 

@@ -11,7 +11,6 @@ from typing import Annotated, Final, Literal
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     Field,
     SerializeAsAny,
     ValidationError,
@@ -20,11 +19,13 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from portico.config.addresses import EVERYONE, LOCAL_NETWORKS, Address, Cidr, HttpUrl, ListenAddress, TargetAddress
+from portico.config.addresses import EVERYONE, LOCAL_NETWORKS, Address, Cidr, ListenAddress
 from portico.config.errors import Errors
-from portico.config.forms import NotInFile, Off, OneOrMany, Shorthand, Yes, is_off
+from portico.config.forms import NotInFile, Off, OneOrMany, Shorthand, Yes
 from portico.config.part import Part
-from portico.config.tls import ListenerTls, ServiceTls
+from portico.config.policy_use import Policies
+from portico.config.tls import ListenerTls
+from portico.config.upstream import Service
 from portico.config.values import (
     BadValue,
     Count,
@@ -35,17 +36,13 @@ from portico.config.values import (
     Name,
     PathText,
     Port,
+    Positive,
+    PositiveOrOff,
     Size,
     Token,
-    Upgrade,
     ValueCondition,
     Whole,
 )
-
-StageName = Literal["observe", "guard", "authenticate", "authorize", "limit", "cache", "transform"]
-
-Positive = Annotated[Duration, Field(gt=0)]
-PositiveOrOff = Annotated[Positive | None, Off()]
 
 _PORT_OF_FIRST_TLS: Final = 0
 """What stands for the port of the first listener with TLS until all listeners are known; no file can give it."""
@@ -77,141 +74,6 @@ class Listener(Part):
         if port is not None and info.data.get("tls") is not None:
             raise BadValue("this listener has tls itself", "leave one out, or give plain HTTP a listener of its own")
         return port
-
-
-class Target(Part):
-    """One of the places where a service runs."""
-
-    address: TargetAddress
-    """`host:port`, or `https://host:port` to speak TLS to it."""
-    weight: Count = 1
-    """How large its share of the requests is, compared with the other targets."""
-
-    @property
-    def scheme(self) -> Literal["http", "https"]:
-        """`https` where TLS is spoken to it."""
-        return self.address.scheme
-
-    @property
-    def host(self) -> str:
-        """Its name or address."""
-        return self.address.host
-
-    @property
-    def port(self) -> int:
-        """Its port."""
-        return self.address.port
-
-
-class Timeout(Part):
-    """How long a service may take; each of them may be `off`."""
-
-    connect: PositiveOrOff = 5.0
-    """For a connection to be made, TLS included."""
-    first_byte: PositiveOrOff = 30.0
-    """From the end of the request to the head of the answer."""
-    idle: PositiveOrOff = 60.0
-    """Between two pieces of the answer's body."""
-    total: PositiveOrOff = None
-    """For everything, from the first attempt to the last byte; none unless given."""
-
-
-def _not_off(value: object) -> object:
-    if is_off(value):
-        raise BadValue("this does not say which", "write {connect: off, first_byte: off, idle: off, total: off}")
-    return value
-
-
-class Keepalive(Part):
-    """How long connections to a service are kept for the next request."""
-
-    max_idle: Count = 256
-    """How many unused connections each worker keeps to a target."""
-    idle: Positive = 60.0
-    """How long an unused connection is kept."""
-
-
-class PolicyUse(Part):
-    """A policy in the list of the file, of a service or of a route."""
-
-    name: Name
-    """What it is called: the same name at a narrower scope replaces it. The kind, unless the file says otherwise."""
-    kind: str
-    """Which policy it is."""
-    config: SerializeAsAny[BaseModel] | None = None
-    """Its settings; None where it is switched off."""
-    stage: StageName | None = None
-    """Where in the chain it stands, where that is not the policy's default."""
-    when: str | None = None
-    """For which requests it is there: a [condition](#conditions); for all unless given."""
-    off: bool = False
-    """Whether this removes the policy of that name from a wider scope."""
-    when_origin: Annotated[str, NotInFile()] = ""
-    """Where its condition is written."""
-    origin: Annotated[str, NotInFile()] = ""
-    """Where it is written: `file:line:column`."""
-
-
-Policies = tuple[PolicyUse, ...]
-
-
-class Service(Part):
-    """What requests are sent to. A text stands for its `url`."""
-
-    url: HttpUrl | None = None
-    """Where it is: `http(s)://host[:port][/path]`; requests go below the path. Either this or `targets`."""
-    targets: Annotated[tuple[Annotated[Target, Shorthand("address")], ...], Field(validate_default=True)] = ()
-    """The places where it runs: `host:port`, or a mapping of `address` and `weight`."""
-    tls: ServiceTls | None = None
-    """How TLS is spoken with the targets that are `https`. Unless given their certificates are verified with the
-    authorities of the system."""
-    timeout: Annotated[Timeout, Shorthand("total"), BeforeValidator(_not_off)] = Timeout()
-    """How long it may take; a single duration is `total`."""
-    max_connections: Count = 1024
-    """How many connections each worker may have to each target, those of WebSockets included; requests beyond that are
-    answered 503."""
-    keepalive: Annotated[Keepalive | None, Off()] = Keepalive()
-    """How long connections are kept for the next request; `off` makes a new one each time."""
-    upgrades: Annotated[Annotated[tuple[Upgrade, ...], OneOrMany()] | None, Off()] = ("websocket",)
-    """The protocols that a client may change to on its connection (`Upgrade`), which then belongs to it and the service
-    alone; `off` for none. What is not listed is not asked for, and the service answers as to any other request."""
-    policies: Policies = ()
-    """Policies around every request to this service."""
-    errors: Annotated[Errors, Shorthand("shape")] | None = None
-    """How problems of its routes are written, where that is not as the file has it."""
-    origin: Annotated[str, NotInFile()] = ""
-    """Where it is written: `file:line:column`."""
-
-    @property
-    def base_path(self) -> str:
-        """The path of its URL, which all requests go below."""
-        return self.url.path if self.url is not None else ""
-
-    @field_validator("targets")
-    @classmethod
-    def _one_way_to_say_where(cls, targets: tuple[Target, ...], info: ValidationInfo) -> tuple[Target, ...]:
-        """Make the URL the one target, so that whoever reads a Service has one thing to look at."""
-        if "url" not in info.data:  # it is wrong, and that was said
-            return targets
-        url = info.data["url"]
-        if url is None:
-            if not targets:
-                raise BadValue("nothing says where it is", "give it a url: http://host:port, or targets: [host:port]")
-            return targets
-        only = (Target(address=url._replace(path="")),)
-        if targets not in ((), only):
-            raise BadValue("the service has a url as well", "keep one of them")
-        return only
-
-    @field_validator("tls")
-    @classmethod
-    def _where_tls_is_spoken(cls, tls: ServiceTls | None, info: ValidationInfo) -> ServiceTls | None:
-        targets: tuple[Target, ...] = info.data.get("targets", ())
-        if tls is not None and targets and all(target.scheme == "http" for target in targets):
-            first = targets[0].address
-            secure = first._replace(scheme="https", port=443 if first.port == 80 else first.port)
-            raise BadValue("TLS is spoken to none of the service's targets", f"write {secure}, or leave tls out")
-        return tls
 
 
 class EndpointUse(Part):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 
 from portico.config.addresses import parse_target_address, parse_url
 from portico.config.findings import Place
 from portico.config.nearest import did_you_mean
-from portico.config.schema import Service
+from portico.config.upstream import Service
 from portico.config.values import BadValue
 
 HINTS = 100
@@ -57,3 +57,18 @@ class References:
         self._unknown += 1
         near = did_you_mean(name, self._declared) if self._unknown <= HINTS else ""
         return near or "declare it under services:, or write its host:port"
+
+
+def going_round(services: Mapping[str, Service]) -> Iterator[str]:
+    """Yield the services whose requests would come back to them, by splits, fallbacks and mirrors."""
+    for name in services:
+        seen: set[str] = set()
+        ahead = list(services[name].others)
+        while ahead:
+            other = ahead.pop()
+            if other == name:
+                yield name
+                break
+            if other not in seen and other in services:
+                seen.add(other)
+                ahead += services[other].others

@@ -69,6 +69,18 @@ def parse_size(value: object) -> int:
     return size
 
 
+def parse_share(value: object) -> float:
+    """Return the part of one that `20%` or `0.5%` stand for."""
+    if isinstance(value, float) and not isinstance(value, bool):  # from the code; in a file it would be ambiguous
+        share: float | None = value
+    else:
+        match = re.fullmatch(rf"({_NUMBER})%", value, re.ASCII) if isinstance(value, str) else None
+        share = float(match[1]) / 100 if match is not None else None
+    if share is None or not 0 <= share <= 1:
+        raise BadValue(f"{value!r} is not a share", "write 20%, from 0% to 100%")
+    return share
+
+
 def _seconds(text: str) -> float | None:
     match = re.fullmatch(_DURATION, text, re.ASCII)
     if match is None or not text:
@@ -118,6 +130,19 @@ Size = Annotated[
     ),
 ]
 """Bytes; in the file `64KiB`, `10MiB`, `5MB`, or a bare number of bytes."""
+
+Share = Annotated[
+    float,
+    BeforeValidator(parse_share),
+    WithJsonSchema({"type": "string", "pattern": f"^{_NUMBER}%$", "examples": ["20%", "0.5%"]}),
+]
+"""A part of the whole; in the file `20%`."""
+
+Positive = Annotated[Duration, Field(gt=0)]
+"""A Duration that is not 0."""
+
+PositiveOrOff = Annotated[Positive | None, Off()]
+"""A Duration that is not 0, or none at all."""
 
 Whole = Annotated[int, BeforeValidator(_no_truth)]
 """A whole number; `true` is not one."""

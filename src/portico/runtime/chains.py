@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from portico.config.schema import Config, PolicyUse, Route
+from portico.config.policy_use import PolicyUse
+from portico.config.schema import Config, Route
 from portico.policy.base import Stage
 from portico.policy.chain import Scoped, merge
 from portico.policy.registry import Registry

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, fields
 
 from pydantic import BaseModel
 
-from portico.config.schema import Config, Route, Service
+from portico.config.schema import Config, Route
+from portico.config.upstream import Service
 from portico.policy.chain import Scoped, merge
 from portico.policy.registry import Registry
 from portico.runtime.chains import chain_of, stage_of

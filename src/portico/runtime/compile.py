@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from portico.config.findings import Finding, Findings, place_of
-from portico.config.schema import Config, EndpointUse, PolicyUse
+from portico.config.policy_use import PolicyUse
+from portico.config.schema import Config, EndpointUse
 from portico.config.schema import Route as RouteConfig
 from portico.config.values import Condition as ConditionConfig
 from portico.errors import ConfigError, PorticoError

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from portico.config.findings import Findings, place_of
-from portico.config.schema import Config, PolicyUse, Route, Service
+from portico.config.policy_use import PolicyUse
+from portico.config.schema import Config, Route
+from portico.config.upstream import Service
 from portico.policy.base import RouteInfo
 from portico.policy.condition import Condition, ConditionError
 

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from portico.config.balance import Target as TargetConfig
 from portico.config.findings import Findings, place_of
 from portico.config.schema import Config
-from portico.config.schema import Service as ServiceConfig
-from portico.config.schema import Target as TargetConfig
 from portico.config.tls import ServiceTls
+from portico.config.upstream import Service as ServiceConfig
 from portico.errors import ConfigError
 from portico.net.client import AnswerLimits, Patience
 from portico.net.pem import KeyPair
@@ -20,7 +20,8 @@ from portico.net.tls import ClientTls
 from portico.runtime.certificates import CertificateWatch
 from portico.runtime.listeners import tls_version
 from portico.runtime.shared import Lease
-from portico.upstream.stack import Service, Target
+from portico.upstream.stack import Service
+from portico.upstream.target import Target
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 

@@ -12,7 +12,8 @@ import orjson
 
 from portico.config.findings import Finding, Findings, report
 from portico.config.nearest import did_you_mean, one_of
-from portico.config.schema import Config, EndpointUse, PolicyUse
+from portico.config.policy_use import PolicyUse
+from portico.config.schema import Config, EndpointUse
 from portico.config.source import TextSource
 from portico.errors import ConfigError
 from portico.http.message import Client, Handler

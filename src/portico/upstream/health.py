@@ -7,7 +7,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from portico.upstream.stack import Service, Target
+from portico.upstream.stack import Service
+from portico.upstream.target import Target
 
 logger = logging.getLogger("portico.upstream")
 

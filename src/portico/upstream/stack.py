@@ -13,34 +13,15 @@ from typing import Final
 
 from portico.errors import Overloaded, Source, UpstreamError
 from portico.http.message import Request, Response
-from portico.net.client import ClientStream, Connections, Patience
+from portico.net.client import ClientStream, Patience
 from portico.net.stream import NEVER
 from portico.upstream.balance import RoundRobin
+from portico.upstream.target import Target
 
 logger = logging.getLogger("portico.upstream")
 
 TELL_AGAIN: Final = 60.0
 """Seconds for which the log does not tell again that a target's answers go wrong."""
-
-
-class Target:
-    """One address of a service: the Host it is sent, the path it hangs its API under, and its connections."""
-
-    __slots__ = ("address", "authority", "failing", "pool", "prefix", "scheme", "told_at")
-
-    def __init__(self, scheme: str, address: str, authority: bytes, prefix: str, pool: Connections) -> None:
-        self.scheme = scheme
-        self.address = address
-        self.authority = authority
-        self.prefix = prefix
-        self.pool = pool
-        self.failing = False
-        """True since the last attempt to connect failed; the log tells of each change once."""
-        self.told_at = float("-inf")
-        """When the log last told of an answer that went wrong."""
-
-    def __repr__(self) -> str:
-        return f"<Target {self.address}>"
 
 
 class Service:

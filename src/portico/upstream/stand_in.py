@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from portico.http.message import Request, Response
 from portico.net.client import ClientStream, Connections, Patience, outbound_head
-from portico.upstream.stack import Service, Target
+from portico.upstream.stack import Service
+from portico.upstream.target import Target
 
 
 class Asked(NamedTuple):
