@@ -27,6 +27,10 @@ from portico.plugin import Body, Exchange, Headers, Outcome, Request, Response
 from portico.runtime.loading import Loaded, compiled, load
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+LINKED = [
+    *PAGES,
+    *(page for room in ("bench", "examples", "fuzz") for page in sorted((ROOT / room).rglob("README.md"))),
+]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -291,28 +295,64 @@ def test_the_problems_are_found_where_they_are_made() -> None:
     assert all(problem.meanings for problem in problem_types())
 
 
-def anchors(page: Path) -> set[str]:
-    text = re.sub(r"(?ms)^```.*?^```$", "", page.read_text("utf-8"))
-    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+def prose(page: Path) -> str:
+    """Return a page without its blocks of code."""
+    return re.sub(r"(?ms)^```.*?^```$", "", page.read_text("utf-8"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@cache
+def anchors(page: Path) -> list[str]:
+    titles = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+
+
+LINK = re.compile(r'\]\(([^)\s]+)|^\[[^\]]+\]:\s*(\S+)|\b(?:href|src)="([^"]+)"', re.MULTILINE)
+"""A link in any of the forms that Markdown has."""
+
+
+def links(page: Path) -> Iterator[tuple[Path, str]]:
+    """Iterate over the links of a page to others here, and to places in it: the file, and the anchor or nothing."""
+    for forms in LINK.findall(prose(page)):
+        path, _, anchor = "".join(forms).partition("#")
+        if not re.match(r"[a-z]+:", path):
+            yield (page.parent / path).resolve() if path else page, anchor
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
-        path, _, anchor = target.partition("#")
-        if "://" in path:
-            continue
-        other = (page.parent / path).resolve() if path else page
-        assert other.exists(), target
-        assert not anchor or anchor in anchors(other), target
+    for other, anchor in links(page):
+        assert other.exists(), other
+        assert not anchor or anchors(other).count(anchor) == 1, f"{other}#{anchor}"
+
+
+def test_every_form_of_a_link_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        '[a](a.md#x) ![b](b.png "B") <a href="c.md">c</a> [d][d] [e](https://a.example/e.md) [f](mailto:f@a.example)\n'
+        "[`g`](#g)\n\n[d]: ../d.md#y\n\n```python\nnot[a](link)\n```\n",
+        "utf-8",
+    )
+    found = [(path.relative_to(tmp_path.parent).as_posix(), anchor) for path, anchor in links(page)]
+    inside = tmp_path.name
+    assert found == [
+        (f"{inside}/a.md", "x"),
+        (f"{inside}/b.png", ""),
+        (f"{inside}/c.md", ""),
+        (f"{inside}/page.md", "g"),
+        ("d.md", "y"),
+    ]
 
 
 def test_every_page_can_be_reached_from_the_index() -> None:
-    index = (ROOT / "docs" / "index.md").read_text("utf-8")
-    linked = {(ROOT / "docs" / target).resolve() for target in re.findall(r"\]\(([^)#]+)\)", index)}
-    inside = {page for page in PAGES if page.parent.name in {"docs", "reference"}}
-    assert inside - linked == {ROOT / "docs" / "index.md"}
+    index = ROOT / "docs" / "index.md"
+    linked = {page for page, _ in links(index)}
+    assert {page for page in PAGES if page.parent.name in {"docs", "reference"}} - linked == {index}
+    reached, ahead = {index}, [index]
+    while ahead:
+        new = {page for page, _ in links(ahead.pop()) if page.suffix == ".md"} - reached
+        reached |= new
+        ahead += new
+    assert {page for page in PAGES if page.parent.name != "decisions"} <= reached
 
 
 def test_what_the_readme_names_is_there() -> None:
