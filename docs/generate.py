@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,34 +24,42 @@ from portico.http.error_shapes import SHAPES, ErrorWriter, Shape
 from portico.http.message import Request, Response
 from portico.http.problem import Problem
 from portico.policy.base import Component, Policy
-from portico.runtime.plugins import load_registry
+from portico.runtime.plugins import registry_of
 
 REFERENCE: Final = ROOT / "docs" / "reference"
 
 _REQUEST_ID: Final = "5d0f2c6ad0b94a60a1e8f3b3a7c9d214"
 
 _NOTICE = "<!-- Made from the code by `make docs`. Do not edit. -->"
-_TYPES = "The types are explained under [Values](configuration.md#values)."
+
+Kind = type[Component[Any]]
+Files = Mapping[str, Sequence[Kind]]
+"""The policies, or the endpoints, by the page of the file that defines them; most files define one."""
 
 
 def pages() -> dict[str, str]:
-    """Return the text of each page of the reference, by file name."""
-    registry = load_registry(())
-    endpoints = {name: kind for name, kind in registry.endpoints.items() if kind.in_file}
+    """Return the text of each page of the reference, by its path there."""
+    registry = registry_of(())
+    policies = _by_page(registry.policies.values())
+    endpoints = _by_page(kind for kind in registry.endpoints.values() if kind.in_file)
     made = {
         "configuration.md": _configuration(),
-        "policies.md": _policies(registry.policies),
-        "endpoints.md": _components("Endpoints", "What a route can end in.", endpoints),
+        "policies.md": _policies(registry.policies.values(), policies),
+        "endpoints.md": _endpoints(endpoints),
         "errors.md": _errors(),
         "command-line.md": _command_line(),
     }
+    made |= {page: _components(kinds) for page, kinds in (policies | endpoints).items()}
     return {name: "\n\n".join(part for part in parts if part) + "\n" for name, parts in made.items()}
 
 
 def _configuration() -> Iterator[str]:
     models = Models({"PolicyUse": "Policy"})
     yield from ("# The configuration file", _NOTICE)
-    yield "A configuration is one YAML file. A key that is not listed here is an error. " + _TYPES
+    yield (
+        "A configuration is one YAML file. A key that is not listed here is an error. The types are explained under"
+        " [Values](#values)."
+    )
     yield models.keys(Config)
     for model in models.within(Config):
         yield f"## {models.called(model.__name__)}"
@@ -92,41 +100,77 @@ def _configuration() -> Iterator[str]:
     yield class_doc("http/template.py", "Template")
 
 
-def _policies(policies: Mapping[str, type[Policy[Any]]]) -> Iterator[str]:
-    yield from _components("Policies", "What can stand around a route, a service, or everything.", policies)
+def _by_page(kinds: Iterable[Kind]) -> dict[str, list[Kind]]:
+    files: dict[str, list[Kind]] = {}
+    for kind in kinds:
+        files.setdefault(_page_of(kind), []).append(kind)
+    return files
+
+
+def _page_of(kind: Kind) -> str:
+    """Return the page that a policy or an endpoint is on, which is named as its file is."""
+    _, folder, file = kind.__module__.split(".")
+    return f"{folder}/{file.replace('_', '-')}.md"
+
+
+def _policies(policies: Iterable[type[Policy[Any]]], files: Files) -> Iterator[str]:
+    yield from ("# Policies", _NOTICE, "What can stand around a route, a service, or everything.")
+    ordered = sorted(policies, key=lambda policy: (policy.stages[0], policy.name))
+    rows = [(_stages(policy)[0], *_entry(policy, files)) for policy in ordered]
+    yield table(("stage", "policy", "what it does"), rows)
+    yield "Each stands in that stage unless `stage` beside it picks another; its page tells which ones it may stand in."
     yield "## Stages"
     yield class_doc("policy/base.py", "Stage")
     stages = value_docs("policy/base.py", "Stage")
     yield table(("stage", "what stands there"), [(f"`{name.lower()}`", doc) for name, doc in stages.items()])
 
 
-def _components(title: str, about: str, components: Mapping[str, type[Component[Any]]]) -> Iterator[str]:
-    """Return a section for each module, since that is where the documentation of what it defines is."""
-    yield from (f"# {title}", _NOTICE, f"{about} {_TYPES}")
-    modules: dict[str, list[type[Component[Any]]]] = {}
-    for component in components.values():
-        modules.setdefault(component.__module__, []).append(component)
-    for name in sorted(modules):
-        kinds = modules[name]
-        yield f"## {', '.join(kind.name for kind in kinds)}"
-        yield markdown(inspect.getdoc(sys.modules[name]) or "")
-        for kind in kinds:
-            yield from _component(kind, alone=len(kinds) == 1)
+def _endpoints(files: Files) -> Iterator[str]:
+    yield from ("# Endpoints", _NOTICE, "What a route can end in.")
+    rows = [_entry(kind, files) for page in sorted(files) for kind in files[page]]
+    yield table(("endpoint", "what it does"), rows)
 
 
-def _component(kind: type[Component[Any]], *, alone: bool) -> Iterator[str]:
+def _entry(kind: Kind, files: Files) -> tuple[str, str]:
+    """Return the link to what is said of a policy or an endpoint, and that in one sentence."""
+    page = _page_of(kind)
+    alone = len(files[page]) == 1
+    text = _file_doc(kind) if alone else inspect.getdoc(kind) or ""
+    return f"[{kind.name}]({page}{'' if alone else f'#{kind.name}'})", text.partition("\n\n")[0]
+
+
+def _components(kinds: Sequence[Kind]) -> Iterator[str]:
+    """Return the page of a file: its documentation, and the settings of each policy or endpoint that it defines."""
+    yield from (f"# {', '.join(kind.name for kind in kinds)}", _NOTICE, _file_doc(kinds[0]))
+    alone = len(kinds) == 1
+    for kind in kinds:
+        if not alone:
+            yield f"## {kind.name}"
+            yield inspect.getdoc(kind) or ""
+        yield from _component(kind, "##" if alone else "###")
+    folder = _page_of(kinds[0]).partition("/")[0]
+    yield f"The types are explained under [Values](../configuration.md#values). All [{folder}](../{folder}.md)."
+
+
+def _component(kind: Kind, level: str) -> Iterator[str]:
     models = Models()
-    if not alone:
-        yield f"### {kind.name}"
-        yield inspect.getdoc(kind) or ""
     if issubclass(kind, Policy):
-        default, *others = (f"`{stage.name.lower()}`" for stage in kind.stages)
-        yield f"Stage: {default}" + (f", or {' or '.join(others)}." if others else ".")
+        default, *others = _stages(kind)
+        stages = default + (f", or {' or '.join(others)}" if others else "")
+        yield f"[Stage](../policies.md#stages): {stages}."
     yield models.keys(kind.config_class)
     for model in models.within(kind.config_class):
-        yield f"#### {models.called(model.__name__)}"
+        yield f"{level} {models.called(model.__name__)}"
         yield inspect.cleandoc(model.__doc__ or "")
         yield models.keys(model)
+
+
+def _stages(policy: type[Policy[Any]]) -> list[str]:
+    return [f"`{stage.name.lower()}`" for stage in policy.stages]
+
+
+def _file_doc(kind: Kind) -> str:
+    return markdown(inspect.getdoc(sys.modules[kind.__module__]) or "")
 
 
 def _errors() -> Iterator[str]:
@@ -201,10 +245,10 @@ def _without_title(text: str) -> str:
 
 
 def stale(folder: Path, wanted: Mapping[str, str]) -> list[Path]:
-    """Return the files of `folder` that are not what they should be."""
-    there = {path.name for path in folder.glob("*.md")}
-    files = [folder / name for name in sorted(there | set(wanted))]
-    return [path for path in files if not path.exists() or path.read_text("utf-8") != wanted.get(path.name)]
+    """Return the pages in `folder`, at any depth, that are not what they should be."""
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*.md")}
+    files = {name: folder / name for name in sorted(there | set(wanted))}
+    return [path for name, path in files.items() if not path.exists() or path.read_text("utf-8") != wanted.get(name)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -215,11 +259,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = pages()
     changed = stale(REFERENCE, wanted)
     for path in changed:
+        name = path.relative_to(REFERENCE).as_posix()
         if check:
             sys.stderr.write(f"{path.relative_to(ROOT)} is not what the code says: run `make docs`\n")
-        elif path.name in wanted:
-            REFERENCE.mkdir(exist_ok=True)
-            path.write_text(wanted[path.name], "utf-8")
+        elif name in wanted:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(wanted[name], "utf-8")
         else:
             path.unlink()
     return 1 if check and changed else 0

@@ -24,7 +24,9 @@ from docs.problems import problem_types
 from docs.source import ROOT, SOURCES
 from portico.config.findings import report
 from portico.plugin import Body, Exchange, Headers, Outcome, Request, Response
+from portico.policy.base import Stage
 from portico.runtime.loading import Loaded, compiled, load
+from portico.runtime.plugins import registry_of
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 LINKED = [
@@ -268,10 +270,12 @@ def test_the_reference_is_that_of_this_code() -> None:
 
 
 def test_stale_missing_and_left_over_pages_are_told(tmp_path: Path) -> None:
-    for name in ("same.md", "stale.md", "left.md"):
+    (tmp_path / "in").mkdir()
+    for name in ("same.md", "stale.md", "left.md", "in/same.md", "in/left.md"):
         (tmp_path / name).write_text(name, "utf-8")
-    wanted = {"same.md": "same.md", "stale.md": "new", "missing.md": "new"}
-    assert [path.name for path in generate.stale(tmp_path, wanted)] == ["left.md", "missing.md", "stale.md"]
+    wanted = {"same.md": "same.md", "stale.md": "new", "missing.md": "new", "in/same.md": "in/same.md"}
+    told = [path.relative_to(tmp_path).as_posix() for path in generate.stale(tmp_path, wanted)]
+    assert told == ["in/left.md", "left.md", "missing.md", "stale.md"]
 
 
 def test_check_writes_nothing_and_tells(
@@ -285,6 +289,47 @@ def test_check_writes_nothing_and_tells(
     assert generate.main([]) == 0
     assert generate.main(["--check"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_the_page_of_a_policy_that_is_gone_is_told_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pages = {"policies.md": "", "policies/here.md": ""}
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    monkeypatch.setattr(generate, "REFERENCE", tmp_path)
+    monkeypatch.setattr(generate, "pages", lambda: pages)
+    assert generate.main([]) == 0
+    gone = tmp_path / "policies" / "gone.md"
+    gone.write_text("# gone", "utf-8")
+    assert generate.main(["--check"]) == 1
+    assert capsys.readouterr().err == "policies/gone.md is not what the code says: run `make docs`\n"
+    assert gone.exists()
+    assert generate.main([]) == 0
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.md")} == set(pages)
+
+
+def test_each_policy_has_a_page_and_a_line_in_order_of_stage() -> None:
+    pages = generate.pages()
+    lines = re.findall(r"^\| `(\w+)` \| \[([\w-]+)\]\((\S+)\) \| (.*) \|$", pages["policies.md"], re.MULTILINE)
+    policies = registry_of(()).policies
+    assert [name for _, name, _, _ in lines] == sorted(policies, key=lambda name: (policies[name].stages[0], name))
+    assert {page for page in pages if page.startswith("policies/")} == {link for _, _, link, _ in lines}
+    for stage, name, link, summary in lines:
+        assert link == f"policies/{name}.md"
+        assert Stage[stage.upper()] is policies[name].stages[0]
+        assert pages[link].startswith(f"# {name}\n")
+        assert summary in " ".join(pages[link].split())
+        assert "```yaml" in pages[link]
+
+
+def test_each_endpoint_of_a_file_has_a_line_and_is_on_the_page_of_its_module() -> None:
+    pages = generate.pages()
+    lines = dict(re.findall(r"^\| \[([\w-]+)\]\((\S+)\)", pages["endpoints.md"], re.MULTILINE))
+    assert set(lines) == set(registry_of(()).endpoint_kinds)
+    assert lines["respond"] == "endpoints/respond.md"
+    assert lines["live"] == "endpoints/health.md#live"
+    pages_linked = {link.partition("#")[0] for link in lines.values()}
+    assert {page for page in pages if page.startswith("endpoints/")} == pages_linked
 
 
 def test_the_problems_are_found_where_they_are_made() -> None:

@@ -20,7 +20,7 @@ routes:
 
 Each key that is no setting is a version; below it stands what the route ends in, and settings of that, `policies` (in
 addition to the route's own), `max_body` and `errors`. A text is its `service`. What stands at the route is the same for
-all versions. `deprecated`, `sunset` and `link` are those of the policy [deprecation](policies.md#deprecation).
+all versions. `deprecated`, `sunset` and `link` are those of the policy [deprecation](policies/deprecation.md).
 
 The version is chosen
 
