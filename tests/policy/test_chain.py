@@ -113,6 +113,10 @@ def tagging(log: list[str], names: Iterable[str]) -> list[Policy[Tag]]:
     return [Tagging(Tag(name=name)) for name in names]
 
 
+def failed(request: Request, error: Exception) -> Response:
+    raise AssertionError from error
+
+
 def ending(log: list[str]) -> Handler:
     async def end(_: Request) -> Response:
         log.append("end")
@@ -130,13 +134,13 @@ def run(handler: Handler, path: str = "/") -> int:
 
 def test_the_first_policy_is_the_outermost() -> None:
     log: list[str] = []
-    assert run(assemble(tagging(log, "abc"), ending(log))) == 200
+    assert run(assemble(tagging(log, "abc"), ending(log), failed)) == 200
     assert log == [">a", ">b", ">c", "end", "<c", "<b", "<a"]
 
 
 def test_an_early_answer_goes_back_through_those_before_it() -> None:
     log: list[str] = []
-    handler = assemble(tagging(log, "abc"), ending(log))
+    handler = assemble(tagging(log, "abc"), ending(log), failed)
     assert run(handler, "/b") == 403
     assert log == [">a", ">b", "<a"]
     log.clear()
@@ -147,4 +151,4 @@ def test_an_early_answer_goes_back_through_those_before_it() -> None:
 def test_without_policies_the_endpoint_is_the_chain() -> None:
     log: list[str] = []
     end = ending(log)
-    assert assemble([], end) is end
+    assert assemble([], end, failed) is end

@@ -1,4 +1,7 @@
-"""A chain does what the law of a policy says, one `handle` within the other, whatever its policies do."""
+"""A chain does what the law of a policy says, one `handle` within the other, whatever its policies do.
+
+What one of them raises is an answer for those around it, as if each stood in a `guarded` of its own.
+"""
 
 # ruff: noqa: A002 - `next` is the field's word
 
@@ -8,14 +11,15 @@ import asyncio
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from portico.http.message import Handler, Request, Response
 from portico.policy.base import Policy, PolicyConfig
-from portico.policy.chain import Conditional, assemble
+from portico.policy.chain import Conditional, Failed, assemble
 
 
 class Wrong(Exception):
@@ -33,11 +37,14 @@ DEEDS: st.SearchStrategy[Deed] = st.sampled_from(
 ERRORS: dict[Deed, type[BaseException]] = {"wrong": Wrong, "cancel": asyncio.CancelledError, "fatal": Fatal}
 
 
+Kind = Literal["neither", "request", "response", "both", "handle", "catches", "twice", "waits", "by instance"]
+
+
 @dataclass(frozen=True)
 class Plan:
     """What one policy of a chain is like."""
 
-    kind: Literal["neither", "request", "response", "both", "handle", "catches", "twice", "waits", "by instance"]
+    kind: Kind
     request: Deed = "nothing"
     response: Deed = "nothing"
     condition: Literal["none", "holds", "not", "first", "wrong"] = "none"
@@ -60,12 +67,28 @@ class World:
 
     end: Deed = "nothing"
     log: list[object] = field(default_factory=list)
+    raised: list[str] = field(default_factory=list)
+    """What was raised that has to become an answer."""
+    failures: list[str] = field(default_factory=list)
+    """What became one."""
+
+    def fail(self, deed: Deed, who: str) -> None:
+        """Raise what a deed stands for, if anything."""
+        if deed == "wrong":
+            self.raised.append(who)
+        if deed in ERRORS:
+            raise ERRORS[deed](who)
+
+    def failed(self, request: Request, error: Exception) -> Response:
+        """Answer what was raised."""
+        self.log.append(("failed", str(error)))
+        self.failures.append(str(error))
+        return Response(500)
 
     def do(self, who: str, deed: Deed, answer: Response | None = None) -> Response | None:
         """Write down who was called, with what, and do it."""
         self.log.append((who, None if answer is None else answer.status))
-        if deed in ERRORS:
-            raise ERRORS[deed](who)
+        self.fail(deed, who)
         if deed == "answer":
             return Response(200 + int(who.split()[1]))
         return answer
@@ -73,8 +96,7 @@ class World:
     async def endpoint(self, request: Request) -> Response:
         self.log.append("end")
         await asyncio.sleep(0)
-        if self.end in ERRORS:
-            raise ERRORS[self.end]("end")
+        self.fail(self.end, "end")
         return Response(200)
 
 
@@ -147,35 +169,50 @@ def conditional_of(plan: Plan, number: int, world: World) -> Policy[PolicyConfig
     def holds(request: Request) -> bool:
         world.log.append(f"condition {number}")
         if plan.condition == "wrong":
-            raise Wrong(f"condition {number}")
+            world.fail("wrong", f"condition {number}")
         asked.append(True)
         return plan.condition == "holds" or (plan.condition == "first" and len(asked) == 1)
 
     return Conditional(policy, holds)
 
 
-def nested(policies: Sequence[Policy[Any] | Conditional], endpoint: Handler) -> Handler:
+def guarded(inner: Handler, failed: Failed) -> Handler:
+    """Return `inner`, from which nothing comes but answers and what ends a task."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            return await inner(request)
+        except Exception as error:  # noqa: BLE001 - as in a chain
+            return failed(request, error)
+
+    return handle
+
+
+def nested(policies: Sequence[Policy[Any] | Conditional], endpoint: Handler, failed: Failed) -> Handler:
     """Return what `assemble` should be the same as."""
 
     async def conditional(request: Request, item: Conditional, next: Handler) -> Response:
-        return await (item.policy.handle(request, next) if item.holds(request) else next(request))
+        through = guarded(functools.partial(item.policy.handle, next=next), failed)
+        return await (through(request) if item.holds(request) else next(request))
 
-    handler = endpoint
+    handler = guarded(endpoint, failed)
     for item in reversed(policies):
         if isinstance(item, Conditional):
             handler = functools.partial(conditional, item=item, next=handler)
         else:
             handler = functools.partial(item.handle, next=handler)
+        handler = guarded(handler, failed)
     return handler
 
 
-Together = Callable[[Sequence[Policy[Any] | Conditional], Handler], Handler]
+Together = Callable[[Sequence[Policy[Any] | Conditional], Handler, Failed], Handler]
 
 
-def history(plans: Sequence[Plan], end: Deed, cancel_after: int | None, together: Together) -> list[object]:
-    """Return all that happens when a chain is asked twice; the first task is cancelled after so many steps."""
+def lived(plans: Sequence[Plan], end: Deed, cancel_after: int | None, together: Together) -> World:
+    """Return a world in which a chain was asked twice; the first task is cancelled after so many steps."""
     world = World(end)
-    chain = together([conditional_of(plan, number, world) for number, plan in enumerate(plans)], world.endpoint)
+    policies = [conditional_of(plan, number, world) for number, plan in enumerate(plans)]
+    chain = guarded(together(policies, world.endpoint, world.failed), world.failed)  # the edge of a route
 
     async def call() -> Response:
         return await chain(Request("GET", "/"))
@@ -198,7 +235,7 @@ def history(plans: Sequence[Plan], end: Deed, cancel_after: int | None, together
         await once(None)
 
     asyncio.run(main())
-    return world.log
+    return world
 
 
 @given(st.lists(PLANS, max_size=6), DEEDS, st.none() | st.integers(0, 4))
@@ -210,5 +247,32 @@ def history(plans: Sequence[Plan], end: Deed, cancel_after: int | None, together
 @example([Plan("catches"), Plan("both"), Plan("both", "cancel")], "nothing", None)
 @example([Plan("catches"), Plan("both"), Plan("both")], "nothing", 1)
 @example([Plan("twice"), Plan("both", condition="first"), Plan("neither", condition="wrong")], "nothing", None)
+@example([Plan("both"), Plan("handle"), Plan("handle", condition="holds"), Plan("handle")], "wrong", None)
+@example([Plan("response"), Plan("response", response="wrong"), Plan("response", response="wrong")], "wrong", None)
 def test_a_chain_is_its_policies_one_within_the_other(plans: list[Plan], end: Deed, cancel_after: int | None) -> None:
-    assert history(plans, end, cancel_after, assemble) == history(plans, end, cancel_after, nested)
+    world = lived(plans, end, cancel_after, assemble)
+    assert world.log == lived(plans, end, cancel_after, nested).log
+    assert world.failures == world.raised
+    assert not any(isinstance(entry, tuple) and entry[0] is Wrong for entry in world.log)
+
+
+Raiser = Literal["request", "response", "handle", "condition", "endpoint"]
+
+
+@pytest.mark.parametrize("raiser", get_args(Raiser))
+@pytest.mark.parametrize("between", [[], ["both"], ["handle"], ["waits", "handle"], ["handle", "both", "handle"]])
+@pytest.mark.parametrize("outer", ["catches", "both"])
+def test_what_raises_is_an_answer_for_who_is_further_out(raiser: Raiser, between: list[Kind], outer: Kind) -> None:
+    plans = {
+        "request": Plan("request", request="wrong"),
+        "response": Plan("response", response="wrong"),
+        "handle": Plan("handle", response="wrong"),
+        "condition": Plan("handle", condition="wrong"),
+        "endpoint": Plan("neither"),
+    }
+    around = [Plan(outer), *map(Plan, between), plans[raiser]]
+    world = lived(around, "wrong" if raiser == "endpoint" else "nothing", None, assemble)
+    assert len(world.failures) == 2  # it was asked twice
+    assert not [entry for entry in world.log if "catches" in str(entry)]
+    seen = [("response 0", 500), ("answer", 500)] if outer == "both" else ["0 is through", ("answer", 500)]
+    assert world.log[-2:] == seen

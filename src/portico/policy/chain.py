@@ -12,6 +12,9 @@ from portico.policy.base import Policy, Stage
 _Ask: TypeAlias = Callable[[Request], Response | None]
 _Answer: TypeAlias = Callable[[Request, Response], Response]
 
+Failed: TypeAlias = Callable[[Request, Exception], Response]
+"""Makes the answer to a request of what was raised over it, and tells the log where that is due."""
+
 
 class Scoped(NamedTuple):
     """One policy of one scope, with the stage it will stand in."""
@@ -45,35 +48,41 @@ class Conditional:
         self.holds = holds
         """Asked once for each request, when the policy's turn comes."""
 
-    def around(self, inner: Handler) -> Handler:
-        """Return a Handler that leads through the policy to `inner`, or past it."""
-        through = assemble([self.policy], inner)
+    def choice(self, through: Handler, past: Handler) -> Handler:
+        """Return a Handler that leads through the policy, or past it."""
 
         def choose(request: Request) -> Awaitable[Response]:
-            return through(request) if self.holds(request) else inner(request)
+            return through(request) if self.holds(request) else past(request)
 
         return choose
 
 
-def assemble(policies: Sequence[Policy[Any] | Conditional], endpoint: Handler) -> Handler:
+def assemble(policies: Sequence[Policy[Any] | Conditional], endpoint: Handler, failed: Failed) -> Handler:
     """Return `endpoint` with `policies` around it, the first outermost.
 
     They are called as they would be if each `handle` were given the next one. Neighbours that keep the `handle` of
     Policy share one coroutine, since a coroutine for each costs more than most of them do.
+
+    What one of them, a condition or the endpoint raises is, for the policies further out, the answer that `failed`
+    makes of it. What the outermost raises may come out of the chain, where there is nobody left to see the answer.
     """
     handler = endpoint
     plain: list[Policy[Any]] = []
-    for policy in reversed(policies):
-        if isinstance(policy, Policy) and _keeps(policy, "handle"):
+    for item in reversed(policies):
+        policy = item.policy if isinstance(item, Conditional) else item
+        keeps = _keeps(policy, "handle")
+        if keeps and policy is item:
             plain.append(policy)
             continue
-        handler = _fused(plain[::-1], handler)
+        inner = _fused(plain[::-1], handler, failed)
         plain = []
-        if isinstance(policy, Conditional):
-            handler = policy.around(handler)
+        if keeps:
+            through = _fused([policy], inner, failed)
         else:
-            handler = functools.partial(policy.handle, next=handler)
-    return _fused(plain[::-1], handler)
+            safe = inner if inner is not handler else _guarded(inner, failed)
+            through = functools.partial(policy.handle, next=safe)
+        handler = item.choice(through, inner) if isinstance(item, Conditional) else through
+    return _fused(plain[::-1], handler, failed)
 
 
 def _keeps(policy: Policy[Any], method: str) -> bool:
@@ -81,10 +90,23 @@ def _keeps(policy: Policy[Any], method: str) -> bool:
     return getattr(getattr(policy, method), "__func__", None) is getattr(Policy, method)
 
 
-def _fused(policies: Sequence[Policy[Any]], inner: Handler) -> Handler:
+def _guarded(inner: Handler, failed: Failed) -> Handler:
+    """Return `inner`, with an answer where it raises; it costs a coroutine, which `_fused` has anyway."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            return await inner(request)
+        except Exception as error:  # noqa: BLE001 - whatever it is, policies further out see an answer
+            return failed(request, error)
+
+    return handle
+
+
+def _fused(policies: Sequence[Policy[Any]], inner: Handler, failed: Failed) -> Handler:
     """Return `inner` with policies around it, the first outermost, that all keep the `handle` of Policy.
 
-    Only what they override is called: who overrides nothing costs nothing.
+    Only what they override is called: who overrides nothing costs nothing, and where none overrides anything it is
+    `inner` itself. Otherwise nothing comes out of it but answers, and what ends the request's task.
     """
     answers: tuple[_Answer, ...] = ()
     asks: list[tuple[_Ask, tuple[_Answer, ...]]] = []
@@ -97,15 +119,23 @@ def _fused(policies: Sequence[Policy[Any]], inner: Handler) -> Handler:
         return inner
 
     async def handle(request: Request) -> Response:
-        for ask, before in asks:
-            early = ask(request)
-            if early is not None:
-                for answer in before:
-                    early = answer(request, early)
-                return early
-        response = await inner(request)
-        for answer in answers:
-            response = answer(request, response)
+        before = answers
+        try:
+            for ask, before in asks:  # noqa: B007 - needed after it: those that an answer goes out through
+                early = ask(request)
+                if early is not None:
+                    response = early
+                    break
+            else:
+                before = answers
+                response = await inner(request)
+        except Exception as error:  # noqa: BLE001 - whatever it is, policies further out see an answer
+            response = failed(request, error)
+        for answer in before:
+            try:
+                response = answer(request, response)
+            except Exception as error:  # noqa: BLE001 - as above; it costs nothing where nobody raises
+                response = failed(request, error)
         return response
 
     return handle

@@ -18,7 +18,7 @@ from portico.errors import ConfigError, PorticoError
 from portico.http.target import EncodedSlashes
 from portico.net.stream import Outbox
 from portico.policy.base import Component, Policy, RouteInfo
-from portico.policy.chain import Conditional, Scoped, assemble
+from portico.policy.chain import Conditional, Scoped
 from portico.policy.registry import Registry
 from portico.routing.entry import Absent, Condition, Entry, Equals, Matches, Part, Present
 from portico.routing.matcher import Matcher
@@ -233,7 +233,8 @@ class _Routes:
                 policies.append(conditional)
         route = Route(
             config.name,
-            assemble(policies, endpoint.handler() if ready else endpoint.handle),
+            policies,
+            endpoint.handler() if ready else endpoint.handle,
             self._config.limits.body if config.max_body is None else config.max_body,
             write_problem=self._writers.of_route(config),
             policies=scoped,

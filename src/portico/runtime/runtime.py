@@ -9,8 +9,8 @@ from typing import Any
 from portico.errors import RequestError, UpstreamError
 from portico.http.error_shapes import ProblemWriter
 from portico.http.message import Handler, Request, Response
-from portico.policy.base import Component, Endpoint
-from portico.policy.chain import Conditional, Scoped
+from portico.policy.base import Component, Endpoint, Policy
+from portico.policy.chain import Conditional, Scoped, assemble
 from portico.routing.matcher import Matcher
 from portico.runtime.blame import raised_by
 from portico.runtime.listeners import Entrance
@@ -31,8 +31,7 @@ async def _closed(request: Request) -> Response:
 
 
 class Route:
-    """One route at work: `handle` is the edge at which problems, and failures, become the answer that the client
-    gets."""
+    """One route at work: `handle` is the edge at which problems become the answer that the client gets."""
 
     __slots__ = (
         "chain",
@@ -49,7 +48,8 @@ class Route:
     def __init__(
         self,
         name: str,
-        chain: Handler,
+        parts: Sequence[Policy[Any] | Conditional],
+        end: Handler,
         max_body: int,
         *,
         write_problem: ProblemWriter,
@@ -59,8 +59,9 @@ class Route:
         components: Sequence[Component[Any]],
         origin: str,
     ) -> None:
+        """`parts` are the policies, the outermost first, and `end` is what they stand around."""
         self.name = name
-        self.chain = chain
+        self.chain = assemble(parts, end, self.failed)
         self.max_body = max_body
         self.policies = tuple(policies)
         """The chain in running order with each policy's origin, for `explain`."""
@@ -86,20 +87,24 @@ class Route:
                 response = await self.chain(request)
             if not 200 <= response.status < 600 and response.duplex is None:
                 raise _bad_status(response)  # noqa: TRY301 - a bug like any other that the chain may raise
-        except RequestError as error:
-            response = Response.problem(error.status, error.type, detail=error.detail)
-        except UpstreamError as error:  # from an answer's content, which a policy has read
-            response = Response.problem(error.status, error.type, error.title)
-        except Exception as error:
-            whose = raised_by(error, self)
-            logger.exception("route %s failed%s: %s %s", self.name, whose, request.method, request.path)
-            response = Response.problem(500, "internal-error", detail="The gateway could not answer this request.")
+        except Exception as error:  # noqa: BLE001 - what the outermost part of the chain has raised
+            response = self.failed(request, error)
         problem = response.problem_value
         if problem is not None:
             if exchange is not None and not exchange.error:
                 exchange.error = problem.type
             self.write_problem(problem, request, response)
         return response
+
+    def failed(self, request: Request, error: Exception) -> Response:
+        """Return the answer to a request over which a part of the route has raised `error`; a bug goes to the log."""
+        if isinstance(error, RequestError):
+            return Response.problem(error.status, error.type, detail=error.detail)
+        if isinstance(error, UpstreamError):  # from an answer's content, which a policy has read
+            return Response.problem(error.status, error.type, error.title)
+        whose = raised_by(error, self)
+        logger.error("route %s failed%s: %s %s", self.name, whose, request.method, request.path, exc_info=error)
+        return Response.problem(500, "internal-error", detail="The gateway could not answer this request.")
 
     def close(self) -> None:
         """End what the route's policies and its endpoint began, and let go of them."""
