@@ -135,6 +135,29 @@ def test_a_body_over_its_limit(gateway: Gateway, path: str, caplog: pytest.LogCa
     assert caplog.records == []
 
 
+def test_a_body_that_is_said_to_be_over_its_limit(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    for path in ("/max", "/size", "/read"):
+        asked = len(gateway.services["api"].requests)
+        for _ in range(2):
+            complete(gateway.post(path, headers=SENT, body=b"more than ten bytes"), 413, "content-too-large")
+            announced = {**SENT, "Content-Length": "21"}
+            complete(gateway.post(path, headers=announced, body=LARGE), 413, "content-too-large")
+        assert len(gateway.services["api"].requests) == asked
+    assert caplog.records == []
+
+
+def test_who_may_not_come_is_told_so_before_the_size_of_the_body() -> None:
+    class DenyPolicy(Policy[PolicyConfig], name="deny", stages=(Stage.AUTHORIZE,)):
+        def request(self, request: Request) -> Response | None:
+            return Response.problem(403, "denied")
+
+    text = "routes: [{path: /x, respond: a, max_body: 1, policies: [deny: {}]}, {path: /y, respond: a, max_body: 1}]"
+    with Gateway(text=text, classes=[DenyPolicy]) as gateway:
+        assert gateway.post("/x", body=b"long").problem == "denied"
+        assert gateway.post("/y", body=b"long").problem == "content-too-large"
+        assert gateway.post("/y", body=b"a").status == 200
+
+
 def test_a_text_that_is_too_long_for_a_condition(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
     answer = gateway.get("/condition", headers={**SENT, "X-Text": "x" * 2000})
     complete(answer, 431, "request-header-fields-too-large")

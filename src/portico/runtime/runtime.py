@@ -34,6 +34,8 @@ class Route:
     """One route at work: `handle` is the edge at which problems become the answer that the client gets."""
 
     __slots__ = (
+        "_parts",
+        "_refusing",
         "chain",
         "components",
         "conditionals",
@@ -62,6 +64,8 @@ class Route:
         """`parts` are the policies, the outermost first, and `end` is what they stand around."""
         self.name = name
         self.chain = assemble(parts, end, self.failed)
+        self._parts = tuple(parts)
+        self._refusing: Handler | None = None
         self.max_body = max_body
         self.policies = tuple(policies)
         """The chain in running order with each policy's origin, for `explain`."""
@@ -82,7 +86,7 @@ class Route:
         body = request.body
         try:
             if (body.whole is None or body.whole) and not body.restrict(self.max_body):
-                response = Response.problem(413, "content-too-large", detail=f"The limit is {self.max_body} bytes.")
+                response = await self._refusal()(request)
             else:
                 response = await self.chain(request)
             if not 200 <= response.status < 600 and response.duplex is None:
@@ -95,6 +99,18 @@ class Route:
                 exchange.error = problem.type
             self.write_problem(problem, request, response)
         return response
+
+    def _refusal(self) -> Handler:
+        """Return the chain for a request that says that its body is over the limit: the same policies around a 413.
+
+        It is made for the first of them, since most routes never have one.
+        """
+        if self._refusing is None:
+            self._refusing = assemble(self._parts, self._too_large, self.failed)
+        return self._refusing
+
+    async def _too_large(self, request: Request) -> Response:
+        return Response.problem(413, "content-too-large", detail=f"The limit is {self.max_body} bytes.")
 
     def failed(self, request: Request, error: Exception) -> Response:
         """Return the answer to a request over which a part of the route has raised `error`; a bug goes to the log."""
@@ -114,7 +130,8 @@ class Route:
                 component.close()
             except Exception:  # a plugin's mistake must not keep the others from closing
                 logger.exception("%s of route %s could not be closed", component.name, self.name)
-        self.chain = _closed
+        self.chain = self._refusing = _closed
+        self._parts = ()
         self.policies = ()
         self.conditionals = {}
 
