@@ -146,6 +146,9 @@ class Policy(Component[ConfigT]):
 
     Override `request` and `response` where neither has to wait, or `handle` for full control; `request` returns a
     Response to stop there, and `response` returns the answer to pass on.
+
+    What it raises is an answer for the policies further out; so nothing comes out of `next` but answers, and what ends
+    the request's task.
     """
 
     stages: ClassVar[tuple[Stage, ...]] = ()
