@@ -252,6 +252,35 @@ def test_who_gives_up_connecting_leaves_nothing_behind() -> None:
     run(main)
 
 
+def test_connections_that_are_in_use_or_being_opened_are_busy() -> None:
+    async def main() -> None:
+        async with service() as target, pool_of(target.port) as pool:
+            assert pool.busy == 0
+            _, peer = await exchange(pool, None, target)
+            assert (pool.busy, pool.connections) == (0, 1)
+            kept = pool.take()
+            assert kept is not None
+            assert pool.busy == 1
+            connecting = asyncio.get_running_loop().create_task(pool.connect(10.0, None))
+            await until(lambda: pool.busy == 2)
+            abort(await connecting)
+            sending = asyncio.get_running_loop().create_task(send(kept))
+            await peer.head()
+            peer.leave()
+            with pytest.raises(UpstreamClosed):
+                await sending
+            assert pool.busy == pool.connections == 1  # the one that was opened and is not used
+        async with deaf() as port, pool_of(port) as pool:
+            connecting = asyncio.get_running_loop().create_task(pool.connect(100.0, None))
+            await until(lambda: pool.busy == 1)
+            connecting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await connecting
+            assert pool.busy == 0
+
+    run(main)
+
+
 def test_connecting_may_be_without_a_limit() -> None:
     async def main() -> None:
         async with service() as target, pool_of(target.port) as pool:

@@ -116,6 +116,11 @@ class ClientConnection:
 class Connections:
     """What a target needs of its pool. A class, not a Protocol, so that compiled callers call it directly."""
 
+    @property
+    def busy(self) -> int:
+        """How many requests are under way, those that wait for a connection included."""
+        raise NotImplementedError
+
     def take(self) -> ClientStream | None:
         """Return room on an open connection, or None where there is none: then `connect`."""
         raise NotImplementedError

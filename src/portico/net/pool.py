@@ -94,6 +94,11 @@ class Pool(Connections):
         """How many connections are open or being opened."""
         return self._connections
 
+    @property
+    def busy(self) -> int:
+        """How many connections have no room, or are being opened: for HTTP/1, the requests under way."""
+        return self._connections - len(self._ready)
+
     def take(self) -> ClientStream | None:
         """Return room on an open connection, or None where there is none: then `connect`."""
         ready = self._ready

@@ -43,14 +43,20 @@ class StandIn(Connections):
         self._target = target
         self._answer = answer
         self._probe = probe
+        self.under_way = 0
+
+    @property
+    def busy(self) -> int:
+        """How many requests are being answered."""
+        return self.under_way
 
     def take(self) -> ClientStream:
         """Return room for one request."""
-        return _StandInStream(self._target, self._answer)
+        return _StandInStream(self, self._target, self._answer)
 
     async def connect(self, timeout: float, deadline: float | None) -> ClientStream:  # noqa: ASYNC109 - it is the seam
         """Return room for one request, as `take` does."""
-        return _StandInStream(self._target, self._answer)
+        return _StandInStream(self, self._target, self._answer)
 
     async def probe(self) -> None:
         """Accept a connection, or not."""
@@ -58,13 +64,18 @@ class StandIn(Connections):
 
 
 class _StandInStream(ClientStream):
-    def __init__(self, target: Target, answer: Answering) -> None:
+    def __init__(self, pool: StandIn, target: Target, answer: Answering) -> None:
+        self._pool = pool
         self._target = target
         self._answer = answer
 
     async def send(self, request: Request, target: str, authority: bytes, patience: Patience) -> Response:
         """Have the request answered."""
-        return await self._answer(Asked(self._target, request, target, authority, patience))
+        self._pool.under_way += 1
+        try:
+            return await self._answer(Asked(self._target, request, target, authority, patience))
+        finally:
+            self._pool.under_way -= 1
 
 
 def stand_in(service: Service, answer: Answering, probe: Probing = lambda: None) -> None:
