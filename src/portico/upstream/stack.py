@@ -15,7 +15,7 @@ from portico.errors import Overloaded, Source, UpstreamError
 from portico.http.message import Request, Response
 from portico.net.client import ClientStream, Patience
 from portico.net.stream import NEVER
-from portico.upstream.balance import RoundRobin
+from portico.upstream.balance.round_robin import RoundRobin
 from portico.upstream.target import Target
 
 logger = logging.getLogger("portico.upstream")
@@ -42,8 +42,10 @@ class Service:
         """`upgrades` are the protocols, in lower case, that a client may change to (RFC 9110 section 7.8)."""
         self.name = name
         self._upgrades = upgrades
+        for target, weight in targets:
+            target.weight = weight
         self.targets = tuple(target for target, _ in targets)
-        self._balancer = RoundRobin(targets)
+        self._balancer = RoundRobin(self.targets)
         self._connect_timeout = connect_timeout
         self._patience = patience
         self._total = total
@@ -58,7 +60,7 @@ class Service:
             request.deadline = self._clock() + self._total
         if request.upgrade and request.upgrade not in self._upgrades:
             request.upgrade = b""
-        target = self._balancer.next()
+        target = self._balancer.pick(request)
         error: UpstreamError
         try:
             stream = target.pool.take()
@@ -73,7 +75,7 @@ class Service:
                 if not isinstance(error, Overloaded):
                     self._connect_failed(target, error)
                 tried.append(target)
-                other = self._balancer.other(tried)
+                other = self._balancer.other(request, tried)
                 if other is None:
                     break
                 target = other
