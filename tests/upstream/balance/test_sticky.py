@@ -97,7 +97,7 @@ def cookies_that_name_none(balancer: Balancer, target: Target) -> list[bytes]:
         b"x=1 " + right,
         b"x=" + right,
         right.upper(),
-        b"portico-target=;" * 4000,
+        b"portico-target=;" * 7,
     ]
 
 
@@ -128,6 +128,13 @@ def test_a_right_cookie_is_found_among_others() -> None:
         assert counted(balancer, 5, request) == {targets[2]: 5}, request.headers
         assert balancer.mark(request, targets[2]) is None
         assert balancer.mark(request, targets[1]) == balancer.mark(GET, targets[1])
+
+
+def test_no_more_than_a_few_cookies_are_looked_at() -> None:
+    targets = some_targets([1] * 4)
+    balancer = maker(STICKY)(targets)
+    request = with_cookies(b"portico-target=;" * 4000 + pair(balancer, targets[0]))
+    assert counted(balancer, 8, request) == dict.fromkeys(targets, 2)
 
 
 def test_a_client_whose_target_is_gone_gets_another_and_its_cookie() -> None:

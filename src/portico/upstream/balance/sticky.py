@@ -16,6 +16,9 @@ from portico.upstream.target import Target
 _BYTES: Final = 18
 """How much of the HMAC a cookie has: 144 bits, which are 24 letters without padding."""
 
+_MOST: Final = 8
+"""Cookies of that name in one header that are looked at: a client that sends more has no good reason."""
+
 
 class Cookies:
     """The cookies of one service: a value for each target, and how it is set."""
@@ -97,7 +100,9 @@ class Sticky(Balancer):
         """Return the first target that is named in a Cookie header (RFC 6265 section 4.2.1)."""
         prefix = self._prefix
         at = line.find(prefix)
-        while at >= 0:
+        for _ in range(_MOST):
+            if at < 0:
+                break
             begin = at + len(prefix)
             end = line.find(b";", begin)
             if end < 0:
