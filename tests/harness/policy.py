@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from portico.http.body import Trailers
-from portico.plugin import Body, Handler, Headers, Policy, Request, Response, RouteInfo
+from portico.plugin import Body, Handler, Headers, Policy, Request, Response, RouteInfo, ServiceHealth
 
 P = TypeVar("P", bound=Policy[Any])
 
@@ -28,7 +28,7 @@ class TestEnv:
     def service(self, name: str) -> Handler:
         raise NotImplementedError
 
-    async def reachable(self) -> Mapping[str, bool]:
+    async def health(self) -> Mapping[str, ServiceHealth]:
         return {}
 
     def share(self, key: tuple[object, ...], make: Callable[[], Any]) -> Any:

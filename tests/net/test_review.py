@@ -16,11 +16,11 @@ from portico.net.client import AnswerLimits, Patience
 from portico.net.h1_client import H1Connection
 from portico.net.pool import Pool, PoolOptions
 from portico.net.stream import Outbox, Stream
-from portico.upstream.health import Reachability
-from portico.upstream.stack import Service
+from portico.upstream.health import HealthReport
 from portico.upstream.target import Target
 from tests.harness.loop import run
 from tests.harness.peer import service
+from tests.harness.upstream import service_of
 from tests.net.test_server import serving, streamed
 
 
@@ -106,8 +106,8 @@ def test_a_host_that_is_none_is_a_target_that_cannot_be_reached() -> None:
             clock = asyncio.get_running_loop().time
             pool = Pool("a..example", 80, None, PoolOptions(1, 1, 1.0, AnswerLimits(4096)), tasks)
             target = Target("http", "a..example:80", b"a..example", "", pool)
-            one = Service("one", [(target, 1)], 1.0, Patience(1.0, 1.0), 1.0, clock)
-            assert await Reachability([one], tasks, clock).states() == {"one": False}
+            one = service_of([target], name="one")
+            assert not (await HealthReport({"one": one}, tasks, clock).states())["one"].well
             answer = await one.handle(Request("GET", "/"))
             assert answer.status == 502
 

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import asyncio
 
-from portico.net.client import ClientStream, Connections, Patience
-from portico.upstream.health import FRESH_FOR, PROBE_TIMEOUT, Reachability
+from portico.net.client import ClientStream, Connections
+from portico.upstream.health import FRESH_FOR, PROBE_TIMEOUT, HealthReport
 from portico.upstream.stack import Service
 from portico.upstream.target import Target
 from tests.harness.loop import run, run_jumping, turns
+from tests.harness.upstream import service_of
 
 
 class Probed(Connections):
@@ -41,17 +42,24 @@ class Clock:
 
 
 def a_service(name: str, **pools: Probed) -> Service:
-    targets = [(Target("http", address, b"", "", pool), 1) for address, pool in pools.items()]
-    return Service(name, targets, 1.0, Patience(1.0, 1.0), 1.0, lambda: 0.0)
+    return service_of([Target("http", address, b"", "", pool) for address, pool in pools.items()], name=name)
+
+
+async def wells(report: HealthReport) -> dict[str, bool]:
+    return {name: each.well for name, each in (await report.states()).items()}
 
 
 def test_a_service_can_be_reached_while_one_of_its_targets_can() -> None:
     async def main() -> None:
         up, down = Probed(), Probed(up=False)
-        services = [a_service("all", a=up), a_service("some", a=up, b=down), a_service("none", b=down)]
+        services = {
+            "all": a_service("all", a=up),
+            "some": a_service("some", a=up, b=down),
+            "none": a_service("none", b=down),
+        }
         async with asyncio.TaskGroup() as tasks:
-            reachability = Reachability(services, tasks, Clock())
-            assert await reachability.states() == {"all": True, "some": True, "none": False}
+            report = HealthReport(services, tasks, Clock())
+            assert await wells(report) == {"all": True, "some": True, "none": False}
         assert (up.probes, down.probes) == (1, 1)  # one for each address, not for each service
 
     run(main)
@@ -61,7 +69,7 @@ def test_nothing_is_probed_until_somebody_asks() -> None:
     async def main() -> None:
         pool = Probed()
         async with asyncio.TaskGroup() as tasks:
-            Reachability([a_service("s", a=pool)], tasks, Clock())
+            HealthReport({"s": a_service("s", a=pool)}, tasks, Clock())
             await turns()
         assert pool.probes == 0
 
@@ -72,8 +80,8 @@ def test_one_flight_serves_all_who_ask() -> None:
     async def main() -> None:
         pool = Probed(hangs=True)
         async with asyncio.TaskGroup() as tasks:
-            reachability = Reachability([a_service("s", a=pool)], tasks, Clock())
-            asking = [tasks.create_task(reachability.states()) for _ in range(50)]
+            report = HealthReport({"s": a_service("s", a=pool)}, tasks, Clock())
+            asking = [tasks.create_task(wells(report)) for _ in range(50)]
             await turns()
             asking[0].cancel()  # a waiter that leaves takes the flight with it for nobody
             await turns()
@@ -89,13 +97,13 @@ def test_an_answer_is_good_for_a_while() -> None:
     async def main() -> None:
         pool, clock = Probed(), Clock()
         async with asyncio.TaskGroup() as tasks:
-            reachability = Reachability([a_service("s", a=pool)], tasks, clock)
-            assert await reachability.states() == {"s": True}
+            report = HealthReport({"s": a_service("s", a=pool)}, tasks, clock)
+            assert await wells(report) == {"s": True}
             pool.up = False
             clock.now += FRESH_FOR
-            assert await reachability.states() == {"s": True}
+            assert await wells(report) == {"s": True}
             clock.now += 0.1
-            assert await reachability.states() == {"s": False}
+            assert await wells(report) == {"s": False}
             assert pool.probes == 2
 
     run(main)
@@ -105,8 +113,8 @@ def test_a_target_that_does_not_answer_in_time_cannot_be_reached() -> None:
     async def main() -> None:
         async with asyncio.TaskGroup() as tasks:
             begin = asyncio.get_running_loop().time()
-            reachability = Reachability([a_service("s", a=Probed(hangs=True))], tasks, Clock())
-            assert await reachability.states() == {"s": False}
+            report = HealthReport({"s": a_service("s", a=Probed(hangs=True))}, tasks, Clock())
+            assert await wells(report) == {"s": False}
             assert PROBE_TIMEOUT - 0.1 < asyncio.get_running_loop().time() - begin < PROBE_TIMEOUT + 1
 
     run_jumping(main)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -19,77 +19,65 @@ from portico.errors import (
 )
 from portico.http.body import Body
 from portico.http.message import Request, Response
-from portico.net.client import ClientStream, Connections, Patience
+from portico.net.client import Patience
 from portico.net.pool import Pool, PoolOptions
 from portico.net.stream import NEVER
 from portico.observe.exchange import Exchange
-from portico.upstream.stack import Service
+from portico.upstream.retry import RetryPolicy
+from portico.upstream.roster import Ejecting
+from portico.upstream.stack import Service, Times
 from portico.upstream.target import Target
-from tests.harness.loop import run, run_jumping
+from tests.harness.loop import JumpingLoop, run, run_jumping
 from tests.harness.peer import service
+from tests.harness.upstream import ScriptedPool, Step, service_of
 
 PATIENCE = Patience(3.0, 4.0)
-
-Step = Response | Exception
-
-
-class ScriptedPool(Connections):
-    """A pool whose connections answer as a test has them; what happens is written into `log`."""
-
-    def __init__(self, name: str, log: list[str], kept: Sequence[Step], connects: Sequence[Step]) -> None:
-        self.name = name
-        self.log = log
-        self.kept = list(kept)
-        self.connects = list(connects)
-        self.asked: list[tuple[float, float | None]] = []
-        self.sent: list[tuple[str, bytes, Patience]] = []
-
-    def take(self) -> ScriptedStream | None:
-        return ScriptedStream(self, self.kept.pop(0), reused=True) if self.kept else None
-
-    async def connect(self, timeout: float, deadline: float | None) -> ScriptedStream:
-        self.asked.append((timeout, deadline))
-        step = self.connects.pop(0)
-        if isinstance(step, UpstreamError) and step.source is Source.CONNECT:
-            self.log.append(f"{self.name} fails")
-            raise step
-        return ScriptedStream(self, step, reused=False)
-
-    async def probe(self) -> None:
-        raise AssertionError
-
-
-class ScriptedStream(ClientStream):
-    def __init__(self, pool: ScriptedPool, step: Step, *, reused: bool) -> None:
-        self.reused = reused
-        self._pool = pool
-        self._step = step
-
-    async def send(self, request: Request, target: str, authority: bytes, patience: Patience) -> Response:
-        self._pool.log.append(f"{self._pool.name} {'again' if self.reused else 'new'}")
-        self._pool.sent.append((target, authority, patience))
-        if isinstance(self._step, Exception):
-            raise self._step
-        return self._step
 
 
 class Scripted:
     """A service with one target for each script."""
 
-    def __init__(self, *scripts: tuple[Sequence[Step], Sequence[Step]], total: float = NEVER) -> None:
+    def __init__(
+        self,
+        *scripts: tuple[Sequence[Step], Sequence[Step]],
+        total: float = NEVER,
+        retry: Callable[[], RetryPolicy] | None = None,
+        ejecting: Ejecting | None = None,
+    ) -> None:
         self.log: list[str] = []
+        self.runner = asyncio.Runner(loop_factory=JumpingLoop)
+        RUNNERS.append(self.runner)
         names = "abc"[: len(scripts)]
-        self.pools = [ScriptedPool(name, self.log, *script) for name, script in zip(names, scripts, strict=True)]
-        targets = [
-            (Target("http", f"{pool.name}:80", pool.name.encode(), f"/{pool.name}", pool), 1) for pool in self.pools
+        self.pools = [
+            ScriptedPool(name, self.log, kept=script[0], connects=script[1])
+            for name, script in zip(names, scripts, strict=True)
         ]
-        self.service = Service("svc", targets, 2.0, PATIENCE, total, lambda: 100.0)
+        targets = [Target("http", f"{pool.name}:80", pool.name.encode(), f"/{pool.name}", pool) for pool in self.pools]
+
+        async def build() -> Service:
+            times = Times(2.0, PATIENCE.first_byte, PATIENCE.idle, total)
+            return service_of(targets, times, None if retry is None else retry(), ejecting=ejecting)
+
+        self.service = self.runner.run(build())
 
     def ask(self, request: Request | None = None) -> Response:
-        return asyncio.run(self._ask(request or Request("GET", "/", exchange=Exchange(0.0))))
+        return self.runner.run(self._ask(request or Request("GET", "/", exchange=Exchange(0.0))))
 
     async def _ask(self, request: Request) -> Response:
         return await self.service.handle(request)
+
+    def now(self) -> float:
+        return self.runner.get_loop().time()
+
+
+RUNNERS: list[asyncio.Runner] = []
+
+
+@pytest.fixture(autouse=True)
+def _close_loops() -> Iterator[None]:
+    yield
+    while RUNNERS:
+        RUNNERS.pop().close()
 
 
 def refused() -> ConnectFailed:
@@ -196,19 +184,21 @@ def test_the_target_has_its_own_prefix_authority_and_patience() -> None:
     kept = Request("GET", "/x")
     kept.authority = b"public"
     scripted.ask(kept)
-    assert scripted.pools[0].sent == [("/a/x?y=z", b"a", PATIENCE), ("/a/x", b"public", PATIENCE)]
+    assert scripted.pools[0].sent == [("/a/x?y=z", b"a"), ("/a/x", b"public")]
+    assert {(patience.first_byte, patience.idle) for patience in scripted.pools[0].patiences} == {(3.0, 4.0)}
 
 
 def test_the_total_counts_from_the_first_attempt() -> None:
     scripted = Scripted(([], [fine()]), ([], [fine()]), total=7.0)
     request = Request("GET", "/")
+    began = scripted.now()
     scripted.ask(request)
-    assert request.deadline == 107.0
-    assert scripted.pools[0].asked == [(2.0, 107.0)]
+    assert request.deadline == pytest.approx(began + 7.0, abs=1.0)
+    assert scripted.pools[0].asked == [(2.0, request.deadline)]
     request = Request("GET", "/")
-    request.deadline = 101.0
+    request.deadline = began + 1.0
     scripted.ask(request)
-    assert request.deadline == 101.0
+    assert request.deadline == began + 1.0
 
 
 def test_without_a_total_there_is_no_deadline() -> None:
@@ -227,11 +217,10 @@ async def over_loopback(ports: Sequence[int], patience: Patience, total: float =
     async with asyncio.TaskGroup() as tasks:
         pools = [Pool("127.0.0.1", port, None, PoolOptions(10, 10, 60.0), tasks) for port in ports]
         targets = [
-            (Target("http", f"127.0.0.1:{port}", b"svc", "", pool), 1) for port, pool in zip(ports, pools, strict=True)
+            Target("http", f"127.0.0.1:{port}", b"svc", "", pool) for port, pool in zip(ports, pools, strict=True)
         ]
-        clock = asyncio.get_running_loop().time
         try:
-            yield Service("svc", targets, 5.0, patience, total, clock)
+            yield service_of(targets, Times(5.0, patience.first_byte, patience.idle, total))
         finally:
             for pool in pools:
                 pool.close()
@@ -330,17 +319,14 @@ def test_an_answer_that_stalls_breaks_off_in_time(total: float, expected: float)
 
 
 def test_the_log_tells_of_answers_that_go_wrong_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
-    now = 0.0
-
     async def main() -> None:
-        nonlocal now
         fault = MalformedResponse("the status line is malformed", source=Source.RESPONSE)
-        pool = ScriptedPool("a", [], [fault] * 4, [])
-        service = Service("orders", [(Target("http", "a:1", b"", "", pool), 1)], 1.0, PATIENCE, NEVER, lambda: now)
-        for at in (0.0, 1.0, 59.0, 60.0):
-            now = at
-            assert (await service.handle(Request("GET", "/"))).status == 502
+        pool = ScriptedPool("a", [], kept=[fault] * 4)
+        made = service_of([Target("http", "a:1", b"", "", pool)], name="orders")
+        for pause in (1.0, 57.0, 3.0, 1.0):
+            assert (await made.handle(Request("GET", "/"))).status == 502
+            await asyncio.sleep(pause)
 
-    run(main)
+    run_jumping(main)
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert told == ["service orders: target a:1: the status line is malformed (invalid-service-response)"] * 2

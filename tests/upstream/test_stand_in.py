@@ -3,18 +3,17 @@ from __future__ import annotations
 import asyncio
 
 from portico.http.message import Request, Response
-from portico.net.client import Patience
-from portico.upstream.stack import Service
 from portico.upstream.stand_in import Asked, stand_in
 from tests.harness.loop import run, turns
 from tests.harness.targets import a_target
+from tests.harness.upstream import service_of
 
 
 def test_requests_that_are_being_answered_are_busy() -> None:
     async def main() -> None:
         gate = asyncio.Event()
         target = a_target("a:80")
-        service = Service("svc", [(target, 1)], 1.0, Patience(1.0, 1.0), 1.0, lambda: 0.0)
+        service = service_of([target])
 
         async def answer(asked: Asked) -> Response:
             await gate.wait()

@@ -22,7 +22,7 @@ from portico.runtime.compile import Compiled
 from portico.runtime.listeners import trust
 from portico.runtime.loading import Loaded, compiled
 from portico.runtime.runtime import Route, Runtime
-from portico.runtime.services import DEFAULT_PORTS
+from portico.runtime.targets import DEFAULT_PORTS
 from portico.upstream.stand_in import Asked, stand_in
 from portico.wire import h1
 

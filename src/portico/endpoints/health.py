@@ -1,8 +1,8 @@
 """Tell whether the gateway, and the services behind it, are well.
 
-Three routes that every configuration has, unless the file has the same path: `/health` (with the state of each
-service, for those whom `health.allow` names), `/livez` (the process is alive) and `/readyz` (it takes traffic). Point
-restarts at `/livez`: a service that is down must not have the gateway restarted.
+Three routes that every configuration has, unless the file has the same path: `/health` (with the state of each service
+and of its targets, and since when, for those whom `health.allow` names), `/livez` (the process is alive) and `/readyz`
+(it takes traffic). Point restarts at `/livez`: a service that is down must not have the gateway restarted.
 
 ```yaml
 routes:
@@ -15,16 +15,30 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from ipaddress import ip_address
+from time import time
 
 import orjson
 
 from portico import __version__
-from portico.plugin import LOCAL_NETWORKS, Cidr, Endpoint, Env, Headers, PolicyConfig, Request, Response
+from portico.plugin import LOCAL_NETWORKS, Cidr, Endpoint, Env, Headers, PolicyConfig, Request, Response, TargetHealth
 
 
 def _json(content: object) -> Response:
     headers = Headers([(b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store")])
     return Response(200, headers, orjson.dumps(content))
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _target(target: TargetHealth) -> dict[str, str]:
+    told = {"address": target.address, "state": target.state}
+    if target.since:
+        told["since"] = _time(target.since)
+    if target.why:
+        told["why"] = target.why
+    return told
 
 
 class Health(PolicyConfig):
@@ -39,18 +53,21 @@ class HealthEndpoint(Endpoint[Health], name="health"):
 
     def setup(self, env: Env) -> None:
         """Keep the way to ask for the services' state."""
-        self._reachable = env.reachable
+        self._health = env.health
 
     async def handle(self, request: Request) -> Response:
         """Return the summary, and to those who may know it the state of each service."""
-        services = await self._reachable()
+        services = await self._health()
         content: dict[str, object] = {
-            "status": "healthy" if all(services.values()) else "degraded",
-            "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "status": "healthy" if all(service.well for service in services.values()) else "degraded",
+            "timestamp": _time(time()),
             "version": __version__,
         }
         if request.client is not None and self._allowed(request.client.address):
-            content["services"] = {name: "healthy" if well else "unhealthy" for name, well in services.items()}
+            content["services"] = {name: "healthy" if each.well else "unhealthy" for name, each in services.items()}
+            content["targets"] = {
+                name: [_target(target) for target in each.targets] for name, each in services.items() if each.targets
+            }
         return _json(content)
 
     def _allowed(self, address: str) -> bool:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from portico.config.nearest import one_of
 from portico.errors import ConfigError
 from portico.http.message import Handler, Request, Response
+from portico.observe.health import ServiceHealth
 
 
 class Closable(Protocol):
@@ -100,8 +101,8 @@ class Env(Protocol):
         """
         ...
 
-    async def reachable(self) -> Mapping[str, bool]:
-        """Return for each service of the file whether it accepts connections; at most 2 seconds old."""
+    async def health(self) -> Mapping[str, ServiceHealth]:
+        """Return how each service of the file is, and its targets; what is probed for it is at most 2 seconds old."""
         ...
 
     def share(self, key: tuple[object, ...], make: Callable[[], Shared]) -> Shared:

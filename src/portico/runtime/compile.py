@@ -33,7 +33,7 @@ from portico.runtime.pace import at_once
 from portico.runtime.runtime import Route, Runtime
 from portico.runtime.services import ServiceBuilder
 from portico.runtime.shared import Leases
-from portico.upstream.health import Reachability
+from portico.upstream.health import HealthReport
 from portico.upstream.stack import Service
 
 BUILT_IN: Final = "built in"
@@ -86,28 +86,28 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
     lease = surroundings.leases.lease()
     findings = Findings()
     made: list[Route] = []
+    services: dict[str, Service] = {}
     try:
         builder = ServiceBuilder(
             config,
-            lease,
+            surroundings.leases,
             surroundings.tasks,
             surroundings.outbox,
             surroundings.clock,
             surroundings.certificates,
             findings,
         )
-        services: dict[str, Service] = {}
-        for name, service in config.services.items():
-            services[name] = builder.build(name, service)
+        for name, wanted in config.services.items():
+            services[name] = builder.build(name, wanted)
             yield
-        reachability = Reachability(tuple(services.values()), surroundings.tasks, surroundings.clock)
+        health = HealthReport(services, surroundings.tasks, surroundings.clock)
         doors = entrances(config, surroundings.certificates, findings)
         yield
 
         used: set[str] = set()
 
         def env(route: RouteInfo) -> RouteEnv:
-            return RouteEnv(route, services, used, lease, reachability, surroundings.clock)
+            return RouteEnv(route, services, used, lease, health, surroundings.clock)
 
         conditions = Conditions(findings)
         yield from conditions.compiling(config)
@@ -129,6 +129,8 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
     except BaseException:
         for each in made:
             each.close()
+        for built in services.values():
+            built.close()
         lease.close()
         raise
     runtime = Runtime(revision, matcher, made, services, doors, lease, writers.of_file)

@@ -7,16 +7,17 @@ from collections.abc import Callable, Mapping
 
 from portico.errors import ConfigError
 from portico.http.message import Handler
+from portico.observe.health import ServiceHealth
 from portico.policy.base import RouteInfo, Shared
 from portico.runtime.shared import Lease
-from portico.upstream.health import Reachability
+from portico.upstream.health import HealthReport
 from portico.upstream.stack import Service
 
 
 class RouteEnv:
     """The `Env` of one route's policies and endpoint."""
 
-    __slots__ = ("_lease", "_reachability", "_services", "_used", "clock", "logger", "route")
+    __slots__ = ("_health", "_lease", "_services", "_used", "clock", "logger", "route")
 
     def __init__(
         self,
@@ -24,7 +25,7 @@ class RouteEnv:
         services: Mapping[str, Service],
         used: set[str],
         lease: Lease,
-        reachability: Reachability,
+        health: HealthReport,
         clock: Callable[[], float],
     ) -> None:
         self.route = route
@@ -33,7 +34,7 @@ class RouteEnv:
         self._services = services
         self._used = used
         self._lease = lease
-        self._reachability = reachability
+        self._health = health
 
     def service(self, name: str) -> Handler:
         """Return the Handler of a service of the file."""
@@ -52,9 +53,9 @@ class RouteEnv:
             raise ConfigError(f"there is no service {name!r}")
         return service
 
-    async def reachable(self) -> Mapping[str, bool]:
-        """Return for each service whether it accepts connections."""
-        return await self._reachability.states()
+    async def health(self) -> Mapping[str, ServiceHealth]:
+        """Return how each service is."""
+        return await self._health.states()
 
     def share(self, key: tuple[object, ...], make: Callable[[], Shared]) -> Shared:
         """Return the value that is leased under `key`."""

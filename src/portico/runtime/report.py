@@ -6,6 +6,7 @@ import asyncio
 
 from portico.net.pool import Pool
 from portico.runtime.serving import Serving
+from portico.upstream.health import health_of
 from portico.upstream.stack import Service
 
 
@@ -33,7 +34,10 @@ def _service(service: Service) -> list[dict[str, object]]:
         {
             "address": target.address,
             "reachable": not target.failing,
+            "state": health.state,
+            "since": health.since,
+            "why": health.why,
             "connections": target.pool.connections if isinstance(target.pool, Pool) else 0,
         }
-        for target in service.targets
+        for target, health in ((target, health_of(target)) for target in service.targets)
     ]

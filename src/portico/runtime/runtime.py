@@ -181,4 +181,7 @@ class Runtime:
         while routes:
             routes.pop().close()
             yield
+        for service in self.services.values():
+            service.close()
+            yield
         self._lease.close()

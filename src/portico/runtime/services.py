@@ -3,82 +3,121 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from portico.config.balance import Target as TargetConfig
 from portico.config.findings import Findings, place_of
+from portico.config.resilience import Retry
 from portico.config.schema import Config
 from portico.config.tls import ServiceTls
 from portico.config.upstream import Service as ServiceConfig
 from portico.errors import ConfigError
-from portico.net.client import AnswerLimits, Patience
 from portico.net.pem import KeyPair
-from portico.net.pool import Pool, PoolOptions
-from portico.net.stream import NEVER, Outbox
+from portico.net.stream import Outbox
 from portico.net.tls import ClientTls
 from portico.runtime.certificates import CertificateWatch
 from portico.runtime.listeners import tls_version
-from portico.runtime.shared import Lease
-from portico.upstream.stack import Service
-from portico.upstream.target import Target
-
-DEFAULT_PORTS = {"http": 80, "https": 443}
+from portico.runtime.shared import Leases
+from portico.runtime.targets import Targets, or_never
+from portico.upstream.balance import balancing
+from portico.upstream.feed import Feed
+from portico.upstream.hedge import Hedge
+from portico.upstream.membership import Membership
+from portico.upstream.retry import Budget, RetryPolicy
+from portico.upstream.roster import Ejecting, Roster
+from portico.upstream.stack import Rescue, Service, Times
 
 
 @dataclass(frozen=True)
 class ServiceBuilder:
-    """Builds services; their pools are leased, so that connections outlive a reload."""
+    """Builds services; what they lease they give back when they are closed."""
 
     config: Config
-    lease: Lease
+    leases: Leases
     tasks: asyncio.TaskGroup
     outbox: Outbox
     clock: Callable[[], float]
     watch: CertificateWatch
     findings: Findings
+    rng: random.Random = field(default_factory=random.Random)
     _tls: dict[tuple[object, ...], ClientTls] = field(default_factory=dict)
 
     def build(self, name: str, service: ServiceConfig) -> Service:
         """Return the service at work."""
+        lease = self.leases.lease()
         timeout = service.timeout
-        targets = [(self._target(service, target), target.weight) for target in service.targets]
-        patience = Patience(_or_never(timeout.first_byte), _or_never(timeout.idle))
-        upgrades = frozenset(protocol.encode("ascii") for protocol in service.upgrades or ())
-        return Service(
-            name, targets, _or_never(timeout.connect), patience, _or_never(timeout.total), self.clock, upgrades
+        outliers = service.outliers
+        balance = service.balance
+        made = Targets(service, self.config.limits, lease, lambda: self._client_tls(service), self.tasks, self.outbox)
+        roster = Roster(
+            name,
+            balancing(balance, name, self.rng, self.clock),
+            None
+            if outliers is None
+            else Ejecting(outliers.failures, outliers.ejection, outliers.max_ejection, outliers.max_ejected),
+            balance.slow_start or 0.0,
+            balance.panic or 0.0,
+        )
+        targets = [made.make(target) for target in service.targets]
+        roster.change(targets)
+        retry = self._retry(service)
+        built = Service(
+            name,
+            roster,
+            Times(
+                or_never(timeout.connect),
+                or_never(timeout.first_byte),
+                or_never(timeout.idle),
+                or_never(timeout.total),
+                b"" if timeout.tell is None else timeout.tell.encode("ascii"),
+            ),
+            self.clock,
+            retry,
+            frozenset(protocol.encode("ascii") for protocol in service.upgrades or ()),
+        )
+        built.on_close(lease.close)
+        if service.discover is not None or service.health is not None:
+            source = "" if service.discover is None else service.discover.source
+            feed = lease.share(("feed", name, source), lambda: Feed(name, source))
+            members = Membership(
+                roster, feed, made.make, made.drop, targets=targets, checked=service.health is not None
+            )
+            built.checked = service.health is not None
+            built.known = members.known if service.discover is not None else None
+            built.on_close(members.close)
+        self._surround(built, service, retry)
+        return built
+
+    def _surround(self, built: Service, service: ServiceConfig, retry: RetryPolicy | None) -> None:
+        """Put around a service what the file wants to be there, the innermost first."""
+        hedge = service.hedge
+        if hedge is not None:
+            policy = retry or self._retry_policy(Retry())
+            built.surround(lambda inner: Hedge(inner, policy, hedge.after, hedge.max, self.tasks).handle)
+        if built.surrounded:
+            built.surround(lambda inner: Rescue(inner).handle)
+
+    def _retry(self, service: ServiceConfig) -> RetryPolicy | None:
+        return None if service.retry is None else self._retry_policy(service.retry)
+
+    def _retry_policy(self, retry: Retry) -> RetryPolicy:
+        return RetryPolicy(
+            Budget(retry.budget, retry.floor, self.clock),
+            attempts=retry.attempts,
+            per_try=or_never(retry.per_try),
+            on=frozenset(each for each in retry.on if isinstance(each, str)),
+            statuses=frozenset(each for each in retry.on if isinstance(each, int)),
+            methods=frozenset(retry.methods),
+            body=retry.body,
+            base=retry.backoff.base,
+            longest=retry.backoff.max,
+            rng=self.rng,
         )
 
-    def _target(self, service: ServiceConfig, target: TargetConfig) -> Target:
-        host = f"[{target.host}]" if ":" in target.host else target.host
-        address = f"{host}:{target.port}"
-        authority = host if target.port == DEFAULT_PORTS[target.scheme] else address
-        limits = self.config.limits
-        keepalive = service.keepalive
-        options = PoolOptions(
-            service.max_connections,
-            0 if keepalive is None else keepalive.max_idle,
-            0.0 if keepalive is None else keepalive.idle,
-            AnswerLimits(limits.response_head, limits.response_header_count, limits.chunk_line, limits.trailers),
-        )
-        tls = None if target.scheme == "http" else service.tls or ServiceTls()
-        said = None if tls is None else (tls.ca, tls.pair, tls.verify, tls.min_version, tls.server_name)
-        pool = self.lease.share(
-            ("pool", target.host, target.port, said, options),
-            lambda: Pool(target.host, target.port, self._client_tls(service, tls), options, self.tasks, self.outbox),
-        )
-        return Target(
-            target.scheme,
-            address,
-            authority.encode("idna" if not authority.isascii() else "ascii"),
-            service.base_path,
-            pool,
-        )
-
-    def _client_tls(self, service: ServiceConfig, tls: ServiceTls | None) -> ClientTls | None:
-        """Return how TLS is spoken to a target; what is wrong with its files is added to the findings."""
-        if tls is None:
-            return None
+    def _client_tls(self, service: ServiceConfig) -> ClientTls | None:
+        """Return how TLS is spoken to a service; what is wrong with its files is added to the findings."""
+        tls = service.tls or ServiceTls()
         key = (tls.ca, tls.pair, tls.verify, tls.min_version, tls.server_name)
         if key not in self._tls:
             pair = None if tls.pair is None else KeyPair(*tls.pair)
@@ -90,7 +129,3 @@ class ServiceBuilder:
             self.watch.add(made)
             self._tls[key] = made
         return self._tls[key]
-
-
-def _or_never(seconds: float | None) -> float:
-    return NEVER if seconds is None else seconds

@@ -61,6 +61,11 @@ class Lease:
         value: Shared = self._values[key]
         return value
 
+    def give_back(self, key: tuple[object, ...]) -> None:
+        """Give one value back ahead of the others."""
+        del self._values[key]
+        self._leases.give_back(key)
+
     def __len__(self) -> int:
         return len(self._values)
 

@@ -25,8 +25,8 @@ from portico.runtime.compile import Compiled, CompileError, Surroundings, compil
 from portico.runtime.lint import lint
 from portico.runtime.listeners import limits, redirect_to_https, trust
 from portico.runtime.loading import Loaded, read_in
-from portico.runtime.services import DEFAULT_PORTS
 from portico.runtime.shared import Leases
+from portico.runtime.targets import DEFAULT_PORTS
 from portico.testing.clock import Clock, FakeTimeLoop
 from portico.testing.services import FakeService, Plays, Reply
 from portico.testing.visit import Answer, Options, Visit

@@ -1,12 +1,13 @@
-"""Whether services can be reached, for those who ask."""
+"""How services and their targets are, for those who ask."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final
 
+from portico.observe.health import ServiceHealth, TargetHealth
 from portico.upstream.stack import Service
 from portico.upstream.target import Target
 
@@ -21,29 +22,50 @@ PROBE_TIMEOUT: Final = 1.0
 PROBES_AT_ONCE: Final = 64
 
 
-class Reachability:
-    """Finds out on demand which services accept connections; nothing is probed while nobody asks.
+def health_of(target: Target) -> TargetHealth:
+    """Return what is known of a target."""
+    if target.down_since:
+        return TargetHealth(target.address, "unhealthy", target.down_since, target.why)
+    if target.ejected_until:
+        return TargetHealth(target.address, "ejected", target.ejected_since, target.why)
+    if target.looked_at:
+        return TargetHealth(target.address, "healthy", target.well_since, target.why)
+    return TargetHealth(target.address, "unchecked", 0.0, "")
+
+
+class HealthReport:
+    """Tells how services are. Those without a health check are probed for it, on demand; nothing is probed while nobody
+    asks.
 
     However many ask at once, one round of probes runs, in the worker's group: it belongs to no request.
     """
 
-    __slots__ = ("_asked_at", "_clock", "_flight", "_services", "_states", "_tasks")
+    __slots__ = ("_accepting", "_asked_at", "_clock", "_flight", "_services", "_tasks")
 
-    def __init__(self, services: Sequence[Service], tasks: asyncio.TaskGroup, clock: Callable[[], float]) -> None:
+    def __init__(self, services: Mapping[str, Service], tasks: asyncio.TaskGroup, clock: Callable[[], float]) -> None:
         self._services = services
         self._tasks = tasks
         self._clock = clock
-        self._states: dict[str, bool] = {}
+        self._accepting: dict[Target, bool] = {}
         self._asked_at = float("-inf")
         self._flight: asyncio.Task[None] | None = None
 
-    async def states(self) -> dict[str, bool]:
-        """Return for each service whether at least one of its targets accepts connections, at most 2 s old."""
+    async def states(self) -> dict[str, ServiceHealth]:
+        """Return how each service is; what was probed for it is at most 2 s old."""
         if self._clock() - self._asked_at > FRESH_FOR:
             if self._flight is None:
-                self._flight = self._tasks.create_task(self._probe_all(), name="reachability")
+                self._flight = self._tasks.create_task(self._probe_all(), name="probes")
             await asyncio.shield(self._flight)
-        return self._states
+        return {name: self._state(service) for name, service in self._services.items()}
+
+    def _state(self, service: Service) -> ServiceHealth:
+        if service.parts:  # it is as well as those that its requests go to
+            parts = [self._state(self._services[name]) for name in service.parts]
+            return ServiceHealth(all(part.well for part in parts), ())
+        states = tuple(map(health_of, service.targets))
+        if service.checked:
+            return ServiceHealth(any(state.well for state in states), states)
+        return ServiceHealth(any(self._accepting.get(target, True) for target in service.targets), states)
 
     async def _probe_all(self) -> None:
         """Run one round; it belongs to the worker's group, so nothing may leave it as an error."""
@@ -56,12 +78,11 @@ class Reachability:
 
     async def _probe_targets(self) -> None:
         gate = asyncio.Semaphore(PROBES_AT_ONCE)
-        targets = {target.pool: target for service in self._services for target in service.targets}
+        asked = [target for service in self._services.values() if not service.checked for target in service.targets]
+        by_pool = {target.pool: target for target in asked}
         async with asyncio.TaskGroup() as group:
-            probes = {pool: group.create_task(_accepts(target, gate)) for pool, target in targets.items()}
-        self._states = {
-            service.name: any(probes[target.pool].result() for target in service.targets) for service in self._services
-        }
+            probes = {pool: group.create_task(_accepts(target, gate)) for pool, target in by_pool.items()}
+        self._accepting = {target: probes[target.pool].result() for target in asked}
         self._asked_at = self._clock()
 
 

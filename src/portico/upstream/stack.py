@@ -1,21 +1,25 @@
-"""A service as a Handler: pick a target, take a connection, send, and turn failures into answers.
+"""A service as a Handler: pick a target, take a connection, send, and where that fails try again or say why.
 
-From the outside in: `rescue` makes a Response of every UpstreamError, so that policies see one kind of answer; within
-it a request that certainly was not carried out goes to another target; within that, the target's pool and its
-connection.
+What a service certainly has not begun to work on is always sent again: to another target where a connection was
+refused, over a new connection where a kept one turns out to have been closed. What it may have seen is sent again as
+its `retry` says (RetryPolicy). What comes of it all is an answer, or an UpstreamError; Handlers around it may deal with
+that (Breaker, Fallback), and `Rescue` makes a Response of it, so that policies see one kind of answer.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Final
 
-from portico.errors import Overloaded, Source, UpstreamError
-from portico.http.message import Request, Response
+from portico.errors import NoTarget, Overloaded, Source, UpstreamError
+from portico.http.message import Handler, Request, Response
 from portico.net.client import ClientStream, Patience
 from portico.net.stream import NEVER
-from portico.upstream.balance.round_robin import RoundRobin
+from portico.upstream.balance import Balancer, observe
+from portico.upstream.retry import RetryPolicy
+from portico.upstream.roster import Roster
 from portico.upstream.target import Target
 
 logger = logging.getLogger("portico.upstream")
@@ -23,91 +27,299 @@ logger = logging.getLogger("portico.upstream")
 TELL_AGAIN: Final = 60.0
 """Seconds for which the log does not tell again that a target's answers go wrong."""
 
+WEBSOCKET: Final = frozenset((b"websocket",))
+
+
+class Times:
+    """How long a service may take, in seconds."""
+
+    __slots__ = ("connect", "first_byte", "idle", "tell", "total")
+
+    def __init__(
+        self,
+        connect: float = 5.0,
+        first_byte: float = 30.0,
+        idle: float = 60.0,
+        total: float = NEVER,
+        tell: bytes = b"",
+    ) -> None:
+        """`tell` is the header in which the service is told how many milliseconds are left; empty for none."""
+        self.connect = connect
+        self.first_byte = first_byte
+        self.idle = idle
+        self.total = total
+        self.tell = tell
+
 
 class Service:
     """A service of the file. `handle` is its Handler, the only way to reach it."""
 
-    __slots__ = ("_balancer", "_clock", "_connect_timeout", "_patience", "_total", "_upgrades", "name", "targets")
+    __slots__ = (
+        "_clear",
+        "_clock",
+        "_closing",
+        "_connect_timeout",
+        "_patience",
+        "_per_try",
+        "_rescues",
+        "_retry",
+        "_tell",
+        "_total",
+        "_upgrades",
+        "checked",
+        "handle",
+        "known",
+        "name",
+        "parts",
+        "roster",
+    )
 
     def __init__(
         self,
         name: str,
-        targets: Sequence[tuple[Target, int]],
-        connect_timeout: float,
-        patience: Patience,
-        total: float,
+        roster: Roster,
+        times: Times,
         clock: Callable[[], float],
-        upgrades: frozenset[bytes] = frozenset((b"websocket",)),
+        retry: RetryPolicy | None = None,
+        upgrades: frozenset[bytes] = WEBSOCKET,
     ) -> None:
         """`upgrades` are the protocols, in lower case, that a client may change to (RFC 9110 section 7.8)."""
         self.name = name
-        self._upgrades = upgrades
-        for target, weight in targets:
-            target.weight = weight
-        self.targets = tuple(target for target, _ in targets)
-        self._balancer = RoundRobin(self.targets)
-        self._connect_timeout = connect_timeout
-        self._patience = patience
-        self._total = total
+        self.roster = roster
+        self.checked = False
+        """Whether there is a health check for its targets."""
+        self.parts: tuple[str, ...] = ()
+        """The services among which its requests are divided, where it has no targets of its own."""
+        self.known: asyncio.Event | None = None
+        """Set once its targets are known, where they are to be found out."""
+        self.handle: Handler = self.attempt
+        """Answers a request: what the service does, or the problem that stood in its way."""
+        self._rescues = True
+        self._closing: list[Callable[[], None]] = []
+        self._per_try = NEVER if retry is None else retry.per_try
+        self._connect_timeout = min(times.connect, self._per_try)
+        self._patience = Patience(min(times.first_byte, self._per_try), times.idle)
+        self._total = times.total
+        self._tell = times.tell
         self._clock = clock
+        self._retry = retry
+        self._clear = 500 if retry is None else min(500, *retry.statuses)
+        """Answers with a status below this are neither failures nor reasons to try again."""
+        self._upgrades = upgrades
 
-    async def handle(self, request: Request) -> Response:
-        """Send `request` and return the service's answer, or the problem that stood in its way (`rescue`).
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """All its targets, well or not."""
+        return self.roster.targets
 
-        A request that certainly was not carried out goes to another target, or again over a new connection.
+    @property
+    def surrounded(self) -> bool:
+        """Whether there is a Handler around `attempt`."""
+        return not self._rescues
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when the service is closed; those that came last are called first."""
+        self._closing.append(callback)
+
+    def close(self) -> None:
+        """End what was begun for it, and give back what it has."""
+        self.roster.close()
+        self.handle = _closed
+        while self._closing:
+            self._closing.pop()()
+
+    def surround(self, make: Callable[[Handler], Handler]) -> None:
+        """Put a Handler around what has been there; `attempt` and those around it then raise what went wrong."""
+        inner = self.attempt if self._rescues else self.handle
+        self._rescues = False
+        self.handle = make(inner)
+
+    async def attempt(self, request: Request) -> Response:
+        """Send `request` and return the service's answer, or raise the UpstreamError that stood in its way.
+
+        Where nothing is around it, the problem is returned instead, for the sake of the shortest way.
         """
-        if request.deadline is None and self._total != NEVER:
-            request.deadline = self._clock() + self._total
+        retry = self._retry
+        if self._total != NEVER:
+            end = self._clock() + self._total
+            request.deadline = end if request.deadline is None else min(end, request.deadline)
         if request.upgrade and request.upgrade not in self._upgrades:
             request.upgrade = b""
-        target = self._balancer.pick(request)
-        error: UpstreamError
+        if retry is not None:
+            retry.budget.earn()
+            if retry.worth_keeping(request):
+                await request.body.read(retry.body)
+        outcome: Response | UpstreamError
+        target: Target | None = None
         try:
+            balancer = self.roster.balancer
+            if balancer is None:
+                balancer = await self._some_target(request)
+            target = balancer.pick(request)
             stream = target.pool.take()
             if stream is None:
-                stream = await self._connect(request, target)
-            return await self._send(request, target, stream)
-        except UpstreamError as first:
-            error = first
-        tried: list[Target] = []
-        while error.retryable:
-            if error.source is Source.CONNECT:
-                if not isinstance(error, Overloaded):
-                    self._connect_failed(target, error)
-                tried.append(target)
-                other = self._balancer.other(request, tried)
-                if other is None:
-                    break
-                target = other
-            try:
-                # Never over a kept connection: one that was closed meanwhile may be why we are here.
-                return await self._send(request, target, await self._connect(request, target))
-            except UpstreamError as next_one:
-                error = next_one
-        if error.source is Source.RESPONSE:
-            self._answer_failed(target, error)
-        if request.exchange is not None:
-            request.exchange.error = f"{error.type}: {error.source}: {error.detail}"
-        return Response.problem(error.status, error.type, error.title)
+                response = await self._send_anew(request, target)
+            else:
+                response = await self._send(request, target, stream, self._patience)
+            if response.status < self._clear:
+                target.failures = 0
+                return self._answer(request, target, response) if balancer.looks_on else response
+            outcome = response
+        except UpstreamError as error:
+            outcome = error
+        if target is not None:
+            target, outcome = await self._further(request, target, outcome)
+        if isinstance(outcome, Response):
+            assert target is not None
+            return self._answer(request, target, outcome)
+        if self._rescues:
+            return problem(request, outcome)
+        raise outcome
 
-    def _send(self, request: Request, target: Target, stream: ClientStream) -> Awaitable[Response]:
+    async def _further(
+        self, request: Request, target: Target, outcome: Response | UpstreamError
+    ) -> tuple[Target, Response | UpstreamError]:
+        """Try again where that may be done; return what came of it in the end, and of which target."""
+        tried: list[Target] = []
+        stale: list[Target] = []
+        tries = 1
+        while True:
+            following = self._free_try(request, target, outcome, tried, stale)
+            if following is None:
+                following = await self._paid_try(request, outcome, tried, tries)
+                if following is None:
+                    break
+                tries += 1
+            target = following
+            outcome = await self._once(request, target, anew=target in stale)
+            if isinstance(outcome, Response) and outcome.status < self._clear:
+                target.failures = 0
+                break
+        if isinstance(outcome, UpstreamError) and outcome.source is Source.RESPONSE:
+            self._tell_of_answer(target, outcome)
+        return target, outcome
+
+    async def _once(self, request: Request, target: Target, *, anew: bool) -> Response | UpstreamError:
+        """Send to one target, over a new connection if it has to be; return what comes of it."""
+        try:
+            stream = None if anew else target.pool.take()
+            if stream is None:
+                return await self._send_anew(request, target)
+            return await self._send(request, target, stream, self._patience)
+        except UpstreamError as error:
+            return error
+
+    def _free_try(
+        self,
+        request: Request,
+        target: Target,
+        outcome: Response | UpstreamError,
+        tried: list[Target],
+        stale: list[Target],
+    ) -> Target | None:
+        """Note how a try came out; return the target of the next one where that costs nothing, otherwise None.
+
+        It does where the service certainly has not begun: once for each target.
+        """
+        if isinstance(outcome, Response):
+            tried.append(target)
+            if outcome.status >= 500:
+                self.roster.failed(target, f"status {outcome.status}")
+            return None
+        if outcome.source is Source.CONNECT:
+            tried.append(target)
+            if not isinstance(outcome, Overloaded):
+                self._connect_failed(target, outcome)
+            balancer = self.roster.balancer
+            return balancer.other(request, tried) if outcome.retryable and balancer is not None else None
+        if outcome.retryable and target not in stale:  # a kept connection that was closed meanwhile
+            stale.append(target)
+            return target
+        tried.append(target)
+        self.roster.failed(target, str(outcome))
+        return None
+
+    async def _paid_try(
+        self, request: Request, outcome: Response | UpstreamError, tried: list[Target], tries: int
+    ) -> Target | None:
+        """Return the target of the next try where the service may have begun, once it is time for it; None where there
+        is to be none.
+        """
+        retry, balancer = self._retry, self.roster.balancer
+        if retry is None or balancer is None or tries >= retry.attempts or not retry.wants(outcome):
+            return None
+        unsent = isinstance(outcome, UpstreamError) and outcome.source is Source.CONNECT and outcome.retryable
+        if not unsent and not retry.may_repeat(request):
+            return None
+        following = balancer.other(request, tried)
+        wait = retry.wait(tries, outcome, same_target=following is None)
+        if wait is None or (request.deadline is not None and self._clock() + wait >= request.deadline):
+            return None
+        if not retry.budget.spend():
+            return None
+        if isinstance(outcome, Response):
+            outcome.body.close()
+        if wait:
+            await asyncio.sleep(wait)
+            balancer = self.roster.balancer
+        if following is None:
+            following = tried[-1] if balancer is None else balancer.pick(request)
+        return following
+
+    def _answer(self, request: Request, target: Target, response: Response) -> Response:
+        """Do what the way of balancing wants done with an answer."""
+        balancer = self.roster.balancer
+        if balancer is not None and balancer.looks_on:
+            exchange = request.exchange
+            if balancer.wants_latency and exchange is not None and exchange.first_byte > exchange.sent:
+                observe(target, exchange.first_byte - exchange.sent, exchange.first_byte)
+            cookie = balancer.mark(request, target)
+            if cookie is not None:
+                response.headers.add(b"Set-Cookie", cookie)
+        return response
+
+    def _send(self, request: Request, target: Target, stream: ClientStream, patience: Patience) -> Awaitable[Response]:
         exchange = request.exchange
         if exchange is not None:
             exchange.service = self.name
             exchange.target = target.address
             exchange.tries += 1
+        if request.deadline is not None and self._tell:
+            left = max(1, int((request.deadline - self._clock()) * 1000))
+            request.headers.set(self._tell, b"%d" % left)
         path = request.path if request.query is None else f"{request.path}?{request.query}"
         authority = target.authority if request.authority is None else request.authority
-        return stream.send(request, target.prefix + path, authority, self._patience)
+        return stream.send(request, target.prefix + path, authority, patience)
 
-    async def _connect(self, request: Request, target: Target) -> ClientStream:
+    async def _send_anew(self, request: Request, target: Target) -> Response:
+        """Send over a new connection."""
+        began = self._clock()
         stream = await target.pool.connect(self._connect_timeout, request.deadline)
         if target.failing:
             target.failing = False
             logger.info("service %s: target %s is reachable again", self.name, target.address)
-        return stream
+        patience = self._patience
+        if self._per_try != NEVER:  # connecting was a part of the try
+            left = began + self._per_try - self._clock()
+            patience = Patience(max(0.001, min(patience.first_byte, left)), patience.idle)
+        return await self._send(request, target, stream, patience)
 
-    def _answer_failed(self, target: Target, error: UpstreamError) -> None:
+    async def _some_target(self, request: Request) -> Balancer:
+        """Wait until the targets are known, where they never were so far; raise NoTarget where there is none to ask."""
+        if self.known is not None and not self.known.is_set():
+            end = self._clock() + self._connect_timeout
+            try:
+                async with asyncio.timeout_at(end if request.deadline is None else min(end, request.deadline)):
+                    await self.known.wait()
+            except TimeoutError:
+                raise NoTarget("its targets are not known yet", source=Source.GATEWAY) from None
+        balancer = self.roster.balancer
+        if balancer is None:
+            count = len(self.targets)
+            raise NoTarget(f"none of its {count} targets is well" if count else "it has none", source=Source.GATEWAY)
+        return balancer
+
+    def _tell_of_answer(self, target: Target, error: UpstreamError) -> None:
         """Log what went wrong with an answer, at most once in a while: what is wrong with each is in its record."""
         now = self._clock()
         if now - target.told_at >= TELL_AGAIN:
@@ -115,6 +327,39 @@ class Service:
             logger.warning("service %s: target %s: %s (%s)", self.name, target.address, error, error.type)
 
     def _connect_failed(self, target: Target, error: UpstreamError) -> None:
+        ejected = self.roster.eject(target, str(error))
         if not target.failing:
             target.failing = True
-            logger.warning("service %s: target %s is not reachable: %s", self.name, target.address, error)
+            if not ejected:  # which was told
+                logger.warning("service %s: target %s is not reachable: %s", self.name, target.address, error)
+
+
+async def _closed(request: Request) -> Response:
+    """Stand in for a service that is closed."""
+    raise RuntimeError("a service was asked after its end")
+
+
+class Rescue:
+    """Makes a Response of what went wrong on the way to a service: the outermost of the Handlers around one."""
+
+    __slots__ = ("_inner",)
+
+    def __init__(self, inner: Handler) -> None:
+        self._inner = inner
+
+    async def handle(self, request: Request) -> Response:
+        """Return the answer, or the problem that stood in its way."""
+        try:
+            return await self._inner(request)
+        except UpstreamError as error:
+            return problem(request, error)
+
+
+def problem(request: Request, error: UpstreamError) -> Response:
+    """Return the answer for a client whose request could not be answered by a service; its record says why."""
+    if request.exchange is not None:
+        request.exchange.error = f"{error.type}: {error.source}: {error.detail}"
+    response = Response.problem(error.status, error.type, error.title)
+    if error.retry_after:
+        response.headers.set(b"Retry-After", b"%d" % error.retry_after)
+    return response

@@ -13,18 +13,21 @@ class Target:
         "authority",
         "down_since",
         "ejected_at",
+        "ejected_since",
         "ejected_until",
         "ejections",
         "failing",
         "failures",
         "latency",
         "latency_at",
+        "looked_at",
         "metadata",
         "pool",
         "prefix",
         "priority",
         "scheme",
         "share",
+        "started",
         "told_at",
         "weight",
         "well_since",
@@ -51,6 +54,8 @@ class Target:
         self.metadata: dict[str, str] = {}
         self.share = 1.0
         """How much of its weight it has: less than all of it while it starts slowly."""
+        self.started = 0.0
+        """When it began to start slowly, on the worker's clock."""
         self.latency = 0.0
         """Seconds to the head of its answers of late, for `peak-ewma`; 0 where there was none yet."""
         self.latency_at = 0.0
@@ -64,8 +69,13 @@ class Target:
         self.ejections = 0
         """How many times in a row it was ejected."""
         self.ejected_at = 0.0
+        """When it was ejected last, on the worker's clock."""
+        self.ejected_since = 0.0
+        """The same in seconds since the epoch."""
         self.ejected_until = 0.0
         """Until when it is not asked, on the worker's clock; 0 where it is."""
+        self.looked_at = False
+        """Whether its health check has found anything yet."""
         self.down_since = 0.0
         """Since when its health check fails, in seconds since the epoch; 0 where it does not."""
         self.well_since = 0.0

@@ -15,10 +15,12 @@ from portico.upstream.target import Target
 class Balancer:
     """Picks among the targets that may be asked; made anew when those, or their shares, change. Never of none."""
 
-    __slots__ = ("targets", "wants_latency")
+    __slots__ = ("looks_on", "targets", "wants_latency")
 
     def __init__(self, targets: Sequence[Target]) -> None:
         self.targets = tuple(targets)
+        self.looks_on = False
+        """Whether anything is to be done with an answer: `observe` it, or `mark` it."""
         self.wants_latency = False
         """Whether each answer's head is to be told to `observe`."""
 

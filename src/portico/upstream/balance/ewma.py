@@ -42,7 +42,7 @@ class PeakEwma(TwoChoices):
 
     def __init__(self, targets: Sequence[Target], random: Callable[[], float], clock: Callable[[], float]) -> None:
         super().__init__(targets, random)
-        self.wants_latency = True
+        self.looks_on = self.wants_latency = True
         self._clock = clock
 
     def among(self, targets: Sequence[Target]) -> Lottery:

@@ -59,6 +59,7 @@ class Sticky(Balancer):
 
     def __init__(self, targets: Sequence[Target], cookies: Cookies, inner: Balancer) -> None:
         super().__init__(targets)
+        self.looks_on = True
         self.wants_latency = inner.wants_latency
         self._inner = inner
         self._cookies = cookies

@@ -1,0 +1,93 @@
+"""From a target of the file, or of a discovery, to one with connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from portico.config.balance import Target as TargetConfig
+from portico.config.schema import Limits
+from portico.config.upstream import Service as ServiceConfig
+from portico.net.client import AnswerLimits
+from portico.net.pool import Pool, PoolOptions
+from portico.net.stream import NEVER, Outbox
+from portico.net.tls import ClientTls
+from portico.runtime.shared import Lease
+from portico.upstream.target import Target
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Targets:
+    """Makes the targets of one service, and ends them; their pools are leased, so that connections outlive a reload."""
+
+    def __init__(
+        self,
+        service: ServiceConfig,
+        limits: Limits,
+        lease: Lease,
+        tls: Callable[[], ClientTls | None],
+        tasks: asyncio.TaskGroup,
+        outbox: Outbox,
+    ) -> None:
+        """`tls` makes how TLS is spoken with them, where it is; `lease` is the service's own."""
+        keepalive = service.keepalive
+        self._service = service
+        self._lease = lease
+        self._tls = tls
+        self._tasks = tasks
+        self._outbox = outbox
+        self._options = PoolOptions(
+            service.max_connections,
+            0 if keepalive is None else keepalive.max_idle,
+            0.0 if keepalive is None else keepalive.idle,
+            AnswerLimits(limits.response_head, limits.response_header_count, limits.chunk_line, limits.trailers),
+        )
+        self._keys: dict[Target, tuple[object, ...]] = {}
+
+    def make(self, target: TargetConfig) -> Target:
+        """Return a target with connections."""
+        host = f"[{target.host}]" if ":" in target.host else target.host
+        address = f"{host}:{target.port}"
+        authority = host if target.port == DEFAULT_PORTS[target.scheme] else address
+        said = self._service.tls
+        speaks = target.scheme == "https"
+        key = (
+            "pool",
+            target.host,
+            target.port,
+            (said and (said.ca, said.pair, said.verify, said.min_version, said.server_name), True) if speaks else None,
+            self._options,
+        )
+        pool = self._lease.share(
+            key,
+            lambda: Pool(
+                target.host,
+                target.port,
+                self._tls() if speaks else None,
+                self._options,
+                self._tasks,
+                self._outbox,
+            ),
+        )
+        made = Target(
+            target.scheme,
+            address,
+            authority.encode("idna" if not authority.isascii() else "ascii"),
+            self._service.base_path,
+            pool,
+            target.weight,
+            target.priority,
+        )
+        made.metadata = target.metadata
+        self._keys[made] = key
+        return made
+
+    def drop(self, target: Target) -> None:
+        """End a target that is none any more; what is under way there goes on."""
+        self._lease.give_back(self._keys.pop(target))
+
+
+def or_never(seconds: float | None) -> float:
+    """Return a time that may be off."""
+    return NEVER if seconds is None else seconds
