@@ -22,13 +22,17 @@ class Took(NamedTuple):
 class Load:
     """Runs in a thread of its own while entered."""
 
-    def __init__(self, port: int, path: str, *, kept: int = 8, fresh: int = 2, pause: float = 0.004) -> None:
+    def __init__(
+        self, port: int, path: str, *, method: str = "GET", kept: int = 8, fresh: int = 2, pause: float = 0.004
+    ) -> None:
         self.took: list[Took] = []
         self.failures: list[str] = []
         self.answers: Counter[bytes] = Counter()
         """How often each body came."""
         self._port = port
-        self._request = f"GET {path} HTTP/1.1\r\nHost: a\r\n".encode()
+        self._request = f"{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n".encode()
+        self.sent = 0
+        """How many requests were begun; each has its number as `X-Id`."""
         self._kept, self._fresh, self._pause = kept, fresh, pause
         self._over = False
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
@@ -46,6 +50,11 @@ class Load:
         """Wait until so many more requests were answered."""
         enough = len(self.took) + count
         wait_for(lambda: len(self.took) >= enough or self.failures, "more answers")
+
+    def ended(self, count: int) -> None:
+        """Wait until so many more requests have come to an end, whatever it was."""
+        enough = len(self.took) + len(self.failures) + count
+        wait_for(lambda: len(self.took) + len(self.failures) >= enough, "more requests to end")
 
     def quantile(self, share: float, begin: float, end: float) -> float:
         """Return what `share` of the requests that began between two times took at most."""
@@ -66,7 +75,8 @@ class Load:
             try:
                 async with asyncio.timeout(DEADLINE):
                     connection = connection or await asyncio.open_connection("127.0.0.1", self._port)
-                    connection[1].write(self._request + end)
+                    self.sent += 1
+                    connection[1].write(self._request + b"X-Id: %d\r\n" % self.sent + end)
                     goes_on = await self._answer(connection[0])
             except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
                 self.failures.append(f"{type(error).__name__}: {error} ({'kept' if keep else 'new'} connection)")
