@@ -5,6 +5,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,8 @@ from portico.net.h1_client import H1Connection
 from portico.net.pool import Pool, PoolOptions
 from portico.net.stream import NEVER
 from portico.net.tls import ClientTls
-from tests.harness.loop import run, run_jumping, until
+from tests.harness.gateway import reserved_port
+from tests.harness.loop import JumpingLoop, run, run_jumping, turns, until
 from tests.harness.peer import Peer, Service, service
 
 PATIENCE = Patience(10.0, 10.0)
@@ -331,3 +333,199 @@ def test_a_probe_of_a_service_with_tls_speaks_tls() -> None:
                 await probing
 
     run(main)
+
+
+def taken(pool: Pool) -> list[ClientStream]:
+    """Take all that the pool has."""
+    streams = []
+    while (stream := pool.take()) is not None:
+        streams.append(stream)
+    return streams
+
+
+@asynccontextmanager
+async def pool_with(
+    port: int, chance: float = 0.0, gate: asyncio.Semaphore | None = None, **options: Any
+) -> AsyncIterator[Pool]:
+    """Have a pool with these options and lots that are all the same."""
+    known = {"max_connections": 10, "max_idle": 10, "idle_timeout": 1000.0} | options
+    async with asyncio.TaskGroup() as tasks:
+        pool = Pool("127.0.0.1", port, None, PoolOptions(**known), tasks, gate=gate, chance=lambda: chance)
+        try:
+            yield pool
+        finally:
+            pool.close()
+
+
+@pytest.mark.parametrize(("chance", "ends"), [(0.0, 100.0), (0.5, 95.0)])
+def test_an_idle_connection_is_closed_when_it_is_too_old(chance: float, ends: float) -> None:
+    async def main() -> None:
+        async with service() as target, pool_with(target.port, chance, max_age=100.0) as pool:
+            begin = asyncio.get_running_loop().time()
+            _, peer = await exchange(pool, None, target)
+            await asyncio.sleep(90)
+            await exchange(pool, peer, target)
+            assert target.accepted == 1
+            assert await peer.rest() == b""
+            assert ends - 1 < asyncio.get_running_loop().time() - begin < ends + 1
+            assert (pool.take(), pool.connections) == (None, 0)
+
+    run_jumping(main)
+
+
+def test_a_connection_that_has_become_too_old_is_not_put_back() -> None:
+    async def main() -> None:
+        async with service() as target, pool_with(target.port, max_age=100.0) as pool:
+            stream = await pool.connect(10.0, None)
+            sending = asyncio.get_running_loop().create_task(
+                stream.send(Request("GET", "/"), "/", b"a", Patience(NEVER, NEVER))
+            )
+            peer = await target.accept()
+            await peer.head()
+            await asyncio.sleep(101)
+            peer.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+            assert (await sending).status == 204
+            assert await peer.rest() == b""
+            assert pool.connections == 0
+
+    run_jumping(main)
+
+
+def test_a_connection_that_has_become_too_old_is_not_taken() -> None:
+    async def main() -> None:
+        async with service() as target, pool_with(target.port, max_age=100.0) as pool:
+            _, peer = await exchange(pool, None, target)
+            loop = asyncio.get_running_loop()
+            assert isinstance(loop, JumpingLoop)
+            loop.jump(100)  # and no timer has run since
+            assert pool.take() is None
+            assert await peer.rest() == b""
+            assert pool.connections == 0
+
+    run_jumping(main)
+
+
+def test_connections_are_opened_ahead_of_requests() -> None:
+    async def main() -> None:
+        async with service() as target, pool_with(target.port, warm=3) as pool:
+            pool.warm()
+            await until(lambda: len(pool._ready) == 3, "three connections")
+            await turns()
+            assert (pool.connections, target.accepted) == (3, 3)
+            streams = taken(pool)
+            assert len(streams) == 3
+            abort(*streams)
+            pool.warm()
+            await turns()
+            assert target.accepted == 3
+
+    run(main)
+
+
+def test_no_more_are_opened_ahead_than_are_allowed_and_kept() -> None:
+    async def main() -> None:
+        async with service() as target, pool_with(target.port, warm=3, max_connections=2) as pool:
+            pool.warm()
+            await until(lambda: len(pool._ready) == 2, "two connections")
+            await turns()
+            assert pool.connections == 2
+
+    run(main)
+
+
+def test_a_connection_that_was_opened_ahead_and_closed_by_the_target_is_a_reason_to_try_again() -> None:
+    async def main() -> None:
+        async with service() as target, pool_with(target.port, warm=1) as pool:
+            pool.warm()
+            peer = await target.accept()
+            await until(lambda: pool._ready)
+            stream = pool.take()
+            assert stream is not None
+            peer.leave()
+            with pytest.raises(UpstreamClosed) as caught:
+                await send(stream)
+            assert caught.value.retryable
+
+    run(main)
+
+
+def test_no_connection_ahead_of_requests_is_no_failure_and_is_made_up_for(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "portico.upstream")
+
+    async def main() -> None:
+        holder, port = reserved_port()
+        async with pool_with(port, warm=3) as pool:
+            with holder:
+                pool.warm()
+                await until(lambda: caplog.records, "the log")
+                assert (len(caplog.records), pool.connections) == (1, 0)
+                with pytest.raises(ConnectFailed):
+                    await pool.connect(10.0, None)
+            back = Service(port)
+            listener = await asyncio.start_server(back.connected, "127.0.0.1", port)
+            stream = await pool.connect(10.0, None)
+            await until(lambda: len(pool._ready) == 2, "the others")
+            await turns()
+            assert pool.connections == 3
+            abort(stream)
+            listener.close()
+        for peer in back.peers:
+            assert await peer.rest() == b""
+            peer.leave()
+        assert [record.levelname for record in caplog.records] == ["DEBUG"]
+
+    run(main)
+
+
+def test_what_is_being_opened_ahead_ends_with_its_pool() -> None:
+    async def main() -> None:
+        async with deaf() as port:
+            async with pool_with(port, warm=3) as pool:
+                pool.warm()
+                await until(lambda: pool.connections == 1)
+            assert pool.connections == 0  # and its task is over, for which the group has waited
+
+    run(main)
+
+
+def test_few_are_opened_at_once_ahead_of_requests() -> None:
+    async def main() -> None:
+        gate = asyncio.Semaphore(1)
+        async with (
+            deaf() as port,
+            service() as target,
+            pool_with(port, warm=3, gate=gate) as slow,
+            pool_with(target.port, warm=2, gate=gate) as pool,
+        ):
+            slow.warm()
+            await until(lambda: slow.connections == 1)
+            pool.warm()
+            await turns()
+            assert pool.connections == 0
+            slow.close()
+            await until(lambda: len(pool._ready) == 2, "their turn")
+
+    run(main)
+
+
+def test_a_tls_handshake_may_have_a_time_of_its_own() -> None:
+    async def main() -> None:
+        async with service() as target, asyncio.TaskGroup() as tasks:
+            tls = ClientTls(None, None, True, ssl.TLSVersion.TLSv1_2, "localhost")
+            options = PoolOptions(2, 1, 60.0, tls_timeout=3.0)
+            pool = Pool("127.0.0.1", target.port, tls, options, tasks)
+            loop = asyncio.get_running_loop()
+            begin = loop.time()
+            with pytest.raises(UpstreamTimeout, match="no TLS handshake in time") as caught:
+                await pool.connect(10.0, None)
+            assert 2.9 < loop.time() - begin < 4
+            assert (caught.value.source, caught.value.retryable) == (Source.CONNECT, True)
+            assert pool.connections == 0
+            with pytest.raises(UpstreamTimeout, match="no connection in time"):
+                await pool.connect(1.0, None)
+            with pytest.raises(OSError, match="no TLS handshake in time"):
+                await pool.probe()
+            for peer in target.peers:
+                await peer.rest()  # each was left
+
+    run_jumping(main)

@@ -90,6 +90,8 @@ class ClientConnection:
 
     pooled: bool
     """Whether the pool has it among those with room."""
+    expires: float
+    """When it is too old for further requests, on the loop's clock; its pool says so."""
 
     def open(self) -> ClientStream | None:
         """Return room for one request; None where it takes no more: then the pool has it `close`."""
@@ -132,6 +134,9 @@ class Connections:
     async def probe(self) -> None:
         """Find out whether the target accepts connections; raise OSError where it does not."""
         raise NotImplementedError
+
+    def warm(self) -> None:
+        """Begin to open the connections that are to be there ahead of requests; where none are, nothing happens."""
 
     def stream_over(self, connection: ClientConnection) -> None:
         """Take back a connection that goes on, and has no request under way any more."""

@@ -26,7 +26,7 @@ from portico.wire.fields import FieldTable
 class H1Connection(ClientStream, ClientConnection):
     """A connection that carries one exchange at a time (RFC 9112); a stream of its own."""
 
-    __slots__ = ("_chunked", "_last_used", "_owner", "_reader", "_spent", "pooled", "reused", "stream")
+    __slots__ = ("_chunked", "_last_used", "_owner", "_reader", "_spent", "expires", "pooled", "reused", "stream")
 
     def __init__(
         self,
@@ -44,7 +44,9 @@ class H1Connection(ClientStream, ClientConnection):
         self._last_used = 0.0
         self._chunked = False
         self.pooled = False
+        self.expires = NEVER
         self.reused = False
+        """True once it has been idle: the target may have closed it meanwhile."""
         self._spent = False
         """True after a request with trailers: some servers take them for the next request's headers."""
         stream.on_lost = self._lost
@@ -60,6 +62,7 @@ class H1Connection(ClientStream, ClientConnection):
 
     def may_idle_until(self, when: float) -> None:
         """Let the stream's deadline watch over it while it is idle; see `_expired`."""
+        self.reused = True
         self.stream.set_deadline(when)
 
     def last_use(self) -> float:
@@ -212,7 +215,6 @@ class H1Connection(ClientStream, ClientConnection):
         if self._upload is not None:
             self.end_upload()
             reusable = False
-        self.reused = True
         self._unowned = None
         if reusable and not (self._spent or self.stream.eof or self.stream.unread or self._reader.pending):
             self._owner.stream_over(self)

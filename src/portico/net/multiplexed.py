@@ -125,7 +125,18 @@ class SharedClientConnection(ClientConnection):
     A codec makes the streams, reads what comes for them, and tells of each that is over.
     """
 
-    __slots__ = ("_closing", "_last_used", "_loop", "_over", "_owner", "pooled", "room", "stream", "under_way")
+    __slots__ = (
+        "_closing",
+        "_last_used",
+        "_loop",
+        "_over",
+        "_owner",
+        "expires",
+        "pooled",
+        "room",
+        "stream",
+        "under_way",
+    )
 
     def __init__(self, stream: Stream, loop: asyncio.AbstractEventLoop, owner: Connections, room: int) -> None:
         self.stream = stream
@@ -133,6 +144,7 @@ class SharedClientConnection(ClientConnection):
         """How many requests may be under way; the target may change its mind."""
         self.under_way = 0
         self.pooled = False
+        self.expires = NEVER
         self._loop = loop
         self._owner = owner
         self._last_used = 0.0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
 import ssl
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from portico.errors import ConnectFailed, Overloaded, Source, UpstreamTimeout
+from portico.errors import ConnectFailed, Overloaded, Source, UpstreamError, UpstreamTimeout
 from portico.net.client import AnswerLimits, ClientConnection, ClientStream, Connections
 from portico.net.h1_client import H1Connection
 from portico.net.pem import reason_of_service
@@ -16,16 +18,31 @@ from portico.net.tls import ClientTls
 from portico.net.tls_stream import TlsStream
 from portico.wire.fields import response_fields
 
+logger = logging.getLogger("portico.upstream")
+
 _CONNECT_SOURCE: Final = Source.CONNECT
+
+SPREAD: Final = 0.1
+"""By how much of its age, at most, a connection is given up early: those that began together do not end together."""
+
+WARM_TIMEOUT: Final = 10.0
+"""Seconds that a connection which no request waits for has to be made."""
+
+WARMED_AT_ONCE: Final = 16
+"""Connections that are opened at once ahead of requests."""
 
 
 class PoolOptions(NamedTuple):
-    """What a pool keeps to: connections in all and idle, seconds that one may stay idle, what an answer may be."""
+    """What a pool keeps to: connections in all and idle, seconds that one may stay idle, what an answer may be; how old
+    a connection may become, how many are opened ahead of requests, and seconds for a TLS handshake."""
 
     max_connections: int
     max_idle: int
     idle_timeout: float
     limits: AnswerLimits = AnswerLimits()
+    max_age: float = NEVER
+    warm: int = 0
+    tls_timeout: float = NEVER
 
 
 Speak = Callable[["Pool", Stream], ClientConnection]
@@ -44,10 +61,14 @@ class Pool(Connections):
     """
 
     __slots__ = (
+        "_chance",
         "_closed",
+        "_cold",
         "_connections",
+        "_gate",
         "_host",
         "_idle_timeout",
+        "_max_age",
         "_max_connections",
         "_max_idle",
         "_outbox",
@@ -55,6 +76,9 @@ class Pool(Connections):
         "_ready",
         "_speak",
         "_tls",
+        "_tls_timeout",
+        "_warm",
+        "_warming",
         "fields",
         "limits",
         "loop",
@@ -70,13 +94,21 @@ class Pool(Connections):
         tasks: asyncio.TaskGroup,
         outbox: Outbox | None = None,
         speak: Speak = speak_h1,
+        gate: asyncio.Semaphore | None = None,
+        chance: Callable[[], float] = random.random,
     ) -> None:
+        """`gate` lets only so many be warmed at once, of this pool and of others; `chance` draws a number below 1."""
         self._host = host
         self._port = port
         self._tls = tls
         self._max_connections = options.max_connections
         self._max_idle = options.max_idle
         self._idle_timeout = options.idle_timeout
+        self._max_age = options.max_age
+        self._warm = min(options.warm, options.max_idle, options.max_connections)
+        self._tls_timeout = options.tls_timeout
+        self._gate = asyncio.Semaphore(1) if gate is None else gate
+        self._chance = chance
         self._outbox = outbox
         self._speak = speak
         self.limits = options.limits
@@ -87,6 +119,9 @@ class Pool(Connections):
         self._ready: list[ClientConnection] = []
         """Connections with room, the one last used last."""
         self._connections = 0
+        self._cold = self._warm > 0
+        """True while the connections that are to be there ahead of requests have not been opened."""
+        self._warming: asyncio.Task[None] | None = None
         self._closed = False
 
     @property
@@ -102,10 +137,11 @@ class Pool(Connections):
     def take(self) -> ClientStream | None:
         """Return room on an open connection, or None where there is none: then `connect`."""
         ready = self._ready
+        now = 0.0 if self._max_age == NEVER else self.loop.time()
         while ready:
             connection = ready.pop()
             connection.pooled = False
-            stream = connection.open()
+            stream = connection.open() if now < connection.expires else None
             if stream is None:
                 self._drop(connection)
             else:
@@ -118,38 +154,79 @@ class Pool(Connections):
         """Open a connection within `timeout` seconds and before `deadline`; raise an UpstreamError."""
         if self._connections >= self._max_connections:
             raise Overloaded("all connections to the target are in use", source=_CONNECT_SOURCE, retryable=True)
-        own = self.loop.time() + timeout
-        when = own if deadline is None else min(own, deadline)
-        self._connections += 1
-        try:
-            async with asyncio.timeout_at(when):
-                stream = await self._open()
-        except TimeoutError:
-            self._connections -= 1
-            # Another target is worth a try only where this one was slow, and not where the request has no time left.
-            raise UpstreamTimeout("no connection in time", source=_CONNECT_SOURCE, retryable=when == own) from None
-        except OSError as error:
-            self._connections -= 1
-            detail = reason_of_service(error) if isinstance(error, ssl.SSLError) else str(error)
-            raise ConnectFailed(detail, source=_CONNECT_SOURCE, retryable=True) from error
-        except BaseException:
-            self._connections -= 1
-            raise
-        connection = self._speak(self, stream)
+        connection = await self._made(timeout, deadline)
         opened = connection.open()
         if opened is None:
             self._drop(connection)
             raise ConnectFailed("closed at once", source=_CONNECT_SOURCE, retryable=True)
         if connection.has_room():
             self._put(connection)
+        if self._cold:  # the target has come back
+            self.warm()
         return opened
+
+    async def _made(self, timeout: float, deadline: float | None) -> ClientConnection:  # noqa: ASYNC109 - as above
+        """Make a connection, one of those in all; raise an UpstreamError."""
+        own = self.loop.time() + timeout
+        when = own if deadline is None else min(own, deadline)
+        self._connections += 1
+        try:
+            async with asyncio.timeout_at(when):
+                stream = await self._open()
+        except UpstreamError:
+            self._failed()
+            raise
+        except TimeoutError:
+            self._failed()
+            # Another target is worth a try only where this one was slow, and not where the request has no time left.
+            raise UpstreamTimeout("no connection in time", source=_CONNECT_SOURCE, retryable=when == own) from None
+        except OSError as error:
+            self._failed()
+            detail = reason_of_service(error) if isinstance(error, ssl.SSLError) else str(error)
+            raise ConnectFailed(detail, source=_CONNECT_SOURCE, retryable=True) from error
+        except BaseException:
+            self._connections -= 1
+            raise
+        connection = self._speak(self, stream)
+        if self._max_age != NEVER:
+            connection.expires = self.loop.time() + self._max_age * (1.0 - SPREAD * self._chance())
+        return connection
+
+    def _failed(self) -> None:
+        self._connections -= 1
+        self._cold = self._warm > 0
+
+    def warm(self) -> None:
+        """Begin to open the connections that are to be there ahead of requests, unless that was done since the target
+        last could not be reached."""
+        if self._cold and not self._closed and self._warming is None:
+            self._cold = False
+            self._warming = self.tasks.create_task(self._warm_up(), name="warm")
+
+    async def _warm_up(self) -> None:
+        """Open them, one after the other; it belongs to the worker's group, so nothing may leave it as an error."""
+        try:
+            while self._connections < self._warm:
+                async with self._gate:
+                    connection = await self._made(WARM_TIMEOUT, None)
+                self._keep(connection, self.loop.time())
+        except UpstreamError as error:
+            logger.debug("%s:%d: no connection ahead of requests: %s", self._host, self._port, error)
+        except Exception:  # a bug here must not end the worker
+            logger.exception("%s:%d: connections could not be opened ahead of requests", self._host, self._port)
+        finally:
+            self._warming = None
 
     async def probe(self) -> None:
         """Open a connection, TLS included, and close it again; raise OSError where the target does not accept it."""
-        (await self._open()).close()
+        try:
+            stream = await self._open()
+        except UpstreamTimeout as error:
+            raise TimeoutError(str(error)) from error
+        stream.close()
 
     async def _open(self) -> Stream:
-        """Open a connection, TLS included; raise OSError."""
+        """Open a connection, TLS included; raise OSError, or UpstreamTimeout where TLS alone takes too long."""
         tls, outbox = self._tls, self._outbox
         if tls is None:
             return await self._connect(lambda: Stream(self.loop, outbox))
@@ -159,7 +236,14 @@ class Pool(Connections):
         except ValueError as error:
             raise OSError(f"TLS cannot ask for {name!r}: {error}") from error
         await self._connect(lambda: stream)
-        await stream.handshake()
+        if self._tls_timeout == NEVER:
+            await stream.handshake()
+            return stream
+        try:
+            async with asyncio.timeout(self._tls_timeout):
+                await stream.handshake()
+        except TimeoutError:
+            raise UpstreamTimeout("no TLS handshake in time", source=_CONNECT_SOURCE, retryable=True) from None
         return stream
 
     async def _connect(self, protocol: Callable[[], Stream]) -> Stream:
@@ -172,15 +256,22 @@ class Pool(Connections):
     def stream_over(self, connection: ClientConnection) -> None:
         """Take back a connection that goes on, and has no request under way any more."""
         self._take_out(connection)  # where it had room for more it was here all along; now it is the last one used
-        if self._closed or len(self._ready) >= self._max_idle:
+        self._keep(connection, connection.last_use())
+
+    def _keep(self, connection: ClientConnection, now: float) -> None:
+        """Keep a connection with nothing under way for the next request, unless there are enough or it is too old."""
+        expires = connection.expires
+        if self._closed or len(self._ready) >= self._max_idle or now >= expires:
             self._drop(connection)
         else:
-            connection.may_idle_until(connection.last_use() + self._idle_timeout)
+            until = now + self._idle_timeout
+            connection.may_idle_until(min(expires, until))
             self._put(connection)
 
     def room_again(self, connection: ClientConnection) -> None:
         """Take back room on a connection that has other requests under way."""
-        if self._closed:
+        if self._closed or (connection.expires != NEVER and connection.expires <= self.loop.time()):
+            self._take_out(connection)
             self._drop(connection)
         elif not connection.pooled:
             self._put(connection)
@@ -193,6 +284,8 @@ class Pool(Connections):
     def close(self) -> None:
         """Close each connection as soon as nothing is under way on it."""
         self._closed = True
+        if self._warming is not None:
+            self._warming.cancel()
         ready, self._ready = self._ready, []
         for connection in ready:
             self._drop(connection)

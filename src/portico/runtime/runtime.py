@@ -168,6 +168,12 @@ class Runtime:
         """Answer `request` by the route that matches it."""
         return self._matcher.match(request).handle(request)
 
+    def begin(self) -> None:
+        """Have connections opened ahead of requests, where the file asks for that."""
+        for service in self.services.values():
+            for target in service.targets:
+                target.pool.warm()
+
     def close(self) -> None:
         """End what the policies and endpoints began, and give back what was leased."""
         for _ in self.closing():

@@ -14,6 +14,7 @@ from portico.config.tls import ServiceTls
 from portico.config.upstream import Service as ServiceConfig
 from portico.errors import ConfigError
 from portico.net.pem import KeyPair
+from portico.net.pool import WARMED_AT_ONCE
 from portico.net.stream import Outbox
 from portico.net.tls import ClientTls
 from portico.runtime.certificates import CertificateWatch
@@ -42,6 +43,7 @@ class ServiceBuilder:
     findings: Findings
     rng: random.Random = field(default_factory=random.Random)
     _tls: dict[tuple[object, ...], ClientTls] = field(default_factory=dict)
+    _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(WARMED_AT_ONCE))
 
     def build(self, name: str, service: ServiceConfig) -> Service:
         """Return the service at work."""
@@ -49,7 +51,9 @@ class ServiceBuilder:
         timeout = service.timeout
         outliers = service.outliers
         balance = service.balance
-        made = Targets(service, self.config.limits, lease, lambda: self._client_tls(service), self.tasks, self.outbox)
+        made = Targets(
+            service, self.config.limits, lease, lambda: self._client_tls(service), self.tasks, self.outbox, self._gate
+        )
         roster = Roster(
             name,
             balancing(balance, name, self.rng, self.clock),

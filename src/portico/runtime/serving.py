@@ -117,6 +117,7 @@ class Serving:
         config, runtime, server = prepared.config, prepared.runtime, self._server
         under_way = [] if before is None else server.under_way()
         slashes = EncodedSlashes(config.path.encoded_slashes)
+        runtime.begin()
         server.change(runtime.handle, limits(config), slashes, trust(config), runtime.write_problem)
         if before is not None and _listeners(before.config) != _listeners(config):
             server.epoch += 1  # who came in by other rules is to come in again

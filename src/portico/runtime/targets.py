@@ -29,19 +29,25 @@ class Targets:
         tls: Callable[[], ClientTls | None],
         tasks: asyncio.TaskGroup,
         outbox: Outbox,
+        gate: asyncio.Semaphore,
     ) -> None:
-        """`tls` makes how TLS is spoken with them, where it is; `lease` is the service's own."""
+        """`tls` makes how TLS is spoken with them, where it is; `lease` is the service's own; connections that are
+        opened ahead of requests pass the `gate`."""
         keepalive = service.keepalive
         self._service = service
         self._lease = lease
         self._tls = tls
         self._tasks = tasks
         self._outbox = outbox
+        self._gate = gate
         self._options = PoolOptions(
             service.max_connections,
             0 if keepalive is None else keepalive.max_idle,
             0.0 if keepalive is None else keepalive.idle,
             AnswerLimits(limits.response_head, limits.response_header_count, limits.chunk_line, limits.trailers),
+            NEVER if keepalive is None else or_never(keepalive.max_age),
+            0 if keepalive is None else keepalive.warm,
+            or_never(service.timeout.tls),
         )
         self._keys: dict[Target, tuple[object, ...]] = {}
 
@@ -68,6 +74,7 @@ class Targets:
                 self._options,
                 self._tasks,
                 self._outbox,
+                gate=self._gate,
             ),
         )
         made = Target(
