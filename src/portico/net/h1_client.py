@@ -93,6 +93,10 @@ class H1Connection(ClientStream, ClientConnection):
         """
         stream, reader = self.stream, self._reader
         clock = self._loop.time
+        if self.reused and not _repeatable(request) and stream.has_news():
+            # The target has closed it, and the loop has not heard of that. Nothing was sent, and nothing is lost.
+            self.finish(False)
+            raise UpstreamClosed("closed while it was idle", source=Source.RESPONSE, retryable=True)
         try:
             stream.write(outbound_head(request, target, authority))
             if request.body.whole is None:
@@ -158,7 +162,7 @@ class H1Connection(ClientStream, ClientConnection):
         if not data:
             if self.stream.failure is not None:
                 raise self.stream.failure
-            retryable = self.reused and request.method in IDEMPOTENT and request.body.whole is not None
+            retryable = self.reused and _repeatable(request)
             raise UpstreamClosed("closed before an answer", source=Source.RESPONSE, retryable=retryable)
         interims = 0
         while True:
@@ -221,6 +225,11 @@ class H1Connection(ClientStream, ClientConnection):
         else:  # bytes that no request asked for could pass for the next one's answer
             self.stream.abort()
             self._owner.connection_over(self)
+
+
+def _repeatable(request: Request) -> bool:
+    """Return whether a request may be sent again that the target may have seen, and can be."""
+    return request.body.whole is not None and request.method in IDEMPOTENT
 
 
 def _has_switched(request: Request, head: ResponseHead) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 import os
+import select
 import socket
 import struct
 from collections.abc import Callable, Generator
@@ -21,6 +22,9 @@ LINGER: Final = 10.0
 
 LEFT_BEHIND: Final = 64 * 1024
 """Bytes that are still read of a connection to which writing has failed."""
+
+_NEWS: Final = select.POLLIN | select.POLLRDHUP
+"""What a poll is asked for; it always tells of a reset."""
 
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
@@ -273,6 +277,16 @@ class Stream(asyncio.Protocol):
     def unread(self) -> bool:
         """True where bytes have come that nobody took."""
         return bool(self._received)
+
+    def has_news(self) -> bool:
+        """Return whether something has come, be it the end, that the loop has not read yet: this asks the socket."""
+        held = self.transport.get_extra_info("socket")
+        descriptor: int = -1 if held is None else held.fileno()
+        if descriptor < 0:
+            return True
+        asked = select.poll()
+        asked.register(descriptor, _NEWS)
+        return bool(asked.poll(0))
 
     def take(self) -> bytes:
         """Return the bytes that have come and that nobody took; b"" where there are none."""
