@@ -15,6 +15,7 @@ from portico.config.findings import Finding, Findings, place_of
 from portico.config.nodes import Entry, Fields, Items, Node, Scalar, describe, is_null
 from portico.config.policy_lists import PolicyLists, scope_of, with_shorthand
 from portico.config.policy_use import Policies
+from portico.config.resilience import Split
 from portico.config.routes import Routes
 from portico.config.schema import Config, Listener
 from portico.config.services import References, going_round
@@ -43,6 +44,20 @@ def validate(document: Document, *, policies: Models, endpoints: Models) -> Load
     findings = Findings(document.findings)
     config = _Validation(document.root, policies, endpoints, findings).config()
     return Loaded(None if findings.failed else config, list(findings.sorted()))
+
+
+def _placed(split: Split, node: Node) -> Split:
+    """Return the split that `node` describes with the places of its conditions."""
+    listed = node.entries["to"].node if isinstance(node, Fields) else node
+    assert isinstance(listed, Items)
+    places = [
+        each.entries["when"].node.place if isinstance(each, Fields) and "when" in each.entries else each.place
+        for each in listed.nodes
+    ]
+    parts = zip(split.to, places, strict=True)
+    return split.model_copy(
+        update={"to": tuple(part.model_copy(update={"origin": str(place)}) for part, place in parts)}
+    )
 
 
 def _items(entry: Entry | None) -> list[Node]:
@@ -132,7 +147,10 @@ class _Validation:
         given = {"policies": policies, "errors": errors, "origin": str(settings.place)}
         self._references.begin(settings.place)
         settings = settings.without("policies", "errors")
-        return build(Service, settings, f"service {name}", self._findings, given=given, services=self._references)
+        service = build(Service, settings, f"service {name}", self._findings, given=given, services=self._references)
+        if service is None or service.split is None:
+            return service
+        return service.model_copy(update={"split": _placed(service.split, settings.entries["split"].node)})
 
     def _plugins(self) -> tuple[str, ...]:
         entry = self._entries.get("plugins")

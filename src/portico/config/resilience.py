@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from portico.config.balance import HashKey
-from portico.config.forms import Off, Shorthand
+from portico.config.forms import NotInFile, Off, Shorthand
 from portico.config.part import Part
 from portico.config.values import (
     BadValue,
@@ -253,6 +253,8 @@ class SplitPart(Part):
     when: str | None = None
     """Which requests it gets whatever the weights: a [condition](#conditions), such as `headers["x-canary"] == "1"`.
     The first that holds decides."""
+    origin: Annotated[str, NotInFile()] = ""
+    """Where its condition is written."""
 
 
 class Split(Part):

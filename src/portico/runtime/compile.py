@@ -33,7 +33,9 @@ from portico.runtime.pace import at_once
 from portico.runtime.runtime import Route, Runtime
 from portico.runtime.services import ServiceBuilder
 from portico.runtime.shared import Leases
+from portico.runtime.upstreams import Upstreams
 from portico.upstream.health import HealthReport
+from portico.upstream.split import Split
 from portico.upstream.stack import Service
 
 BUILT_IN: Final = "built in"
@@ -71,6 +73,8 @@ class Compiled:
     entries: tuple[Entry[Route], ...]
     used_services: frozenset[str]
     """The services that some route's parts have asked for."""
+    splits: tuple[Split, ...] = ()
+    """The services that divide their requests among others."""
 
 
 def compile_config(config: Config, surroundings: Surroundings, revision: int = 0) -> Compiled:
@@ -98,18 +102,23 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
             findings,
         )
         for name, wanted in config.services.items():
-            services[name] = builder.build(name, wanted)
+            if wanted.split is None:
+                services[name] = builder.build(name, wanted)
             yield
-        health = HealthReport(services, surroundings.tasks, surroundings.clock)
+        conditions = Conditions(findings)
+        upstreams = Upstreams(config, services, conditions, findings)
+        for name in config.services:
+            upstreams.make(name)
+            yield
+        health = HealthReport(upstreams.made, surroundings.tasks, surroundings.clock)
         doors = entrances(config, surroundings.certificates, findings)
         yield
 
         used: set[str] = set()
 
         def env(route: RouteInfo) -> RouteEnv:
-            return RouteEnv(route, services, used, lease, health, surroundings.clock)
+            return RouteEnv(route, upstreams.made, used, lease, health, surroundings.clock)
 
-        conditions = Conditions(findings)
         yield from conditions.compiling(config)
         writers = ErrorWriters(config)
         routes = _Routes(config, surroundings.registry, env, conditions, writers, findings, made)
@@ -134,7 +143,7 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
         lease.close()
         raise
     runtime = Runtime(revision, matcher, made, services, doors, lease, writers.of_file)
-    return Compiled(runtime, tuple(entries), frozenset(used))
+    return Compiled(runtime, tuple(entries), frozenset(used), tuple(upstreams.splits))
 
 
 def _built_in_routes(config: Config, registry: Registry) -> list[RouteConfig]:

@@ -11,7 +11,7 @@ from portico.observe.health import ServiceHealth
 from portico.policy.base import RouteInfo, Shared
 from portico.runtime.shared import Lease
 from portico.upstream.health import HealthReport
-from portico.upstream.stack import Service
+from portico.upstream.upstream import Upstream
 
 
 class RouteEnv:
@@ -22,7 +22,7 @@ class RouteEnv:
     def __init__(
         self,
         route: RouteInfo,
-        services: Mapping[str, Service],
+        services: Mapping[str, Upstream],
         used: set[str],
         lease: Lease,
         health: HealthReport,
@@ -47,7 +47,7 @@ class RouteEnv:
         targets = self._service(name).targets
         return tuple(f"{each.scheme}://{each.authority.decode('ascii')}{each.prefix}" for each in targets)
 
-    def _service(self, name: str) -> Service:
+    def _service(self, name: str) -> Upstream:
         service = self._services.get(name)
         if service is None:
             raise ConfigError(f"there is no service {name!r}")

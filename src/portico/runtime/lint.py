@@ -55,8 +55,13 @@ def _shadowed_routes(entries: Sequence[Entry[Route]], findings: Findings) -> Non
 
 
 def _unused_services(config: Config, used: frozenset[str], findings: Findings) -> None:
+    asked, ahead = set(used), list(used)
+    while ahead:
+        others = set(config.services[ahead.pop()].others) - asked
+        asked |= others
+        ahead += others
     for name, service in config.services.items():
-        if name not in used:
+        if name not in asked:
             findings.warning(place_of(service.origin), f"no route uses service {name}", "remove it, or add a route")
 
 

@@ -87,7 +87,6 @@ class ServiceBuilder:
             members = Membership(
                 roster, feed, made.make, made.drop, targets=targets, checked=service.health is not None
             )
-            built.checked = service.health is not None
             built.known = members.known if service.discover is not None else None
             built.on_close(members.close)
         self._surround(built, service, retry)

@@ -86,7 +86,15 @@ class Gateway:
                 hint = did_you_mean(name, self._config.services)
                 has = f"it has {one_of(list(self._config.services), 'and')}" if self._config.services else "it has none"
                 raise ConfigError(f"the configuration has no service {name!r}; {hint or has}")
-        self.services = {name: FakeService(name, plays.get(name)) for name in self._config.services}
+            split = self._config.services[name].split
+            if split is not None:
+                parts = one_of([part.service for part in split.to], "and")
+                raise ConfigError(f"the service {name!r} is divided among {parts}; say what those answer")
+        self.services = {
+            name: FakeService(name, plays.get(name))
+            for name, service in self._config.services.items()
+            if service.split is None
+        }
         """The services by name, with all that they were asked."""
         self._runner: asyncio.Runner | None = None
 

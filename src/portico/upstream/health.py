@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from portico.observe.health import ServiceHealth, TargetHealth
-from portico.upstream.stack import Service
 from portico.upstream.target import Target
+from portico.upstream.upstream import Upstream
 
 logger = logging.getLogger("portico.upstream")
 
@@ -42,7 +42,7 @@ class HealthReport:
 
     __slots__ = ("_accepting", "_asked_at", "_clock", "_flight", "_services", "_tasks")
 
-    def __init__(self, services: Mapping[str, Service], tasks: asyncio.TaskGroup, clock: Callable[[], float]) -> None:
+    def __init__(self, services: Mapping[str, Upstream], tasks: asyncio.TaskGroup, clock: Callable[[], float]) -> None:
         self._services = services
         self._tasks = tasks
         self._clock = clock
@@ -58,14 +58,13 @@ class HealthReport:
             await asyncio.shield(self._flight)
         return {name: self._state(service) for name, service in self._services.items()}
 
-    def _state(self, service: Service) -> ServiceHealth:
-        if service.parts:  # it is as well as those that its requests go to
-            parts = [self._state(self._services[name]) for name in service.parts]
-            return ServiceHealth(all(part.well for part in parts), ())
-        states = tuple(map(health_of, service.targets))
-        if service.checked:
-            return ServiceHealth(any(state.well for state in states), states)
-        return ServiceHealth(any(self._accepting.get(target, True) for target in service.targets), states)
+    def _state(self, service: Upstream) -> ServiceHealth:
+        return ServiceHealth(service.well(self._is_well), tuple(map(health_of, service.targets)))
+
+    def _is_well(self, target: Target) -> bool:
+        if target.checked:
+            return target.down_since == 0.0
+        return self._accepting.get(target, True)
 
     async def _probe_all(self) -> None:
         """Run one round; it belongs to the worker's group, so nothing may leave it as an error."""
@@ -78,7 +77,8 @@ class HealthReport:
 
     async def _probe_targets(self) -> None:
         gate = asyncio.Semaphore(PROBES_AT_ONCE)
-        asked = [target for service in self._services.values() if not service.checked for target in service.targets]
+        targets = dict.fromkeys(target for service in self._services.values() for target in service.targets)
+        asked = [target for target in targets if not target.checked]
         by_pool = {target.pool: target for target in asked}
         async with asyncio.TaskGroup() as group:
             probes = {pool: group.create_task(_accepts(target, gate)) for pool, target in by_pool.items()}

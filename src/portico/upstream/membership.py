@@ -36,6 +36,8 @@ class Membership:
         self._drop = drop
         self._checked = checked
         self._targets = {target.address: target for target in targets}
+        for target in targets:
+            target.checked = checked
         self._known = asyncio.Event()
         feed.follow(self._changed)
         self._changed()
@@ -75,6 +77,7 @@ class Membership:
         for each in found:
             target = before.pop(str(each), None) or self._make(each)
             target.weight, target.priority, target.metadata = each.weight, each.priority, each.metadata
+            target.checked = self._checked
             self._targets[target.address] = target
         return list(before.values())
 

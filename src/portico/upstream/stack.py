@@ -66,11 +66,9 @@ class Service:
         "_tell",
         "_total",
         "_upgrades",
-        "checked",
         "handle",
         "known",
         "name",
-        "parts",
         "roster",
     )
 
@@ -86,10 +84,6 @@ class Service:
         """`upgrades` are the protocols, in lower case, that a client may change to (RFC 9110 section 7.8)."""
         self.name = name
         self.roster = roster
-        self.checked = False
-        """Whether there is a health check for its targets."""
-        self.parts: tuple[str, ...] = ()
-        """The services among which its requests are divided, where it has no targets of its own."""
         self.known: asyncio.Event | None = None
         """Set once its targets are known, where they are to be found out."""
         self.handle: Handler = self.attempt
@@ -111,6 +105,10 @@ class Service:
     def targets(self) -> tuple[Target, ...]:
         """All its targets, well or not."""
         return self.roster.targets
+
+    def well(self, is_well: Callable[[Target], bool]) -> bool:
+        """Return whether it can be asked: where one of its targets is well."""
+        return any(is_well(target) for target in self.targets)
 
     @property
     def surrounded(self) -> bool:

@@ -80,7 +80,7 @@ class _StandInStream(ClientStream):
 
 def stand_in(service: Service, answer: Answering, probe: Probing = lambda: None) -> None:
     """Have `answer` answer what `service` is sent, whichever of its targets is picked."""
-    if not service.targets and not service.parts:  # they are to be found out, and nobody looks
+    if not service.targets:  # they are to be found out, and nobody looks
         address = f"{service.name}:80"
         service.roster.change([Target("http", address, service.name.encode(), "", Connections())])
     for target in service.targets:

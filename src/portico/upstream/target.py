@@ -11,6 +11,7 @@ class Target:
     __slots__ = (
         "address",
         "authority",
+        "checked",
         "down_since",
         "ejected_at",
         "ejected_since",
@@ -74,6 +75,8 @@ class Target:
         """The same in seconds since the epoch."""
         self.ejected_until = 0.0
         """Until when it is not asked, on the worker's clock; 0 where it is."""
+        self.checked = False
+        """Whether there is a health check for it."""
         self.looked_at = False
         """Whether its health check has found anything yet."""
         self.down_since = 0.0
