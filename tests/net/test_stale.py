@@ -23,10 +23,11 @@ from portico.net.pool import Pool, PoolOptions
 from portico.net.stream import Outbox
 from portico.net.tls import ClientTls
 from portico.observe.exchange import Exchange
-from portico.upstream.stack import Service
+from portico.upstream.stack import Times
 from portico.upstream.target import Target
 from tests.harness.certificates import Authority
 from tests.harness.loop import run
+from tests.harness.upstream import service_of
 
 PATIENCE = Patience(10.0, 10.0)
 TURNS = 100
@@ -179,7 +180,7 @@ def test_no_request_fails_or_is_sent_twice_where_each_finds_its_connection_close
         with closing(how, sides[0]) as server:
             async with pool_to(server.port, sides[1]) as pool:
                 target = Target("http", "a", b"a", "", pool)
-                service = Service("a", [(target, 1)], 5.0, PATIENCE, 10.0, pool.loop.time)
+                service = service_of([target], Times(5.0, PATIENCE.first_byte, PATIENCE.idle, 10.0))
                 sent = [b"body %d" % number for number in range(TURNS)]
                 for body in sent:
                     if pool.connections:
