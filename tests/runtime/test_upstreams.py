@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from portico.errors import ConfigError
-from portico.testing import Gateway, Refuse, Reply
+from portico.testing import Gateway, Refuse, Reply, Silence
 
 SERVICES = """
 services:
@@ -123,3 +123,34 @@ def test_a_split_is_as_well_as_its_best_part() -> None:
     with Gateway(text=SERVICES + ROUTES, services={"v1": Refuse, "v2": Reply()}) as gateway:
         states = gateway.get("/health").json()["services"]
         assert states == {"orders": "healthy", "v1": "unhealthy", "v2": "healthy"}
+
+
+MIRRORED = """
+services:
+  orders: {split: [v1], mirror: {service: shadow, body: 1KiB}}
+  shadow: {split: [v2]}
+  v1: http://v1.test
+  v2: http://v2.test
+routes: [{path: /**, service: orders, strip_prefix: /a}]
+"""
+
+
+def test_requests_are_copied_as_they_would_be_sent() -> None:
+    with gateway_of(MIRRORED) as gateway:
+        assert gateway.post("/a/b?c=d", body=b"whole", headers={"X-A": "b"}).text == "v1"
+        assert gateway.post("/a/b", body=[b"in ", b"pieces"]).text == "v1"
+        assert gateway.post("/a/b", body=b"a" * 1025).text == "v1"
+        gateway.clock.advance(1)
+        first, second = gateway.services["v2"].requests
+        assert (first.target, first.body, first.headers["x-a"]) == ("/b?c=d", b"whole", "b")
+        assert first.headers["x-forwarded-for"] == "127.0.0.1"
+        assert second.body == b"in pieces"
+        assert len(gateway.services["v1"].requests) == 3
+
+
+def test_a_mirror_that_is_silent_or_down_costs_the_client_nothing() -> None:
+    for trouble in (Silence, Refuse):
+        with Gateway(text=MIRRORED, services={"v1": Reply(), "v2": trouble}) as gateway:
+            begin = gateway.clock()
+            assert [gateway.get("/").status for _ in range(5)] == [200] * 5
+            assert gateway.clock() == begin

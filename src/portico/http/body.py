@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from portico.errors import AnswerTooLarge, BodyTooLarge, PorticoError, Source
@@ -56,6 +57,14 @@ class Body:
         if self.limit is None or left < self.limit:
             self.limit = left
         return left >= 0 and (self.length is None or self.length <= limit)
+
+    def pass_through(self, through: Callable[[BodySource, bytes], BodySource]) -> None:
+        """Have what was not read yet come through another source, made of this one and of what was peeked at.
+
+        That comes ahead of what the source will be asked for, and is not asked for again.
+        """
+        assert self._source is not None
+        self._source = through(self._source, self._peeked)
 
     async def chunk(self) -> bytes:
         """Return the next piece, or b"" at the end. Back-pressure: the next is only fetched when asked for."""

@@ -106,6 +106,18 @@ class Request:
         other._slots = self._slots
         return other
 
+    def copy(self, body: Body) -> Request:
+        """Return a request of its own that says the same, with `body`: no client waits for what it is answered.
+
+        It has no exchange, no deadline, and no wish for another protocol.
+        """
+        other = Request(self.method, self.path, self.query, self.headers.copy(), body, self.host, self.client)
+        other.authority = self.authority
+        other.captures = self.captures
+        if self._slots is not None:
+            other._slots = self._slots.copy()
+        return other
+
     def interim(self, status: int, headers: Headers) -> None:
         """Send an interim (1xx) answer ahead of the final one (RFC 9110 section 15.2), where the client can take it.
 

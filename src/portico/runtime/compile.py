@@ -35,6 +35,7 @@ from portico.runtime.services import ServiceBuilder
 from portico.runtime.shared import Leases
 from portico.runtime.upstreams import Upstreams
 from portico.upstream.health import HealthReport
+from portico.upstream.mirror import Mirror
 from portico.upstream.split import Split
 from portico.upstream.stack import Service
 
@@ -75,6 +76,8 @@ class Compiled:
     """The services that some route's parts have asked for."""
     splits: tuple[Split, ...] = ()
     """The services that divide their requests among others."""
+    mirrors: tuple[Mirror, ...] = ()
+    """What copies the requests of a service to another one."""
 
 
 def compile_config(config: Config, surroundings: Surroundings, revision: int = 0) -> Compiled:
@@ -106,7 +109,7 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
                 services[name] = builder.build(name, wanted)
             yield
         conditions = Conditions(findings)
-        upstreams = Upstreams(config, services, conditions, findings)
+        upstreams = Upstreams(config, services, conditions, lease, surroundings.tasks, findings)
         for name in config.services:
             upstreams.make(name)
             yield
@@ -143,7 +146,7 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
         lease.close()
         raise
     runtime = Runtime(revision, matcher, made, services, doors, lease, writers.of_file)
-    return Compiled(runtime, tuple(entries), frozenset(used), tuple(upstreams.splits))
+    return Compiled(runtime, tuple(entries), frozenset(used), tuple(upstreams.splits), tuple(upstreams.mirrors))
 
 
 def _built_in_routes(config: Config, registry: Registry) -> list[RouteConfig]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from portico.config.findings import Findings, place_of
+from portico.config.resilience import Mirror as MirrorConfig
 from portico.config.resilience import Split as SplitConfig
 from portico.config.schema import Config
+from portico.config.upstream import Service as ServiceConfig
 from portico.runtime.conditions import Conditions
+from portico.runtime.shared import Lease
 from portico.upstream.balance import key_of
+from portico.upstream.mirror import Mirror, MirrorLimits
 from portico.upstream.split import Part, Split
 from portico.upstream.upstream import Upstream
 
@@ -20,25 +25,32 @@ class Upstreams:
     """
 
     def __init__(
-        self, config: Config, services: Mapping[str, Upstream], conditions: Conditions, findings: Findings
+        self,
+        config: Config,
+        services: Mapping[str, Upstream],
+        conditions: Conditions,
+        lease: Lease,
+        tasks: asyncio.TaskGroup,
+        findings: Findings,
     ) -> None:
-        """`services` are those that have targets."""
+        """`services` are those that have targets. Copies for mirrors are sent in `tasks`, and end with the `lease`."""
         self._config = config
         self._services = services
         self._conditions = conditions
+        self._lease = lease
+        self._tasks = tasks
         self._findings = findings
         self.made: dict[str, Upstream] = {}
         """What was put together so far, by name."""
         self.splits: list[Split] = []
+        self.mirrors: list[Mirror] = []
 
     def make(self, name: str) -> Upstream:
         """Return what the service is to those who send it requests."""
         if name not in self.made:
             config = self._config.services[name]
-            if config.split is None:
-                self.made[name] = self._services[name]
-            else:
-                self.made[name] = self._split(name, config.split, config.origin)
+            plain = self._services[name] if config.split is None else self._split(name, config.split, config.origin)
+            self.made[name] = plain if config.mirror is None else self._mirror(plain, config.mirror, config)
         return self.made[name]
 
     def _split(self, name: str, config: SplitConfig, origin: str) -> Split:
@@ -52,3 +64,12 @@ class Upstreams:
         split = Split(name, parts, key)
         self.splits.append(split)
         return split
+
+    def _mirror(self, within: Upstream, config: MirrorConfig, service: ServiceConfig) -> Mirror:
+        limits = MirrorLimits(config.share, config.body, config.concurrency, config.timeout)
+        upgrades = frozenset(protocol.encode("ascii") for protocol in service.upgrades or ())
+        to = self.make(config.service)
+        # The key is of no other runtime's: a lease is what closes it with this one.
+        mirror = self._lease.share(("mirror", object()), lambda: Mirror(within, to, limits, upgrades, self._tasks))
+        self.mirrors.append(mirror)
+        return mirror
