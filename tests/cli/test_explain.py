@@ -89,6 +89,27 @@ def test_what_is_near_comes_first() -> None:
     assert near == sorted(near, reverse=True)
 
 
+def test_which_part_of_a_split_is_asked_and_who_gets_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text("""
+services:
+  orders:
+    split: {to: [{service: v1, weight: 9}, {service: v2, when: path == '/canary'}], by: {header: X-User}}
+    mirror: {service: shadow, share: 12.5%}
+  v1: http://v1.test
+  v2: http://v2.test
+  shadow: http://shadow.test
+routes: [{path: /**, service: orders}]
+""")
+    by_key = portico_here("explain", "a.yaml", "GET", "/", "-H", "X-User: alice").out
+    assert "\nSplit orders:\n  -> v1  weight 9, that is where its key belongs\n     v2  weight 1\n" in by_key
+    assert "\nMirror: 12.5 % of the requests to orders go to shadow as well\n" in by_key
+    assert re.findall("Sends to (.*):", by_key) == ["http://v1.test:80/"]
+    canary = portico_here("explain", "a.yaml", "GET", "/canary").out
+    assert "  -> v2  weight 1, its condition holds\n" in canary
+    assert re.findall("Sends to (.*):", canary) == ["http://v2.test:80/canary"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -119,10 +119,10 @@ def test_a_test_plays_the_parts_and_not_the_split() -> None:
         Gateway(text=SERVICES + ROUTES, services={"orders": Reply()})
 
 
-def test_a_split_is_as_well_as_its_best_part() -> None:
+def test_a_split_is_as_well_as_its_worst_part() -> None:
     with Gateway(text=SERVICES + ROUTES, services={"v1": Refuse, "v2": Reply()}) as gateway:
         states = gateway.get("/health").json()["services"]
-        assert states == {"orders": "healthy", "v1": "unhealthy", "v2": "healthy"}
+        assert states == {"orders": "unhealthy", "v1": "unhealthy", "v2": "healthy"}
 
 
 MIRRORED = """

@@ -11,15 +11,15 @@ from portico.errors import BodyTooLarge
 from portico.http.body import Body
 from portico.http.headers import Headers
 from portico.http.message import Client, Key, Request, Response
-from portico.net.client import Patience
 from portico.net.pool import Pool, PoolOptions
 from portico.observe.exchange import Exchange, Outcome
 from portico.upstream.mirror import MAX_DISCARDED, Mirror, MirrorLimits
-from portico.upstream.stack import Service
+from portico.upstream.stack import Service, Times
 from portico.upstream.target import Target
 from tests.harness.loop import run, run_jumping, turns, until
 from tests.harness.peer import Service as Listening
 from tests.harness.peer import service
+from tests.harness.upstream import service_of
 
 LIMITS = MirrorLimits(1.0, 10, 2, 5.0)
 SLOT: Key[str] = Key("slot")
@@ -316,7 +316,7 @@ async def real(name: str, target: Listening) -> AsyncIterator[tuple[Service, Poo
         pool = Pool("127.0.0.1", target.port, None, PoolOptions(10, 10, 60.0), tasks)
         made = Target("http", name, name.encode(), "", pool)
         try:
-            yield Service(name, [(made, 1)], 5.0, Patience(5.0, 5.0), 5.0, pool.loop.time), pool
+            yield service_of([made], Times(5.0, 5.0, 5.0, 5.0), name=name), pool
         finally:
             pool.close()
 

@@ -10,7 +10,7 @@ from portico.http.message import Request, Response
 from portico.upstream.split import Part, Split, Why
 from portico.upstream.target import Target
 from tests.harness.loop import run
-from tests.upstream.test_stack import ScriptedPool
+from tests.harness.upstream import ScriptedPool
 
 
 class To:
@@ -120,8 +120,6 @@ def test_whoever_looks_is_told_of_each_choice() -> None:
 
 
 def test_its_targets_are_those_of_its_parts_each_once() -> None:
-    one, two, three = (
-        Target("http", address, address.encode(), "", ScriptedPool(address, [], [], [])) for address in "abc"
-    )
+    one, two, three = (Target("http", address, address.encode(), "", ScriptedPool(address, [])) for address in "abc")
     inner = Split("inner", [Part(To("x", one, two), 1), Part(To("y", two), 0)])
     assert Split("outer", [Part(inner, 1), Part(To("z", three, one), 1)]).targets == (one, two, three)

@@ -23,6 +23,8 @@ from portico.runtime.listeners import trust
 from portico.runtime.loading import Loaded, compiled
 from portico.runtime.runtime import Route, Runtime
 from portico.runtime.targets import DEFAULT_PORTS
+from portico.upstream.mirror import Mirror
+from portico.upstream.split import Part, Split, Why
 from portico.upstream.stand_in import Asked, stand_in
 from portico.wire import h1
 
@@ -62,6 +64,7 @@ async def _outcome(result: Compiled, request: Request) -> dict[str, Any]:
     explanation = explain(result.entries, request)
     route = result.runtime.route_of(request)
     sent = _record(result.runtime)
+    splits, mirrors = _choices(result), _copies(result)
     verdicts = _verdicts(route)
     response = await route.handle(request)
     return {
@@ -81,6 +84,8 @@ async def _outcome(result: Compiled, request: Request) -> dict[str, Any]:
             for scoped in route.policies
         ],
         "endpoint": route.endpoint.describe(),
+        "splits": splits,
+        "mirrors": mirrors,
         "upstream": [{"url": each.url, "head": each.head.decode("latin-1")} for each in sent],
         "answer": None if sent else _answer(response),
     }
@@ -98,6 +103,31 @@ def _record(runtime: Runtime) -> list[Sent]:
     for service in runtime.services.values():
         stand_in(service, note)
     return sent
+
+
+def _choices(result: Compiled) -> list[dict[str, Any]]:
+    """Have every split note which of its parts it has chosen, and why."""
+    choices: list[dict[str, Any]] = []
+
+    def note(split: Split, chosen: Part, why: Why) -> None:
+        parts = [{"service": part.to.name, "weight": part.weight, "chosen": part is chosen} for part in split.parts]
+        choices.append({"service": split.name, "why": why.value, "parts": parts})
+
+    for split in result.splits:
+        split.on_choice = note
+    return choices
+
+
+def _copies(result: Compiled) -> list[dict[str, Any]]:
+    """Have every mirror note that it would make copies, and make none."""
+    copies: list[dict[str, Any]] = []
+
+    def note(mirror: Mirror) -> None:
+        copies.append({"service": mirror.name, "to": mirror.to, "share": mirror.share})
+
+    for mirror in result.mirrors:
+        mirror.instead = note
+    return copies
 
 
 def _verdicts(route: Route) -> dict[str, bool]:
@@ -202,6 +232,16 @@ def as_text(outcome: dict[str, Any]) -> str:
         if each["when"] is not None:
             lines.append(f"     {_HELD[each['held']]}: when {' '.join(each['when'].split())}")
     lines.append(f"  {len(outcome['chain']) + 1}. {outcome['endpoint']}")
+    for each in outcome["splits"]:
+        lines += ["", f"Split {each['service']}:"]
+        for part in each["parts"]:
+            why = f", {each['why']}" if part["chosen"] else ""
+            lines.append(f"  {'->' if part['chosen'] else '  '} {part['service']}  weight {part['weight']}{why}")
+    for each in outcome["mirrors"]:
+        lines += [
+            "",
+            f"Mirror: {100 * each['share']:g} % of the requests to {each['service']} go to {each['to']} as well",
+        ]
     for each in outcome["upstream"]:
         lines += ["", f"Sends to {each['url']}:"]
         lines += [f"  {line}" for line in each["head"].rstrip("\r\n").split("\r\n")]

@@ -4,6 +4,7 @@ once."""
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,6 +65,16 @@ class Surroundings:
     outbox: Outbox
     clock: Callable[[], float]
     certificates: CertificateWatch = field(default_factory=CertificateWatch)
+    rng: random.Random = field(default_factory=random.Random)
+    """Draws lots: which target comes first, how long to wait, what is copied. No secret comes of it."""
+
+
+class FirstLot(random.Random):
+    """Draws the lowest lot each time: for those who only look, so that they see the same each time."""
+
+    def random(self) -> float:
+        """Return 0."""
+        return 0.0
 
 
 @dataclass(frozen=True)
@@ -103,13 +114,14 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
             surroundings.clock,
             surroundings.certificates,
             findings,
+            surroundings.rng,
         )
         for name, wanted in config.services.items():
             if wanted.split is None:
                 services[name] = builder.build(name, wanted)
             yield
         conditions = Conditions(findings)
-        upstreams = Upstreams(config, services, conditions, lease, surroundings.tasks, findings)
+        upstreams = Upstreams(config, services, conditions, lease, surroundings.tasks, findings, surroundings.rng)
         for name in config.services:
             upstreams.make(name)
             yield

@@ -19,7 +19,7 @@ from portico.errors import ConfigError
 from portico.net.stream import Outbox
 from portico.policy.base import Component
 from portico.policy.registry import Registry
-from portico.runtime.compile import Compiled, CompileError, Surroundings, compile_config
+from portico.runtime.compile import Compiled, CompileError, FirstLot, Surroundings, compile_config
 from portico.runtime.lint import lint
 from portico.runtime.plugins import PluginSource, import_plugin, installed_plugins, read_plugin, registry_of
 from portico.runtime.shared import Leases
@@ -93,7 +93,7 @@ async def _try_out(config: Config, registry: Registry) -> tuple[Finding, ...]:
 def compiled(config: Config, registry: Registry, tasks: asyncio.TaskGroup) -> Iterator[Compiled]:
     """Compile `config` for a look at it, without a worker around it."""
     loop = asyncio.get_running_loop()
-    result = compile_config(config, Surroundings(registry, Leases(), tasks, Outbox(loop), loop.time))
+    result = compile_config(config, Surroundings(registry, Leases(), tasks, Outbox(loop), loop.time, rng=FirstLot()))
     try:
         yield result
     finally:

@@ -41,7 +41,7 @@ class ServiceBuilder:
     clock: Callable[[], float]
     watch: CertificateWatch
     findings: Findings
-    rng: random.Random = field(default_factory=random.Random)
+    rng: random.Random
     _tls: dict[tuple[object, ...], ClientTls] = field(default_factory=dict)
     _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(WARMED_AT_ONCE))
 

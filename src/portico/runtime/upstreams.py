@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Mapping
 
 from portico.config.findings import Findings, place_of
@@ -32,6 +33,7 @@ class Upstreams:
         lease: Lease,
         tasks: asyncio.TaskGroup,
         findings: Findings,
+        rng: random.Random,
     ) -> None:
         """`services` are those that have targets. Copies for mirrors are sent in `tasks`, and end with the `lease`."""
         self._config = config
@@ -40,6 +42,7 @@ class Upstreams:
         self._lease = lease
         self._tasks = tasks
         self._findings = findings
+        self._chance = rng.random
         self.made: dict[str, Upstream] = {}
         """What was put together so far, by name."""
         self.splits: list[Split] = []
@@ -61,7 +64,7 @@ class Upstreams:
             except ValueError as error:
                 self._findings.error(place_of(origin), f"service {name}: {error}")
         parts = [Part(self.make(each.service), each.weight, self._conditions.of_part(each)) for each in config.to]
-        split = Split(name, parts, key)
+        split = Split(name, parts, key, self._chance)
         self.splits.append(split)
         return split
 
@@ -70,6 +73,8 @@ class Upstreams:
         upgrades = frozenset(protocol.encode("ascii") for protocol in service.upgrades or ())
         to = self.make(config.service)
         # The key is of no other runtime's: a lease is what closes it with this one.
-        mirror = self._lease.share(("mirror", object()), lambda: Mirror(within, to, limits, upgrades, self._tasks))
+        mirror = self._lease.share(
+            ("mirror", object()), lambda: Mirror(within, to, limits, upgrades, self._tasks, self._chance)
+        )
         self.mirrors.append(mirror)
         return mirror

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar, Unpack, cast
@@ -38,6 +39,8 @@ PATIENCE: Final = 3600.0
 """Seconds of fake time after which a request that has come to no end is given up."""
 
 CLIENT_PORT: Final = 50_000
+SEED: Final = 1
+"""Has each run draw the same lots: which target is asked first, to which part of a split a request goes."""
 BEHIND: Final = "service"
 """The service behind policies that are tested by themselves, unless the test names others."""
 
@@ -127,7 +130,9 @@ class Gateway:
         """Be a worker, until the test is over."""
         loop, config = asyncio.get_running_loop(), self._config
         async with asyncio.TaskGroup() as tasks:
-            surroundings = Surroundings(self._loaded.registry, Leases(), tasks, Outbox(loop), loop.time)
+            surroundings = Surroundings(
+                self._loaded.registry, Leases(), tasks, Outbox(loop), loop.time, rng=random.Random(SEED)  # noqa: S311
+            )
             try:
                 compiled = compile_config(config, surroundings)
             except CompileError as error:
