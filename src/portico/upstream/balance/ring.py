@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from bisect import bisect
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Final
@@ -18,8 +18,9 @@ POINTS_EACH: Final = 160
 MAX_POINTS: Final = 32_768
 """Points of all targets together, beyond which each has fewer."""
 
-_BITS_OFF: Final = 2
-"""A place on the ring has 30 bits: integers of that size are those that Python compares fastest."""
+_OWNERS: Final = float(1 << 21)
+"""A point is a number of 53 bits, of which the upper 32 are its place, and the lower 21 say whose it is: as many as fit
+into a float, which Python sorts fastest; and no two are alike."""
 
 _EACH_DIGEST: Final = struct.Struct(">16I")
 
@@ -27,58 +28,65 @@ ReadKey = Callable[[Request], bytes | str | None]
 
 
 class ConsistentHash(Balancer):
-    """A request goes to the target that owns the first point after its key's place on a ring.
+    """A request goes to the target that owns the first point from its key's place on, around a ring.
 
     Places are the same in all processes, on all machines. A request without a key takes turns.
     """
 
-    __slots__ = ("_key", "_owners", "_ring", "_turns")
+    __slots__ = ("_key", "_make", "_owners", "_ring", "_turns")
 
     def __init__(
         self,
         targets: Sequence[Target],
         key: ReadKey,
-        ring: list[int],
-        owners: dict[int, Target],
-        turns: Balancer,
+        ring: list[float],
+        owners: Sequence[Target],
+        turns: Make,
     ) -> None:
-        """`ring` are the points in order, `owners` whose they are; `turns` is asked where there is no key."""
+        """`ring` are the points in order, `owners` whose they may be; `turns` is for those without a key."""
         super().__init__(targets)
         self._key = key
         self._ring = ring
-        self._owners = owners
-        self._turns = turns
+        self._owners = tuple(owners)
+        self._make = turns
+        self._turns: Balancer | None = None
 
     def pick(self, request: Request) -> Target:
         """Return the target of the request's key."""
         key = self._key(request)
         if not key:
-            return self._turns.pick(request)
+            return self._keyless().pick(request)
         ring = self._ring
-        at = bisect(ring, place(key))
-        return self._owners[ring[at] if at < len(ring) else ring[0]]
+        at = bisect_left(ring, place(key))
+        return self._owners[int((ring[at] if at < len(ring) else ring[0]) % _OWNERS)]
 
     def other(self, request: Request, tried: Sequence[Target]) -> Target | None:
         """Return the target that would be the key's if those `tried` were gone."""
         key = self._key(request)
         if not key:
-            return self._turns.other(request, tried)
+            return self._keyless().other(request, tried)
         rest = self.untried(tried)
         if len(rest) < 2:
             return rest[0] if rest else None
         ring = self._ring
-        begin = bisect(ring, place(key))
-        for step in range(len(ring)):
-            target = self._owners[ring[(begin + step) % len(ring)]]
+        at = bisect_left(ring, place(key))
+        while True:  # each has a point
+            target = self._owners[int(ring[at % len(ring)] % _OWNERS)]
             if target not in tried:
                 return target
-        return rest[0]  # another with the same address has all its points
+            at += 1
+
+    def _keyless(self) -> Balancer:
+        """Return what requests without a key are balanced by; often there are none, and to make it takes a while."""
+        if self._turns is None:
+            self._turns = self._make(self.targets)
+        return self._turns
 
 
-def place(key: bytes | str) -> int:
-    """Return where a key is on the ring."""
+def place(key: bytes | str) -> float:
+    """Return where a key is on the ring: no point of that place is lower."""
     data = key.encode("utf-8", "surrogatepass") if isinstance(key, str) else key
-    return int.from_bytes(blake2b(data, digest_size=4).digest(), "big") >> _BITS_OFF
+    return int.from_bytes(blake2b(data, digest_size=4).digest(), "big") * _OWNERS
 
 
 class Rings:
@@ -97,14 +105,16 @@ class Rings:
         # By the whole weights: a target that starts slowly takes keys, and moves none between the others.
         average = sum([target.weight for target in targets]) / len(targets)
         known: dict[str, Points] = {}
-        owners: dict[int, Target] = {}
-        # Two targets may share a point; whose it is must not depend on the order in which they are known.
-        for target in sorted(targets, key=lambda target: target.address, reverse=True):
+        ring: list[float] = []
+        # Where two have a point at the same place, whose it is must not depend on the order in which they are known.
+        owners = sorted(targets, key=lambda target: target.address)
+        for owner, target in enumerate(owners):
             points = self._known.get(target.address) or Points(target.address)
             known[target.address] = points
-            owners.update(dict.fromkeys(points.first(each * target.turns / average), target))
+            ring += [point + owner for point in points.first(each * target.turns / average)]
+        ring.sort()
         self._known = known
-        return ConsistentHash(targets, self._key, sorted(owners), owners, self._turns(targets))
+        return ConsistentHash(targets, self._key, ring, owners, self._turns)
 
 
 class Points:
@@ -114,12 +124,12 @@ class Points:
 
     def __init__(self, address: str) -> None:
         self._address = address.encode("utf-8", "surrogatepass")
-        self._all: list[int] = []
-        self._first: list[int] = []
+        self._all: list[float] = []
+        self._first: list[float] = []
         self._grow()
-        self._threshold = self._all[0] / (1 << (32 - _BITS_OFF))
+        self._threshold = self._all[0] / _OWNERS / (1 << 32)
 
-    def first(self, count: float) -> list[int]:
+    def first(self, count: float) -> list[float]:
         """Return about `count` of them, at least one, from the lowest to the highest.
 
         A part of a point is rounded up by some targets and down by others, so that not all change at once where
@@ -134,4 +144,4 @@ class Points:
 
     def _grow(self) -> None:
         data = b"%s\0%d" % (self._address, len(self._all))
-        self._all += [point >> _BITS_OFF for point in _EACH_DIGEST.unpack(blake2b(data).digest())]
+        self._all += [point * _OWNERS for point in _EACH_DIGEST.unpack(blake2b(data).digest())]
