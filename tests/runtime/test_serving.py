@@ -176,6 +176,22 @@ def test_plugins_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monkey
         assert looks[1] <= looks[0] * GROWTH
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells which descriptors a process has")
+def test_a_worker_has_no_descriptor_of_the_board_that_anybody_could_close(tmp_path: Path) -> None:
+    """Closing one would drop the locks that it has there (`portico.state.records`)."""
+
+    def of_the_board(worker: Worker) -> list[str]:
+        links = Path(f"/proc/{worker.popen.pid}/fd").iterdir()
+        return sorted(link.name for link in links if "portico-board" in str(link.readlink()))
+
+    with Worker(tmp_path, snapshot_of(tmp_path, config("a"))) as worker:
+        first = of_the_board(worker)
+        assert len(first) == 2  # that of the mapping, and that of the locks
+        worker.swap(snapshot_of(tmp_path, config("b")))
+        assert get(worker.port, "/say") == b"b"
+        assert of_the_board(worker) == first
+
+
 def test_a_second_sigterm_asks_for_no_more_than_the_first(tmp_path: Path) -> None:
     """Whoever ends every process of a service, and the supervisor, each send one."""
     release = threading.Event()

@@ -35,6 +35,7 @@ from portico.runtime.runtime import Route, Runtime
 from portico.runtime.services import ServiceBuilder
 from portico.runtime.shared import Leases
 from portico.runtime.upstreams import Upstreams
+from portico.state.records import PrivateRecords, Record
 from portico.upstream.health import HealthReport
 from portico.upstream.mirror import Mirror
 from portico.upstream.split import Split
@@ -67,6 +68,8 @@ class Surroundings:
     certificates: CertificateWatch = field(default_factory=CertificateWatch)
     rng: random.Random = field(default_factory=random.Random)
     """Draws lots: which target comes first, how long to wait, what is copied. No secret comes of it."""
+    records: Callable[[str], Record] = field(default_factory=lambda: PrivateRecords().record)
+    """What workers share, by name: the board's, or for a check nobody else's."""
 
 
 class FirstLot(random.Random):

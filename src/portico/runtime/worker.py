@@ -53,6 +53,7 @@ class Inherited:
     """The listening sockets, by the numbers of their doors, in the order of the configuration's listeners."""
     snapshot: int
     revision: int
+    board: Board
     segment: Segment
     ready: int
     """Where to report."""
@@ -73,7 +74,7 @@ async def serve(inherited: Inherited) -> None:
     loop.add_reader(inherited.lifeline, stopping.set)
     async with asyncio.TaskGroup() as tasks:
         outbox = Outbox(loop)
-        surroundings = Surroundings(Registry(), Leases(), tasks, outbox, loop.time)
+        surroundings = Surroundings(Registry(), Leases(), tasks, outbox, loop.time, records=inherited.board.record)
         server = Server(_not_yet, ServerLimits(), EncodedSlashes.KEEP, tasks, outbox)
         garbage = Garbage(inherited.segment)
         serving = Serving(surroundings, server, garbage)
@@ -147,12 +148,13 @@ def _inherit(arguments: Sequence[str] | None) -> Inherited:
     pairs = [pair.split(":") for pair in options.doors.split(",")]
     doors = {int(door): socket.socket(fileno=int(descriptor)) for door, descriptor in pairs}
     board = Board(options.board)
-    os.close(options.board)
+    os.close(options.board)  # now: later it would drop the locks that the worker has on the board
     entitle(f"worker {options.slot}")
     return Inherited(
         doors,
         options.snapshot,
         options.revision,
+        board,
         board.segment(1 + options.slot),
         options.ready,
         options.lifeline,

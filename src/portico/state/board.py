@@ -1,6 +1,6 @@
 """The board: numbers that all processes of one gateway can read at any time, in memory that they share.
 
-It has three parts, each of uint64 slots, and each slot has one writer:
+It has four parts, of uint64 slots. In the first three each slot has one writer:
 
 - **words**, which the agent writes. A worker that keeps a copy of something looks at the word of it, and gets it anew
   when the word has changed. `Word` names them.
@@ -8,6 +8,7 @@ It has three parts, each of uint64 slots, and each slot has one writer:
   about this process and die with it, and counters by name, which outlive it.
 - **totals**, which the supervisor writes: what the counters of processes that have ended came to. A segment is folded
   into them before the next process gets it, so that nothing that was counted is lost, and nothing counted twice.
+- **records** by name, which every worker writes (`portico.state.records`): they outlive all but the supervisor.
 
 Reading takes no lock. A slot is written whole; what is read in several slots may be of different moments.
 """
@@ -23,6 +24,9 @@ from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from typing import Final
 
+from portico.state import records
+from portico.state.records import Record, Records
+
 AGENT: Final = 0
 """The segment of the agent; worker n has segment n + 1."""
 
@@ -32,7 +36,7 @@ COUNTERS: Final = 2048
 NAMES: Final = 256 * 1024
 """The most bytes that the names of a segment's counters take."""
 
-_MAGIC: Final = 0x504F525449434F01
+_MAGIC: Final = 0x504F525449434F02
 _SLOT: Final = 8
 _HEAD: Final = 4
 """Slots ahead of the words: what it is, segments, and how often something was folded (twice for each)."""
@@ -194,15 +198,20 @@ class Board:
     """The memory that the processes of one gateway share. Its file descriptor is what they pass on."""
 
     def __init__(self, descriptor: int) -> None:
-        """Map the board behind `descriptor`, which stays the caller's. Raises ValueError where it is none."""
+        """Map the board behind `descriptor`, which stays the caller's: to close before it asks for a record, or never.
+
+        Raises ValueError where it is none.
+        """
         size = os.fstat(descriptor).st_size
-        start = (_HEAD + _WORDS) * _SLOT
+        head = (_HEAD + _WORDS) * _SLOT
+        start = head + records.SIZE
         magic, count = struct.unpack("=QQ", os.pread(descriptor, 2 * _SLOT, 0).ljust(2 * _SLOT, b"\0"))
         if magic != _MAGIC or size != start + (1 + count) * _SEGMENT_SIZE:
             raise ValueError("this is no board, or one of another version")
         self._map = mmap.mmap(descriptor, size)
         self._memory = memoryview(self._map)
-        self._head = self._memory[:start].cast("Q")
+        self._head = self._memory[:head].cast("Q")
+        self._records = Records(self._memory[head:start], descriptor, head)
         parts = [self._memory[at : at + _SEGMENT_SIZE] for at in range(start, size, _SEGMENT_SIZE)]
         self._totals = Segment(parts[0])
         self._segments = [Segment(part) for part in parts[1:]]
@@ -212,7 +221,7 @@ class Board:
         """Return the descriptor of a new board, for an agent and at most so many workers; only pages in use take
         memory.
         """
-        size = (_HEAD + _WORDS) * _SLOT + (workers + 2) * _SEGMENT_SIZE
+        size = (_HEAD + _WORDS) * _SLOT + records.SIZE + (workers + 2) * _SEGMENT_SIZE
         descriptor = shared_file("portico-board", struct.pack("=QQ", _MAGIC, workers + 1))
         os.ftruncate(descriptor, size)
         return descriptor
@@ -225,6 +234,10 @@ class Board:
     def segment(self, number: int) -> Segment:
         """Return the segment of the agent (`AGENT`), or of worker n (n + 1)."""
         return self._segments[number]
+
+    def record(self, name: str) -> Record:
+        """Return the record of that name, which all processes share."""
+        return self._records.record(name)
 
     def word(self, word: Word) -> int:
         """Return a word; it is a few hundredths of a microsecond."""
@@ -276,9 +289,10 @@ class Board:
         """Let go of the memory; those that still have it keep it."""
         for segment in (self._totals, *self._segments):
             segment.release()
+        self._records.close()
         self._head.release()
         self._memory.release()
-        with contextlib.suppress(BufferError):  # a counter that somebody still has keeps it
+        with contextlib.suppress(BufferError):  # a counter or a record that somebody still has keeps it
             self._map.close()
 
 

@@ -131,7 +131,12 @@ class Gateway:
         loop, config = asyncio.get_running_loop(), self._config
         async with asyncio.TaskGroup() as tasks:
             surroundings = Surroundings(
-                self._loaded.registry, Leases(), tasks, Outbox(loop), loop.time, rng=random.Random(SEED)  # noqa: S311
+                self._loaded.registry,
+                Leases(),
+                tasks,
+                Outbox(loop),
+                loop.time,
+                rng=random.Random(SEED),  # noqa: S311
             )
             try:
                 compiled = compile_config(config, surroundings)
