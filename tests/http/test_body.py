@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portico.errors import BodyTooLarge, BodyTruncated
+from portico.errors import BodyTooLarge, BodyTruncated, RequestTimeout
 from portico.http.body import Body, Trailers
 
 
@@ -172,5 +172,37 @@ def test_peeking_changes_nothing(pieces: list[bytes], sizes: list[int], *, buffe
         for size in sizes:
             assert await body.peek(size) == content[:size]
         assert await (body.read(len(content)) if buffered else rest(body)) == content
+
+    asyncio.run(main())
+
+
+def test_it_tells_whether_its_pieces_were_touched_and_whether_one_is_awaited() -> None:
+    async def main() -> None:
+        body, _ = stream(b"one", b"two", RequestTimeout("too slow"))
+        assert (body.touched, body.pending) == (False, False)
+        await body.peek(2)
+        assert (body.touched, body.pending) == (False, False)
+        await body.chunk()
+        await body.chunk()
+        assert (body.touched, body.pending) == (True, False)
+        with pytest.raises(RequestTimeout):
+            await body.chunk()
+        assert body.pending
+
+    asyncio.run(main())
+
+
+def test_a_reader_that_was_cancelled_has_the_piece_awaited_for_good() -> None:
+    class Never(Pieces):
+        async def read(self) -> bytes:
+            await asyncio.get_running_loop().create_future()
+            raise AssertionError
+
+    async def main() -> None:
+        body = Body.stream(Never([]), None)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await body.chunk()
+        assert (body.touched, body.pending) == (True, True)
 
     asyncio.run(main())

@@ -33,7 +33,7 @@ class Body:
     memory (and then nothing is consumed by reading it), otherwise None.
     """
 
-    __slots__ = ("_peeked", "_source", "length", "limit", "of_answer", "whole")
+    __slots__ = ("_peeked", "_source", "length", "limit", "of_answer", "pending", "touched", "whole")
 
     def __init__(self, whole: bytes | None = b"", source: BodySource | None = None, length: int | None = None) -> None:
         """Hold `whole`; or, where that is None, stream `length` bytes from `source`."""
@@ -43,6 +43,10 @@ class Body:
         """Bytes that may pass in all; more is BodyTooLarge. For the request's body, the tightest of the route's."""
         self.of_answer = False
         """True for a response's body, whose size is the service's fault and not the client's."""
+        self.touched = False
+        """True once somebody has begun to read the pieces: they do not come again."""
+        self.pending = False
+        """True while the next piece has been asked for and has not come, and for good where it never did."""
         self._source = source
         self._peeked = b""
 
@@ -70,6 +74,7 @@ class Body:
         """Return the next piece, or b"" at the end. Back-pressure: the next is only fetched when asked for."""
         if self.whole is not None:
             raise RuntimeError("a body in memory is read as `whole`")
+        self.touched = True
         if self._peeked:
             piece, self._peeked = self._peeked, b""
             return piece
@@ -77,7 +82,9 @@ class Body:
 
     async def _next(self) -> bytes:
         assert self._source is not None
+        self.pending = True
         piece = await self._source.read()
+        self.pending = False
         if self.limit is not None:
             self.limit -= len(piece)
             if self.limit < 0:
