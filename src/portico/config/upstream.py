@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from portico.config.addresses import HttpUrl
 from portico.config.balance import Balance, Discover, HealthCheck, Outliers, Target
@@ -31,6 +31,10 @@ def _not_off(value: object) -> object:
     if is_off(value):
         raise BadValue("this does not say which", "write {connect: off, first_byte: off, idle: off, total: off}")
     return value
+
+
+_OF_A_SPLIT = {"split", "targets", "policies", "errors", "mirror", "origin"}
+"""What a service can have that divides its requests among others."""
 
 
 class Service(Part):
@@ -116,6 +120,17 @@ class Service(Part):
         if targets not in ((), only):
             raise BadValue("the service has a url as well", "keep one of them")
         return only
+
+    @model_validator(mode="after")
+    def _a_split_has_no_targets(self) -> Service:
+        if self.split is not None:
+            given = self.model_fields_set - _OF_A_SPLIT
+            if given:
+                key = min(given)
+                raise BadValue(
+                    f"a service that is divided has no use for {key}", f"give {key} to the services it names"
+                )
+        return self
 
     @field_validator("tls")
     @classmethod

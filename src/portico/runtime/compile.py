@@ -40,6 +40,7 @@ from portico.upstream.health import HealthReport
 from portico.upstream.mirror import Mirror
 from portico.upstream.split import Split
 from portico.upstream.stack import Service
+from portico.upstream.upstream import Upstream
 
 BUILT_IN: Final = "built in"
 """The origin of what no file has written."""
@@ -108,6 +109,7 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
     findings = Findings()
     made: list[Route] = []
     services: dict[str, Service] = {}
+    upstreams: dict[str, Upstream] = {}
     try:
         builder = ServiceBuilder(
             config,
@@ -118,24 +120,28 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
             surroundings.certificates,
             findings,
             surroundings.rng,
+            surroundings.records,
+            upstreams,
         )
         for name, wanted in config.services.items():
             if wanted.split is None:
                 services[name] = builder.build(name, wanted)
             yield
         conditions = Conditions(findings)
-        upstreams = Upstreams(config, services, conditions, lease, surroundings.tasks, findings, surroundings.rng)
+        together = Upstreams(
+            config, services, upstreams, conditions, lease, surroundings.tasks, findings, surroundings.rng
+        )
         for name in config.services:
-            upstreams.make(name)
+            together.make(name)
             yield
-        health = HealthReport(upstreams.made, surroundings.tasks, surroundings.clock)
+        health = HealthReport(upstreams, surroundings.tasks, surroundings.clock)
         doors = entrances(config, surroundings.certificates, findings)
         yield
 
         used: set[str] = set()
 
         def env(route: RouteInfo) -> RouteEnv:
-            return RouteEnv(route, upstreams.made, used, lease, health, surroundings.clock)
+            return RouteEnv(route, upstreams, used, lease, health, surroundings.clock)
 
         yield from conditions.compiling(config)
         writers = ErrorWriters(config)
@@ -161,7 +167,7 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
         lease.close()
         raise
     runtime = Runtime(revision, matcher, made, services, doors, lease, writers.of_file)
-    return Compiled(runtime, tuple(entries), frozenset(used), tuple(upstreams.splits), tuple(upstreams.mirrors))
+    return Compiled(runtime, tuple(entries), frozenset(used), tuple(together.splits), tuple(together.mirrors))
 
 
 def _built_in_routes(config: Config, registry: Registry) -> list[RouteConfig]:

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from portico.config.findings import Findings, place_of
+from portico.config.resilience import Breaker as BreakerConfig
+from portico.config.resilience import Fallback as FallbackConfig
 from portico.config.resilience import Retry
 from portico.config.schema import Config
 from portico.config.tls import ServiceTls
 from portico.config.upstream import Service as ServiceConfig
 from portico.errors import ConfigError
+from portico.http.message import Handler, Request, Response
 from portico.net.pem import KeyPair
 from portico.net.pool import WARMED_AT_ONCE
 from portico.net.stream import Outbox
 from portico.net.tls import ClientTls
 from portico.runtime.certificates import CertificateWatch
 from portico.runtime.listeners import tls_version
-from portico.runtime.shared import Leases
+from portico.runtime.shared import Lease, Leases
 from portico.runtime.targets import Targets, or_never
+from portico.state.records import Record
 from portico.upstream.balance import balancing
+from portico.upstream.breaker import Breaker
+from portico.upstream.bulkhead import Bulkhead, Room
+from portico.upstream.fallback import Fallback
 from portico.upstream.feed import Feed
 from portico.upstream.hedge import Hedge
 from portico.upstream.membership import Membership
 from portico.upstream.retry import Budget, RetryPolicy
 from portico.upstream.roster import Ejecting, Roster
 from portico.upstream.stack import Rescue, Service, Times
+from portico.upstream.upstream import Upstream
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,9 @@ class ServiceBuilder:
     watch: CertificateWatch
     findings: Findings
     rng: random.Random
+    records: Callable[[str], Record]
+    upstreams: Mapping[str, Upstream]
+    """What requests are sent to by name; complete once all services are built."""
     _tls: dict[tuple[object, ...], ClientTls] = field(default_factory=dict)
     _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(WARMED_AT_ONCE))
 
@@ -89,17 +100,53 @@ class ServiceBuilder:
             )
             built.known = members.known if service.discover is not None else None
             built.on_close(members.close)
-        self._surround(built, service, retry)
+        self._surround(built, service, retry, lease)
         return built
 
-    def _surround(self, built: Service, service: ServiceConfig, retry: RetryPolicy | None) -> None:
+    def _surround(self, built: Service, service: ServiceConfig, retry: RetryPolicy | None, lease: Lease) -> None:
         """Put around a service what the file wants to be there, the innermost first."""
         hedge = service.hedge
         if hedge is not None:
             policy = retry or self._retry_policy(Retry())
             built.surround(lambda inner: Hedge(inner, policy, hedge.after, hedge.max, self.tasks).handle)
+        concurrency = service.concurrency
+        if concurrency is not None:
+            room = lease.share(("room", built.name, repr(concurrency)), lambda: Room(concurrency))
+            built.surround(lambda inner: Bulkhead(room, inner).handle)
+        if service.breaker is not None:
+            self._break(built, service.breaker)
+        if service.fallback is not None:
+            self._fall_back(built, service.fallback, service.origin)
         if built.surrounded:
-            built.surround(lambda inner: Rescue(inner).handle)
+            built.surround(lambda inner: Rescue(built.name, inner).handle)
+
+    def _break(self, built: Service, config: BreakerConfig) -> None:
+        record = self.records(f"breaker {built.name}")
+
+        def around(inner: Handler) -> Handler:
+            built.breaker = Breaker(built.name, config, record, self.clock, inner)
+            return built.breaker.handle
+
+        built.surround(around)
+
+    def _fall_back(self, built: Service, config: FallbackConfig, origin: str) -> None:
+        def around(inner: Handler) -> Handler:
+            try:
+                return Fallback(config, other, self.clock, inner).handle
+            except ValueError as error:
+                self.findings.error(place_of(origin), f"fallback: {error}")
+                return inner
+
+        other = None if config.service is None else self._later(config.service)
+        built.surround(around)
+
+    def _later(self, name: str) -> Handler:
+        """Return the Handler of a service that may not be made yet."""
+
+        def handle(request: Request) -> Awaitable[Response]:
+            return self.upstreams[name].handle(request)
+
+        return handle
 
     def _retry(self, service: ServiceConfig) -> RetryPolicy | None:
         return None if service.retry is None else self._retry_policy(service.retry)

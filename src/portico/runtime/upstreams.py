@@ -29,32 +29,35 @@ class Upstreams:
         self,
         config: Config,
         services: Mapping[str, Upstream],
+        made: dict[str, Upstream],
         conditions: Conditions,
         lease: Lease,
         tasks: asyncio.TaskGroup,
         findings: Findings,
         rng: random.Random,
     ) -> None:
-        """`services` are those that have targets. Copies for mirrors are sent in `tasks`, and end with the `lease`."""
+        """`services` are those that have targets; what is put together is added to `made`.
+
+        Copies for mirrors are sent in `tasks`, and end with the `lease`.
+        """
         self._config = config
         self._services = services
+        self._made = made
         self._conditions = conditions
         self._lease = lease
         self._tasks = tasks
         self._findings = findings
         self._chance = rng.random
-        self.made: dict[str, Upstream] = {}
-        """What was put together so far, by name."""
         self.splits: list[Split] = []
         self.mirrors: list[Mirror] = []
 
     def make(self, name: str) -> Upstream:
         """Return what the service is to those who send it requests."""
-        if name not in self.made:
+        if name not in self._made:
             config = self._config.services[name]
             plain = self._services[name] if config.split is None else self._split(name, config.split, config.origin)
-            self.made[name] = plain if config.mirror is None else self._mirror(plain, config.mirror, config)
-        return self.made[name]
+            self._made[name] = plain if config.mirror is None else self._mirror(plain, config.mirror, config)
+        return self._made[name]
 
     def _split(self, name: str, config: SplitConfig, origin: str) -> Split:
         key = None

@@ -17,9 +17,10 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
 from portico.config.resilience import Breaker as BreakerConfig
-from portico.errors import CircuitOpen, Overloaded, Source, UpstreamError, UpstreamTimeout
+from portico.errors import CircuitOpen, Source, UpstreamError
 from portico.http.message import Handler, Request, Response
 from portico.state.records import PLACES, SLOTS, Record
+from portico.upstream.fault import is_of_service
 
 logger = logging.getLogger("portico.upstream")
 
@@ -225,7 +226,7 @@ class Breaker:
         try:
             response = await self._inner(request)
         except UpstreamError as error:
-            if counts(error, request):
+            if is_of_service(error, request):
                 self._failed(state, _what(error))
             raise
         if response.status in self._statuses:
@@ -268,7 +269,7 @@ class Breaker:
         try:
             response = await self._inner(request)
         except UpstreamError as error:
-            if counts(error, request):
+            if is_of_service(error, request):
                 self._open(state, f"a probe failed: {_what(error)}")
             raise
         if response.status in self._statuses:
@@ -333,17 +334,6 @@ class Breaker:
         changes = (state >> 1) + 1 & _CHANGES
         self._slots[_STATE] = int(self._clock() * 1e6) << _SINCE | changes << 1 | opened
         self._record.give_back(_CHANGING)
-
-
-def counts(error: UpstreamError, request: Request) -> bool:
-    """Tell whether it is for the service that a request has come to nothing.
-
-    Where the time was over while the client was still awaited to send its content, it is for the client; otherwise
-    whoever sends slowly could have a service left alone. What the gateway has refused by itself says nothing either.
-    """
-    if isinstance(error, (Overloaded, CircuitOpen)):
-        return False
-    return not (isinstance(error, UpstreamTimeout) and request.body.whole is None and request.body.pending)
 
 
 def _since(state: int) -> float:

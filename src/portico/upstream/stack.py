@@ -18,6 +18,8 @@ from portico.http.message import Handler, Request, Response
 from portico.net.client import ClientStream, Patience
 from portico.net.stream import NEVER
 from portico.upstream.balance import Balancer, observe
+from portico.upstream.breaker import Breaker
+from portico.upstream.fault import is_of_service
 from portico.upstream.retry import RetryPolicy
 from portico.upstream.roster import Roster
 from portico.upstream.target import Target
@@ -26,6 +28,9 @@ logger = logging.getLogger("portico.upstream")
 
 TELL_AGAIN: Final = 60.0
 """Seconds for which the log does not tell again that a target's answers go wrong."""
+
+FAILURE_LATENCY: Final = 1.0
+"""Seconds that a failure counts for where targets are chosen by how fast they answer: else failing would be fastest."""
 
 WEBSOCKET: Final = frozenset((b"websocket",))
 
@@ -66,6 +71,7 @@ class Service:
         "_tell",
         "_total",
         "_upgrades",
+        "breaker",
         "handle",
         "known",
         "name",
@@ -84,6 +90,8 @@ class Service:
         """`upgrades` are the protocols, in lower case, that a client may change to (RFC 9110 section 7.8)."""
         self.name = name
         self.roster = roster
+        self.breaker: Breaker | None = None
+        """Leaves it alone for a while where it fails too often."""
         self.known: asyncio.Event | None = None
         """Set once its targets are known, where they are to be found out."""
         self.handle: Handler = self.attempt
@@ -171,7 +179,7 @@ class Service:
             assert target is not None
             return self._answer(request, target, outcome)
         if self._rescues:
-            return problem(request, outcome)
+            return problem(request, outcome, self.name)
         raise outcome
 
     async def _further(
@@ -222,7 +230,7 @@ class Service:
         if isinstance(outcome, Response):
             tried.append(target)
             if outcome.status >= 500:
-                self.roster.failed(target, f"status {outcome.status}")
+                self._failed(target, f"status {outcome.status}")
             return None
         if outcome.source is Source.CONNECT:
             tried.append(target)
@@ -234,7 +242,8 @@ class Service:
             stale.append(target)
             return target
         tried.append(target)
-        self.roster.failed(target, str(outcome))
+        if is_of_service(outcome, request):
+            self._failed(target, str(outcome))
         return None
 
     async def _paid_try(
@@ -324,7 +333,17 @@ class Service:
             target.told_at = now
             logger.warning("service %s: target %s: %s (%s)", self.name, target.address, error, error.type)
 
+    def _failed(self, target: Target, why: str) -> None:
+        """Note an answer that was a failure, however quickly it came."""
+        balancer = self.roster.balancer
+        if balancer is not None and balancer.wants_latency:
+            observe(target, FAILURE_LATENCY, self._clock())
+        self.roster.failed(target, why)
+
     def _connect_failed(self, target: Target, error: UpstreamError) -> None:
+        balancer = self.roster.balancer
+        if balancer is not None and balancer.wants_latency:
+            observe(target, FAILURE_LATENCY, self._clock())
         ejected = self.roster.eject(target, str(error))
         if not target.failing:
             target.failing = True
@@ -340,9 +359,10 @@ async def _closed(request: Request) -> Response:
 class Rescue:
     """Makes a Response of what went wrong on the way to a service: the outermost of the Handlers around one."""
 
-    __slots__ = ("_inner",)
+    __slots__ = ("_inner", "_service")
 
-    def __init__(self, inner: Handler) -> None:
+    def __init__(self, service: str, inner: Handler) -> None:
+        self._service = service
         self._inner = inner
 
     async def handle(self, request: Request) -> Response:
@@ -350,13 +370,15 @@ class Rescue:
         try:
             return await self._inner(request)
         except UpstreamError as error:
-            return problem(request, error)
+            return problem(request, error, self._service)
 
 
-def problem(request: Request, error: UpstreamError) -> Response:
+def problem(request: Request, error: UpstreamError, service: str) -> Response:
     """Return the answer for a client whose request could not be answered by a service; its record says why."""
-    if request.exchange is not None:
-        request.exchange.error = f"{error.type}: {error.source}: {error.detail}"
+    exchange = request.exchange
+    if exchange is not None:
+        exchange.service = exchange.service or service
+        exchange.error = f"{error.type}: {error.source}: {error.detail}"
     response = Response.problem(error.status, error.type, error.title)
     if error.retry_after:
         response.headers.set(b"Retry-After", b"%d" % error.retry_after)
