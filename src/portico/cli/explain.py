@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
+from portico.config.addresses import DEFAULT_PORTS
 from portico.config.schema import Config
 from portico.errors import PorticoError, RequestError
 from portico.http.headers import Headers
@@ -22,7 +23,6 @@ from portico.runtime.compile import Compiled
 from portico.runtime.listeners import trust
 from portico.runtime.loading import Loaded, compiled
 from portico.runtime.runtime import Route, Runtime
-from portico.runtime.targets import DEFAULT_PORTS
 from portico.upstream.mirror import Mirror
 from portico.upstream.split import Part, Split, Why
 from portico.upstream.stand_in import Asked, stand_in

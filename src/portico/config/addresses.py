@@ -17,6 +17,10 @@ _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _SERVER_NAME = rf"(?=.{{1,253}}$)(?:{_LABEL}\.)*(?!\d+$){_LABEL}"  # the last label of a name is never a number
 
 
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+"""The ports of a URL that names none."""
+
+
 class Address(NamedTuple):
     """Where to listen or to connect; an empty host is every interface."""
 
@@ -52,7 +56,6 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 _LISTEN_HINT = "write 127.0.0.1:8000, [::1]:8000, or :8000 for every interface"
 _TARGET_HINT = "write orders:8080, 10.0.0.7:8080 or https://orders:8443"
 _URL_HINT = "write http://orders:8080 or https://orders.example.com/api"
-_PORTS = {"http": 80, "https": 443}
 
 
 def parse_listen_address(value: object) -> Address:
@@ -96,7 +99,7 @@ def parse_url(value: object) -> Url:
         port = parts.port
     except ValueError:
         raise BadValue(f"{text!r} is not a URL", _URL_HINT) from None
-    if parts.scheme not in _PORTS or "://" not in text:
+    if parts.scheme not in DEFAULT_PORTS or "://" not in text:
         hint = f"write http://{text}" if _split_address(text) is not None else _URL_HINT
         raise BadValue(f"{text!r} is not a URL of http or https", hint)
     if "@" in parts.netloc:
@@ -107,7 +110,7 @@ def parse_url(value: object) -> Url:
     if not _is_host(host) or port == 0:
         raise BadValue(f"{text!r} is not a URL", _URL_HINT)
     scheme: Literal["http", "https"] = "https" if parts.scheme == "https" else "http"
-    return Url(scheme, host, _PORTS[scheme] if port is None else port, parts.path.rstrip("/"))
+    return Url(scheme, host, DEFAULT_PORTS[scheme] if port is None else port, parts.path.rstrip("/"))
 
 
 def parse_network(value: object) -> Network:

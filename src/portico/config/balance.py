@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from portico.config.addresses import Address, SrvName, TargetAddress
+from portico.config.addresses import DEFAULT_PORTS, Address, SrvName, TargetAddress
 from portico.config.forms import Off, Shorthand, Yes
 from portico.config.part import Part
 from portico.config.values import (
@@ -14,6 +14,7 @@ from portico.config.values import (
     Count,
     FilePath,
     HeaderName,
+    HeaderValue,
     Name,
     Positive,
     PositiveOrOff,
@@ -52,9 +53,32 @@ class Target(Part):
         """Its port."""
         return self.address.port
 
+    @property
+    def server_name(self) -> str:
+        """The name that it is asked for by TLS, and that its certificate must have, unless the service says another."""
+        return self.host
+
+    @property
+    def authority(self) -> str:
+        """The `Host` that it is sent: its name, with the port where that is not the scheme's own."""
+        address = Address(self.server_name, self.port)
+        return str(address).rpartition(":")[0] if self.port == DEFAULT_PORTS[self.scheme] else str(address)
+
     def __str__(self) -> str:
         """Return it as the log and `portico status` call it: `host:port`."""
         return str(Address(self.host, self.port))
+
+
+class NamedTarget(Target):
+    """A target that was found by a name: connections go to its address, `Host` and its certificate have the name."""
+
+    name: str
+    """The name."""
+
+    @property
+    def server_name(self) -> str:
+        """The name that it was found by."""
+        return self.name
 
 
 class HashKey(Part):
@@ -239,9 +263,9 @@ class HealthCheck(Part):
     """Whether a connection that is accepted (TLS included) is enough."""
     statuses: tuple[StatusCode, ...] = ()
     """The statuses of a target that is well; 200 to 299 unless given."""
-    host: str | None = None
+    host: HeaderValue | None = None
     """The `Host` of the request; the target's own unless given."""
-    headers: dict[HeaderName, str] = Field(default_factory=dict)
+    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
     """Further headers of the request."""
     interval: Positive = 5.0
     """The time between two looks at a target, spread by a tenth either way."""

@@ -105,7 +105,7 @@ class _Reader:
 
     def _parse(self, name: str, asked: Place) -> Fields | None:
         """Return the mapping that a file is, or None with a finding."""
-        text = self._text(name, asked)
+        text = read_text(self._source, name, asked, self._findings)
         if text is None:
             return None
         root = compose(name, text, self._substitution, self._findings)
@@ -120,33 +120,6 @@ class _Reader:
                 root.place, f"the file is {describe(root)}, not a mapping", "start it with services: or routes:"
             )
         return None
-
-    def _text(self, name: str, asked: Place) -> str | None:
-        try:
-            data = self._source.read(name, FILE_LIMIT + 1)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            self._findings.error(asked, f"cannot read {name}: {reason}")
-            return None
-        if len(data) > FILE_LIMIT:
-            self._findings.error(
-                asked, f"{name} is longer than {FILE_LIMIT} bytes", "spread it over files with include:"
-            )
-            return None
-        try:
-            text = data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            before = data[: error.start].decode()
-            self._findings.error(_end(name, before), "this byte is not UTF-8", "save the file as UTF-8")
-            return None
-        if (found := _UNPRINTABLE.search(text)) is not None:
-            self._findings.error(
-                _end(name, text[: found.start()]),
-                f"the character U+{ord(found[0]):04X} cannot stand in YAML",
-                'between double quotes it can be written as "\\x.."' if "\0" not in text else "is this a binary file?",
-            )
-            return None
-        return text
 
     def _include(self, fields: Fields, chain: tuple[str, ...]) -> None:
         entry = fields.entries.get("include")
@@ -220,6 +193,33 @@ class _Reader:
             else:
                 entries[name] = entry
         return Fields(known.place, entries)
+
+
+def read_text(source: ConfigSource, name: str, asked: Place, findings: Findings) -> str | None:
+    """Return the text of a file that was asked for at `asked`, or None with a finding."""
+    try:
+        data = source.read(name, FILE_LIMIT + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        findings.error(asked, f"cannot read {name}: {reason}")
+        return None
+    if len(data) > FILE_LIMIT:
+        findings.error(asked, f"{name} is longer than {FILE_LIMIT} bytes", "spread it over files with include:")
+        return None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode()
+        findings.error(_end(name, before), "this byte is not UTF-8", "save the file as UTF-8")
+        return None
+    if (found := _UNPRINTABLE.search(text)) is not None:
+        findings.error(
+            _end(name, text[: found.start()]),
+            f"the character U+{ord(found[0]):04X} cannot stand in YAML",
+            'between double quotes it can be written as "\\x.."' if "\0" not in text else "is this a binary file?",
+        )
+        return None
+    return text
 
 
 def _end(name: str, text: str) -> Place:

@@ -74,6 +74,7 @@ class Pool(Connections):
         "_outbox",
         "_port",
         "_ready",
+        "_server_name",
         "_speak",
         "_tls",
         "_tls_timeout",
@@ -96,9 +97,14 @@ class Pool(Connections):
         speak: Speak = speak_h1,
         gate: asyncio.Semaphore | None = None,
         chance: Callable[[], float] = random.random,
+        server_name: str = "",
     ) -> None:
-        """`gate` lets only so many be warmed at once, of this pool and of others; `chance` draws a number below 1."""
+        """Connect to `host`; where TLS is spoken its certificate must have `server_name`, unless `tls` says another.
+
+        `gate` lets only so many be warmed at once, of this pool and of others; `chance` draws a number below 1.
+        """
         self._host = host
+        self._server_name = server_name or host
         self._port = port
         self._tls = tls
         self._max_connections = options.max_connections
@@ -230,7 +236,7 @@ class Pool(Connections):
         tls, outbox = self._tls, self._outbox
         if tls is None:
             return await self._connect(lambda: Stream(self.loop, outbox))
-        name = tls.server_name or self._host
+        name = tls.server_name or self._server_name
         try:
             stream = TlsStream(self.loop, outbox, tls.context, NEVER, name)
         except ValueError as error:

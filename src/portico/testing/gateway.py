@@ -11,6 +11,7 @@ from typing import Any, Final, Self, TypeVar, Unpack, cast
 
 import orjson
 
+from portico.config.addresses import DEFAULT_PORTS
 from portico.config.findings import Finding, Findings, report
 from portico.config.nearest import did_you_mean, one_of
 from portico.config.policy_use import PolicyUse
