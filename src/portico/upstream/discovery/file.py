@@ -1,0 +1,48 @@
+"""Targets that a file lists: read again when the file changes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from portico.config.balance import Discover, Target
+from portico.config.targets import read_targets
+from portico.net.pem import Stamp, stamp
+from portico.upstream.discovery import Discovery, DiscoveryFailed, Found
+
+SETTLE: float = 0.1
+"""Seconds for which a changed file has to stay as it is before it is read: it may still be written."""
+
+
+class Listed(Discovery):
+    """The targets of one file."""
+
+    def __init__(self, discover: Discover) -> None:
+        assert discover.file is not None
+        self._path = discover.file
+        self._interval = discover.interval
+        self._read: Stamp = None
+        """How the file was when it was read last."""
+        self._seen: Stamp = None
+        """How it was at the last look."""
+        self._result: tuple[Target, ...] | str = ""
+        """What was in it: targets, or what is wrong with it; an empty text before it was read."""
+
+    async def look(self) -> Found:
+        """Return what is in the file; raise DiscoveryFailed where that is no list of targets."""
+        before, self._seen = self._seen, await asyncio.to_thread(stamp, self._path)
+        again_in = self._interval
+        if self._result == "" or (self._seen == before and self._seen != self._read):
+            self._read = self._seen
+            self._result = await asyncio.to_thread(_result, self._path)
+        elif self._seen != self._read:
+            again_in = min(SETTLE, self._interval)
+        if isinstance(self._result, str):
+            raise DiscoveryFailed(self._result, again_in)
+        return Found(self._result, again_in)
+
+
+def _result(path: str) -> tuple[Target, ...] | str:
+    targets, findings = read_targets(path)
+    if findings:
+        return "; ".join(map(str, findings))
+    return targets or f"{path}:1:1: the list is empty"
