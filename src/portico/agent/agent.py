@@ -17,6 +17,7 @@ from portico.agent.page import control, page
 from portico.agent.reload import Reloads, Result
 from portico.agent.root import Supervisor
 from portico.agent.status import status
+from portico.agent.upstreams import Upstreams
 from portico.agent.watch import INTERVAL, Watch
 from portico.agent.workers import WorkerLink, Workers
 from portico.errors import ConfigError
@@ -25,6 +26,7 @@ from portico.http.target import EncodedSlashes
 from portico.net.listener import Listener
 from portico.net.server import Server, ServerLimits
 from portico.runtime.protocol import Reloading, ReloadWanted, Remember, WorkerGone, WorkerReady
+from portico.runtime.snapshot import read, services_of
 from portico.state.board import AGENT, Board, Vital, Word
 
 logger = logging.getLogger("portico.agent")
@@ -54,6 +56,9 @@ class Agent:
             sock, on_worker=self._worker, on_gone=self._gone, on_reload=self._wanted, on_lost=lost
         )
         self.reloads = Reloads(self.supervisor, self.workers)
+        self.upstreams = Upstreams(self.workers, tasks)
+        self._followed = 0
+        """The revision whose services `upstreams` attends to."""
         self._watch = Watch()
         self._control: asyncio.Server | None = None
         self._status: asyncio.Server | None = None
@@ -71,6 +76,7 @@ class Agent:
         self.reloads.last = Result.from_json(self.supervisor.remembered)
         self._tell_revision()
         self._watch.follow(plan.files, plan.patterns, plan.loaded_at)
+        await self._follow_services()
         await self._open_control()
         await self._open_status()
 
@@ -99,10 +105,19 @@ class Agent:
         outcome = self.reloads.outcome
         self._tell_revision()
         self._settle_by = self._loop.time() + PATIENCE
+        await self._follow_services()
         if outcome is not None:  # also of one that failed: it may have been the file that is new in it
             self._watch.follow(outcome.files, outcome.patterns)
         await self._open_status()
         return result
+
+    async def _follow_services(self) -> None:
+        """Attend to the services of what stands."""
+        revision = self.supervisor.plan.revision
+        if revision != self._followed:
+            self._followed = revision
+            packed = await asyncio.to_thread(read, self.supervisor.snapshot)
+            self.upstreams.follow(services_of(packed))
 
     def _tell_revision(self) -> None:
         revision = self.supervisor.plan.revision
@@ -111,12 +126,13 @@ class Agent:
 
     async def state(self) -> dict[str, Any]:
         """Return how the gateway is."""
-        return await status(self.supervisor.plan, self._board, self.workers, self.reloads, self._parent)
+        return await status(self.supervisor.plan, self._board, self.workers, self.reloads, self.upstreams, self._parent)
 
     async def close(self) -> None:
         """End everything; a reload that is under way changes nothing."""
         for task in self._reloading:
             task.cancel()
+        self.upstreams.close()
         for listening in (self._control, self._status):
             if listening is not None:
                 listening.close()
@@ -130,7 +146,7 @@ class Agent:
     # What the supervisor says
 
     def _worker(self, ready: WorkerReady, sock: socket.socket) -> None:
-        self.workers.met(ready.slot, ready.pid, sock)
+        self.upstreams.greet(self.workers.met(ready.slot, ready.pid, sock))
 
     def _gone(self, gone: WorkerGone) -> None:
         self.workers.gone(gone.slot)

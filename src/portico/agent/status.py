@@ -12,7 +12,9 @@ from typing import Any, Final, TypedDict
 
 from portico import __version__
 from portico.agent.reload import Reloads
+from portico.agent.upstreams import Known, Upstreams
 from portico.agent.workers import WorkerLink, Workers
+from portico.config.balance import Target
 from portico.runtime.protocol import Plan
 from portico.state.board import AGENT, Board, Segment, Vital
 
@@ -49,7 +51,9 @@ class Process(TypedDict):
     gc_pause_max: float
 
 
-async def status(plan: Plan, board: Board, workers: Workers, reloads: Reloads, supervisor: int) -> dict[str, Any]:
+async def status(
+    plan: Plan, board: Board, workers: Workers, reloads: Reloads, upstreams: Upstreams, supervisor: int
+) -> dict[str, Any]:
     """Return it; a worker that does not answer is told of by the board alone."""
     links: list[WorkerLink] = list(workers)
     async with asyncio.TaskGroup() as group:
@@ -70,7 +74,8 @@ async def status(plan: Plan, board: Board, workers: Workers, reloads: Reloads, s
         "last_reload": None if last is None else {**asdict(last), "at": _time(last.at)},
         "supervisor": {"pid": supervisor, "memory": _memory(supervisor)},
         "processes": processes,
-        "services": _services(reports),
+        "services": _services(reports, upstreams),
+        "discovery": _discovery(upstreams),
         "certificates": _certificates(reports),
         "counters": board.counters(),
     }
@@ -114,8 +119,10 @@ def _memory(pid: int) -> int:
         return 0
 
 
-def _services(reports: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Return each service's targets: what the workers have found, and their connections together."""
+def _services(reports: list[dict[str, Any]], upstreams: Upstreams) -> dict[str, list[dict[str, Any]]]:
+    """Return each service's targets: what the workers have found, and their connections together; and what the agent
+    knows of them.
+    """
     services: dict[str, dict[str, dict[str, Any]]] = {}
     for report in reports:
         for name, targets in report.get("services", {}).items():
@@ -124,7 +131,34 @@ def _services(reports: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
                 sum_ = known.setdefault(target["address"], {**target, "connections": 0})
                 sum_["connections"] += target["connections"]
                 sum_["reachable"] = sum_["reachable"] and target["reachable"]
+    for name in upstreams:
+        known = services.setdefault(name, {})
+        for target in upstreams[name].targets:  # those that no worker has told of by now are there too
+            known.setdefault(str(target), {"address": str(target), "reachable": True, "connections": 0})
+            known[str(target)].update(_known(upstreams[name], target))
     return {name: list(targets.values()) for name, targets in services.items()}
+
+
+def _known(upstream: Known, target: Target) -> dict[str, Any]:
+    """Return what the agent knows of a target."""
+    known: dict[str, Any] = {"weight": target.weight, "priority": target.priority, "metadata": target.metadata}
+    if upstream.checked:
+        verdict = upstream.verdicts.get(str(target))
+        if verdict is None:
+            known["health"] = "not looked at"
+        else:
+            known["health"] = "well" if verdict.well else f"not well: {verdict.why}"
+            known["since"] = _time(verdict.since)
+    return known
+
+
+def _discovery(upstreams: Upstreams) -> dict[str, dict[str, Any]]:
+    """Return where the targets of services are from that are found out, and why they cannot be, where that is so."""
+    return {
+        name: {"source": known.source, "targets": len(known.targets), "trouble": known.trouble}
+        for name in upstreams
+        if (known := upstreams[name]).source
+    }
 
 
 def _certificates(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -25,18 +25,37 @@ def _status_lines(state: Mapping[str, Any]) -> Iterator[str]:
     supervisor = state["supervisor"]
     rows = [("supervisor", str(supervisor["pid"]), "", "", "", "", "", "", _size(supervisor["memory"]), "", "", "")]
     yield from _table([head, *rows, *(_process(each) for each in state["processes"])])
-    services = [
-        (name, target["address"], "reachable" if target["reachable"] else "NOT REACHABLE", str(target["connections"]))
-        for name, targets in state["services"].items()
-        for target in targets
-    ]
+    services = [(name, *_target(each)) for name, targets in state["services"].items() for each in targets]
     if services:
         yield ""
-        yield from _table([("service", "target", "state", "conns"), *services])
+        yield from _table([("service", "target", "state", "since", "conns", ""), *services])
+    yield from _discovery(state["discovery"])
     if state["certificates"]:
         yield ""
         rows_ = [(each["file"], each["expires"]) for each in state["certificates"]]
         yield from _table([("certificate", "expires"), *rows_])
+
+
+def _target(target: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the cells of a target: what is known of its health, by the agent first."""
+    state = target.get("health", "reachable" if target["reachable"] else "NOT REACHABLE")
+    if "health" in target and not target["reachable"]:
+        state += ", NOT REACHABLE"
+    if target.get("ejected"):
+        state += ", ejected"
+    notes = [
+        f"{key} {target[key]}" for key, usual in (("weight", 1), ("priority", 0)) if target.get(key, usual) != usual
+    ]
+    notes += [f"{key}={value}" for key, value in target.get("metadata", {}).items()]
+    return target["address"], state, target.get("since", ""), str(target["connections"]), ", ".join(notes)
+
+
+def _discovery(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Say where targets are from that are found out, and why they cannot be, where that is so."""
+    if found:
+        yield ""
+        rows = [(name, each["source"], str(each["targets"]), each["trouble"] or "none") for name, each in found.items()]
+        yield from _table([("service", "targets from", "found", "trouble"), *rows])
 
 
 def _process(each: Mapping[str, Any]) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from portico.runtime.chains import chain_of, scopes_of, stage_of
 from portico.runtime.conditions import Conditions
 from portico.runtime.env import RouteEnv
 from portico.runtime.errors import ErrorWriters
+from portico.runtime.feeds import Feeds
 from portico.runtime.listeners import entrances
 from portico.runtime.pace import at_once
 from portico.runtime.runtime import Route, Runtime
@@ -71,6 +72,8 @@ class Surroundings:
     """Draws lots: which target comes first, how long to wait, what is copied. No secret comes of it."""
     records: Callable[[str], Record] = field(default_factory=lambda: PrivateRecords().record)
     """What workers share, by name: the board's, or for a check nobody else's."""
+    feeds: Feeds = field(default_factory=Feeds)
+    """What the agent knows of services."""
 
 
 class FirstLot(random.Random):
@@ -118,6 +121,7 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
             surroundings.outbox,
             surroundings.clock,
             surroundings.certificates,
+            surroundings.feeds,
             findings,
             surroundings.rng,
             surroundings.records,

@@ -14,6 +14,7 @@ from typing import Any
 from portico.errors import PorticoError
 from portico.net.channel import Channel, Codec, close_all
 from portico.runtime.compile import CompileError
+from portico.runtime.feeds import Feeds
 from portico.runtime.pace import Pace
 from portico.runtime.protocol import (
     KINDS,
@@ -26,6 +27,8 @@ from portico.runtime.protocol import (
     Refused,
     Report,
     Reported,
+    Upstream,
+    UpstreamOver,
 )
 from portico.runtime.report import report
 from portico.runtime.serving import Prepared as Ready
@@ -51,10 +54,16 @@ class Links:
     """The channels of one worker."""
 
     def __init__(
-        self, control: socket.socket, serving: Serving, tasks: asyncio.TaskGroup, publish: Callable[[], None]
+        self,
+        control: socket.socket,
+        serving: Serving,
+        feeds: Feeds,
+        tasks: asyncio.TaskGroup,
+        publish: Callable[[], None],
     ) -> None:
         """Listen on `control`, the channel to the supervisor; `publish` has the board tell what is served."""
         self._serving = serving
+        self._feeds = feeds
         self._publish = publish
         self._tasks = tasks
         self._proposal: _Proposal | None = None
@@ -75,11 +84,12 @@ class Links:
             return
         if self._agent is not None:
             self._agent.close()
-            self._drop()
+            self._agent_gone()
         self._agent = Channel(socket.socket(fileno=descriptors[0]), CODEC, self._from_agent, self._agent_gone)
 
     def _agent_gone(self) -> None:
         self._agent = None
+        self._feeds.agent_gone()
         self._drop()  # whoever comes after it begins anew
 
     def _say(self, message: Any) -> None:
@@ -98,6 +108,10 @@ class Links:
                     self._drop()
             case Report():
                 self._say(Reported(message.ticket, report(self._serving)))
+            case Upstream():
+                self._feeds.hear(message)
+            case UpstreamOver():
+                self._feeds.over(message)
             case _:
                 logger.error("the agent says what a worker does not understand: %s", type(message).__name__)
         close_all(descriptors)

@@ -7,7 +7,7 @@
     agent -> supervisor     Plan (a proposal, with its snapshot)  Accept  Withdraw  WantSockets
                             Remember  Reloading
     supervisor -> worker    Meet (with a channel to the agent)
-    agent -> worker         Prepare (with a snapshot and sockets)  Commit  Abandon  Report
+    agent -> worker         Prepare (with a snapshot and sockets)  Commit  Abandon  Report  Upstream  UpstreamOver
     worker -> agent         Prepared  Refused  Committed  Reported
 
 A reload is a proposal to the supervisor, which binds what is new and hands out the sockets; `Prepare` to every worker,
@@ -222,6 +222,34 @@ class Reported:
     state: dict[str, object]
 
 
+@dataclass(frozen=True)
+class Upstream:
+    """What the agent knows of a service's targets: all of it, or what has changed. A long text is told in pieces."""
+
+    service: str
+    source: str
+    """Where its targets are from (`Discover.source`); empty where the file says them."""
+    begins: bool
+    ends: bool
+    """Whether this is the first, and the last, of its pieces."""
+    trouble: str
+    """Why the targets could not be found out the last time; empty where they could."""
+    targets: list[list[object]] = field(default_factory=list)
+    """All targets, in their order; none where they are the same as before, or not known."""
+    verdicts: dict[str, tuple[bool, float, str]] = field(default_factory=dict)
+    """By target: whether it is well, since when, and why."""
+    everything: bool = False
+    """Whether of what is not among the verdicts nothing is known, rather than what was known before."""
+
+
+@dataclass(frozen=True)
+class UpstreamOver:
+    """Of this nothing more will be said: what stands now does not have it."""
+
+    service: str
+    source: str
+
+
 KINDS: Final[tuple[type, ...]] = (
     Plan,
     Remember,
@@ -246,4 +274,6 @@ KINDS: Final[tuple[type, ...]] = (
     Abandon,
     Report,
     Reported,
+    Upstream,
+    UpstreamOver,
 )

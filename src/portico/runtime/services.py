@@ -21,6 +21,7 @@ from portico.net.pool import WARMED_AT_ONCE
 from portico.net.stream import Outbox
 from portico.net.tls import ClientTls
 from portico.runtime.certificates import CertificateWatch
+from portico.runtime.feeds import Feeds
 from portico.runtime.listeners import tls_version
 from portico.runtime.shared import Lease, Leases
 from portico.runtime.targets import Targets, or_never
@@ -29,7 +30,6 @@ from portico.upstream.balance import balancing
 from portico.upstream.breaker import Breaker
 from portico.upstream.bulkhead import Bulkhead, Room
 from portico.upstream.fallback import Fallback
-from portico.upstream.feed import Feed
 from portico.upstream.hedge import Hedge
 from portico.upstream.membership import Membership
 from portico.upstream.retry import Budget, RetryPolicy
@@ -48,6 +48,8 @@ class ServiceBuilder:
     outbox: Outbox
     clock: Callable[[], float]
     watch: CertificateWatch
+    feeds: Feeds
+    """What the agent knows of the services: `feeds.of(lease, name, source)`."""
     findings: Findings
     rng: random.Random
     records: Callable[[str], Record]
@@ -94,7 +96,7 @@ class ServiceBuilder:
         built.on_close(lease.close)
         if service.discover is not None or service.health is not None:
             source = "" if service.discover is None else service.discover.source
-            feed = lease.share(("feed", name, source), lambda: Feed(name, source))
+            feed = self.feeds.of(lease, name, source)
             members = Membership(
                 roster, feed, made.make, made.drop, targets=targets, checked=service.health is not None
             )

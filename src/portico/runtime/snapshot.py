@@ -10,6 +10,7 @@ from collections.abc import Generator, Sequence
 from typing import Final, NamedTuple
 
 from portico.config.schema import Config, Route
+from portico.config.upstream import Service
 from portico.runtime.plugins import PluginModule, PluginSource
 from portico.runtime.shared import Lease
 
@@ -25,8 +26,10 @@ class Snapshot(NamedTuple):
 
 
 def pack(config: Config, plugins: Sequence[PluginSource]) -> bytes:
-    """Return a snapshot as bytes: pickles one after the other, the plugins first."""
+    """Return a snapshot as bytes: pickles one after the other, for whoever has no plugins first, then the plugins."""
     out = io.BytesIO()
+    bare = {name: service.model_copy(update={"policies": ()}) for name, service in config.services.items()}
+    pickle.dump(pickle.dumps(bare, pickle.HIGHEST_PROTOCOL), out, pickle.HIGHEST_PROTOCOL)
     routes = config.routes
     pieces = [routes[at : at + _ROUTES_A_STEP] for at in range(0, len(routes), _ROUTES_A_STEP)]
     for part in (tuple(plugins), config.model_copy(update={"routes": ()}), len(pieces), *pieces):
@@ -44,6 +47,7 @@ def unpack(packed: bytes, modules: Lease) -> Generator[None, None, Snapshot]:
     def load() -> object:
         return pickle.load(source)  # noqa: S301 - it comes from the gateway's own processes, by a descriptor
 
+    load()  # what `services_of` reads, still packed
     plugins = load()
     assert isinstance(plugins, tuple)
     for plugin in plugins:
@@ -61,6 +65,12 @@ def unpack(packed: bytes, modules: Lease) -> Generator[None, None, Snapshot]:
         assert isinstance(piece, tuple)
         routes += piece
     return Snapshot(config.model_copy(update={"routes": tuple(routes)}), plugins)
+
+
+def services_of(packed: bytes) -> dict[str, Service]:
+    """Return the services of what was packed, without their policies: no plugin is imported for it."""
+    services: dict[str, Service] = pickle.loads(pickle.load(io.BytesIO(packed)))  # noqa: S301 - as in `unpack`
+    return services
 
 
 def read(descriptor: int) -> bytes:

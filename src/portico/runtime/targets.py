@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from portico.config.balance import Target as TargetConfig
 from portico.config.schema import Limits
+from portico.config.tls import ServiceTls
 from portico.config.upstream import Service as ServiceConfig
 from portico.net.client import AnswerLimits
 from portico.net.pool import Pool, PoolOptions
@@ -14,8 +15,6 @@ from portico.net.stream import NEVER, Outbox
 from portico.net.tls import ClientTls
 from portico.runtime.shared import Lease
 from portico.upstream.target import Target
-
-DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Targets:
@@ -55,14 +54,15 @@ class Targets:
         """Return a target with connections."""
         host = f"[{target.host}]" if ":" in target.host else target.host
         address = f"{host}:{target.port}"
-        authority = host if target.port == DEFAULT_PORTS[target.scheme] else address
-        said = self._service.tls
+        authority = target.authority
+        said = self._service.tls or ServiceTls()
         speaks = target.scheme == "https"
         key = (
             "pool",
             target.host,
             target.port,
-            (said and (said.ca, said.pair, said.verify, said.min_version, said.server_name), True) if speaks else None,
+            target.server_name,
+            (said.ca, said.pair, said.verify, said.min_version, said.server_name) if speaks else None,
             self._options,
         )
         pool = self._lease.share(
@@ -75,6 +75,7 @@ class Targets:
                 self._tasks,
                 self._outbox,
                 gate=self._gate,
+                server_name=target.server_name,
             ),
         )
         made = Target(

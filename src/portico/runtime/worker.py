@@ -87,7 +87,7 @@ async def serve(inherited: Inherited) -> None:
         await serving.commit(prepared, tuple(inherited.doors), dict(inherited.doors))
         blocked = BlockedWatch(lambda: inherited.segment[Vital.BEAT], serving.routes)
         watching = tasks.create_task(surroundings.certificates.run(), name="certificates")
-        links = Links(inherited.control, serving, tasks, publish)
+        links = Links(inherited.control, serving, surroundings.feeds, tasks, publish)
         garbage.search()
         publish()
         os.write(inherited.ready, b"\n")

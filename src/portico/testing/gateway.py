@@ -28,7 +28,6 @@ from portico.runtime.lint import lint
 from portico.runtime.listeners import limits, redirect_to_https, trust
 from portico.runtime.loading import Loaded, read_in
 from portico.runtime.shared import Leases
-from portico.runtime.targets import DEFAULT_PORTS
 from portico.testing.clock import Clock, FakeTimeLoop
 from portico.testing.services import FakeService, Plays, Reply
 from portico.testing.visit import Answer, Options, Visit
