@@ -18,6 +18,7 @@ from bench.machine import Tool, provide
 TOOLS = (
     Tool("chromium", "chromium"),
     Tool("curl", "curl"),
+    Tool("dnsmasq", "dnsmasq-base"),
     Tool("haproxy", "haproxy"),
     Tool("nginx", "nginx"),
     Tool("node", "nodejs"),

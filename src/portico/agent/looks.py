@@ -11,7 +11,7 @@ from portico.config.tls import ServiceTls
 from portico.errors import ConnectFailed, PorticoError
 from portico.http.headers import Headers
 from portico.http.message import Request, Response
-from portico.net.client import Patience
+from portico.net.client import ClientStream, Patience
 from portico.net.pem import KeyPair, reason_of_service
 from portico.net.pool import Pool, PoolOptions
 from portico.net.stream import NEVER
@@ -56,11 +56,16 @@ class Looks:
         tls = None if target.scheme == "http" else self._tls()
         pool = Pool(target.host, target.port, tls, _OPTIONS, self._tasks, server_name=target.server_name)
         check = self._check
+        what = "connection"
         try:
             async with asyncio.timeout(check.timeout):
-                return await (_accepts(pool) if check.tcp else self._answers(pool, target))
+                if check.tcp:
+                    await pool.probe()
+                    return Finding(True, "it accepts connections")
+                stream = await pool.connect(2 * check.timeout, None)
+                what = "answer"
+                return await self._answer(stream, target)
         except TimeoutError:
-            what = "answer" if pool.connections and not check.tcp else "connection"
             return Finding(False, f"no {what} within {check.timeout:g} s")
         except ConnectFailed as error:
             cause = error.__cause__
@@ -70,9 +75,8 @@ class Looks:
         except PorticoError as error:
             return Finding(False, str(error))
 
-    async def _answers(self, pool: Pool, target: Target) -> Finding:
+    async def _answer(self, stream: ClientStream, target: Target) -> Finding:
         check = self._check
-        stream = await pool.connect(2 * check.timeout, None)
         request = Request("GET", self._path, self._query, Headers(self._headers))
         authority = target.authority if check.host is None else check.host
         response = await stream.send(request, request.target, authority.encode("latin-1"), _PATIENCE)
@@ -88,11 +92,6 @@ class Looks:
             self._made = ClientTls(said.ca, pair, said.verify, tls_version(said.min_version), said.server_name)
             self._watch.add(self._made)
         return self._made
-
-
-async def _accepts(pool: Pool) -> Finding:
-    await pool.probe()
-    return Finding(True, "it accepts connections")
 
 
 async def _read(response: Response) -> None:
