@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -127,7 +128,7 @@ def test_looks_are_an_interval_apart_more_or_less() -> None:
         world.checks.follow(targets("a:1"))
         await world.after(30)
         times = [when for _, when in world.looks]
-        pauses = [after - before - 0.1 for before, after in zip(times, times[1:], strict=False)]
+        pauses = [after - before - 0.1 for before, after in pairwise(times)]
         assert min(pauses) < 9.5 < 10.5 < max(pauses)
         assert all(8.9 < pause < 11.1 for pause in pauses)
 

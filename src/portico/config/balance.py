@@ -233,8 +233,10 @@ class Discover(Part):
     def source(self) -> str:
         """What it is, in few words: where targets are from."""
         if self.dns is not None:
-            return f"dns {self.dns}"
-        return f"srv {self.srv} {self.scheme}" if self.srv is not None else f"file {self.file}"
+            return f"dns {str(self.dns).removeprefix('http://')}"
+        if self.srv is not None:
+            return f"srv {self.srv}" if self.scheme == "http" else f"srv {self.srv} (https)"
+        return f"file {self.file}"
 
 
 class HealthCheck(Part):

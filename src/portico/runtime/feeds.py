@@ -20,6 +20,7 @@ class _Pieces:
     """What has come so far of what is told in several messages."""
 
     targets: list[Target] = field(default_factory=list)
+    addresses: set[str] = field(default_factory=set)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
 
 
@@ -45,7 +46,9 @@ class Feeds:
         pieces = self._pieces.get(key)
         if pieces is None or said.begins:
             pieces = self._pieces[key] = _Pieces()
-        pieces.targets += map(target_of, said.targets)
+        targets = list(map(target_of, said.targets))
+        pieces.targets += targets
+        pieces.addresses.update(map(str, targets))
         for address, (well, since, why) in said.verdicts.items():
             pieces.verdicts[address] = Verdict(well, since, why)
         if not said.ends:
@@ -54,8 +57,7 @@ class Feeds:
         feed = self._feed(key)
         verdicts = pieces.verdicts if said.everything else {**feed.verdicts, **pieces.verdicts}
         if pieces.targets:
-            there = {str(target) for target in pieces.targets}
-            verdicts = {address: verdict for address, verdict in verdicts.items() if address in there}
+            verdicts = {each: verdict for each, verdict in verdicts.items() if each in pieces.addresses}
         feed.take(tuple(pieces.targets) or None, verdicts, said.trouble)
 
     def over(self, said: UpstreamOver) -> None:

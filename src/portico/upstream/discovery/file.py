@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from portico.config.balance import Discover, Target
 from portico.config.targets import read_targets
 from portico.net.pem import Stamp, stamp
 from portico.upstream.discovery import Discovery, DiscoveryFailed, Found
 
-SETTLE: float = 0.1
+SETTLE: Final = 0.1
 """Seconds for which a changed file has to stay as it is before it is read: it may still be written."""
+
+SHOWN: Final = 3
+"""How many mistakes of a file are told."""
 
 
 class Listed(Discovery):
@@ -44,5 +48,6 @@ class Listed(Discovery):
 def _result(path: str) -> tuple[Target, ...] | str:
     targets, findings = read_targets(path)
     if findings:
-        return "; ".join(map(str, findings))
+        more = f"; and {len(findings) - SHOWN} more" if len(findings) > SHOWN else ""
+        return "; ".join(map(str, findings[:SHOWN])) + more
     return targets or f"{path}:1:1: the list is empty"
