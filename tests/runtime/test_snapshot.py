@@ -95,6 +95,17 @@ def test_all_routes_arrive_in_their_order(tmp_path: Path, count: int) -> None:
     assert [route.path for route in snapshot.config.routes] == [(f"/r{number}",) for number in range(count)]
 
 
+def test_services_are_read_without_their_plugins(tmp_path: Path) -> None:
+    content = packed(loaded_from(tmp_path))
+    code = "import sys; from portico.runtime.snapshot import *; s = services_of(sys.stdin.buffer.read())\n"
+    code += (
+        "print(sorted(s), s['a'].policies, [str(t) for t in s['b'].targets], [m for m in sys.modules if 'greet' in m])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=content, capture_output=True, timeout=DEADLINE)
+    assert done.stderr == b""
+    assert done.stdout == b"['a', 'b'] () ['127.0.0.1:1', 'b.test:2'] []\n"
+
+
 def test_it_is_read_in_small_steps(tmp_path: Path) -> None:
     routes = "".join(f"  - {{path: /r{number}, respond: {{body: a}}}}\n" for number in range(160))
     content = packed(loaded_from(tmp_path, f"plugins: [greet.py]\nroutes:\n{routes}"))

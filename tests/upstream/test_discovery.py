@@ -49,6 +49,11 @@ def test_every_way_to_discover_has_its_kind(key: str, tmp_path: Path) -> None:
     assert set(KINDS) == set(values)
 
 
+def test_dns_is_not_asked_by_https() -> None:
+    with pytest.raises(ValueError, match="DNS is asked by UDP and TCP, not by HTTPS"):
+        Discover.model_validate({"dns": "a:1", "resolver": "https://1.1.1.1"})
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     (tmp_path / "targets.yaml").write_text('[127.0.0.1:1, {address: "https://a:2", weight: 3, metadata: {zone: a}}]')

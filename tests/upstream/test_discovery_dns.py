@@ -58,7 +58,7 @@ def test_each_address_of_a_name_is_a_target_in_a_stable_order(server: DnsServer)
 
 def test_tls_goes_by_the_name(server: DnsServer) -> None:
     server.set("a.test", "A", "127.0.0.1")
-    (target,) = look(server, dns="https://a.test:8443").targets
+    (target,) = look(server, dns="https://a.test.:8443").targets
     assert (target.scheme, target.host, target.server_name) == ("https", "127.0.0.1", "a.test")
     assert target.authority == "a.test:8443"
 

@@ -114,10 +114,16 @@ class Agent:
     async def _follow_services(self) -> None:
         """Attend to the services of what stands."""
         revision = self.supervisor.plan.revision
-        if revision != self._followed:
-            self._followed = revision
-            packed = await asyncio.to_thread(read, self.supervisor.snapshot)
-            self.upstreams.follow(services_of(packed))
+        if revision == self._followed:
+            return
+        self._followed = revision
+        snapshot = os.dup(self.supervisor.snapshot)  # the next reload closes it
+        try:
+            self.upstreams.follow(services_of(await asyncio.to_thread(read, snapshot)))
+        except Exception:  # of another version, perhaps, that was installed meanwhile; all else goes on
+            logger.exception("the services of revision %d cannot be read, so their targets are not followed", revision)
+        finally:
+            os.close(snapshot)
 
     def _tell_revision(self) -> None:
         revision = self.supervisor.plan.revision

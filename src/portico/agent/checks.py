@@ -22,6 +22,9 @@ JITTER: Final = 0.1
 STAGGER: Final = 0.02
 """Seconds between the first looks at two targets, unless there are so many that they would not fit into an interval."""
 
+LOOKS_AT_ONCE: Final = 64
+"""How many targets of a service are looked at at the same time: where none of them answers, others' must not wait."""
+
 
 class _Watched:
     """One target, and the looks at it."""
@@ -53,6 +56,7 @@ class Checks:
         self._look = look
         self._tasks = tasks
         self._gate = gate
+        self._own_gate = asyncio.Semaphore(LOOKS_AT_ONCE)
         self._changed = changed
         self._rng = rng
         self._clock = clock
@@ -90,7 +94,7 @@ class Checks:
         await asyncio.sleep(delay)
         while True:
             try:
-                async with self._gate:
+                async with self._own_gate, self._gate:
                     finding = await self._look(watched.target)
                 self._judge(watched, finding)
             except ConfigError as error:

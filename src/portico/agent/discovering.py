@@ -16,6 +16,9 @@ FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 30.0
 """Seconds from a look that failed to the next: twice as many each time."""
 
+SHORTEST_PAUSE: Final = 0.05
+"""Seconds between two looks, whatever a provider says: one that does not wait must not keep the agent busy."""
+
 SHOWN: Final = 20
 """How many targets a line of the log has."""
 
@@ -38,7 +41,7 @@ class Discovering:
         """Look again and again, until cancelled."""
         while True:
             pause = await self._look()
-            await asyncio.sleep(pause)
+            await asyncio.sleep(max(pause, SHORTEST_PAUSE))
 
     async def _look(self) -> float:
         """Look once, and return when to do it again."""

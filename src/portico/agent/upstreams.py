@@ -23,8 +23,8 @@ from portico.upstream.feed import Verdict
 
 logger = logging.getLogger("portico.agent")
 
-LOOKS_AT_ONCE: Final = 64
-"""How many targets are looked at at the same time."""
+LOOKS_AT_ONCE: Final = 512
+"""How many targets of all services are looked at at the same time."""
 
 GATHERING: Final = 0.05
 """Seconds for which changes are gathered until workers are told of them together."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from portico.config.addresses import DEFAULT_PORTS, Address, SrvName, TargetAddress
+from portico.config.addresses import DEFAULT_PORTS, Address, SrvName, TargetAddress, Url
 from portico.config.forms import Off, Shorthand, Yes
 from portico.config.part import Part
 from portico.config.values import (
@@ -228,6 +228,13 @@ class Discover(Part):
         if isinstance(given, dict) and len(ways) != 1:
             raise BadValue("one of dns, srv and file says where the targets are", "write discover: {dns: orders:8080}")
         return given
+
+    @field_validator("resolver")
+    @classmethod
+    def _plain_dns(cls, resolver: Url | None) -> Url | None:
+        if resolver is not None and resolver.scheme == "https":
+            raise BadValue("DNS is asked by UDP and TCP, not by HTTPS", "write 127.0.0.1:53")
+        return resolver
 
     @property
     def source(self) -> str:

@@ -109,7 +109,8 @@ class Addresses(Discovery):
         if literal is not None:
             return Found((Target(address=url),), self._asking.again_in(float("inf")))
         hosts = await self._asking.hosts(url.host, await self._asking.resolver())
-        found = (_target(url.scheme, address, url.port, url.host) for address in _ordered(hosts.addresses))
+        name = url.host.rstrip(".")
+        found = (_target(url.scheme, address, url.port, name) for address in _ordered(hosts.addresses))
         return Found(tuple(found), self._asking.again_in(hosts.ttl))
 
 
