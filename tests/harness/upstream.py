@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Sequence
 
 from portico.config.balance import Balance
 from portico.errors import Source, UpstreamError
 from portico.http.message import Request, Response
 from portico.net.client import ClientStream, Connections, Patience
+from portico.runtime.compile import FirstLot
 from portico.upstream.balance import balancing
 from portico.upstream.retry import RetryPolicy
 from portico.upstream.roster import Ejecting, Roster
 from portico.upstream.stack import Service, Times
 from portico.upstream.target import Target
-
-
-class First(random.Random):
-    """Lets round robin begin with the first."""
-
-    def random(self) -> float:
-        return 0.0
-
 
 Step = Response | Exception
 
@@ -83,7 +75,7 @@ def roster_of(
     panic: float = 0.0,
 ) -> Roster:
     """Return a roster of these targets; it needs a running loop."""
-    make = balancing(balance or Balance(), "svc", First(), asyncio.get_running_loop().time)
+    make = balancing(balance or Balance(), "svc", FirstLot(), asyncio.get_running_loop().time)
     roster = Roster("svc", make, ejecting, slow_start, panic)
     roster.change(targets)
     return roster

@@ -51,7 +51,3 @@ class Feed:
         self.trouble = trouble
         for on_change in tuple(self._on_change):
             on_change()
-
-    def close(self) -> None:
-        """End it; nobody follows it any more."""
-        self._on_change.clear()
