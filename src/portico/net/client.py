@@ -90,8 +90,8 @@ class ClientConnection:
 
     pooled: bool
     """Whether the pool has it among those with room."""
-    expires: float
-    """When it is too old for further requests, on the loop's clock; its pool says so."""
+    expires: float | None
+    """When it is too old for further requests, on the loop's clock; None for never. Its pool says so."""
 
     def open(self) -> ClientStream | None:
         """Return room for one request; None where it takes no more: then the pool has it `close`."""

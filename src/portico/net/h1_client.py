@@ -44,7 +44,7 @@ class H1Connection(ClientStream, ClientConnection):
         self._last_used = 0.0
         self._chunked = False
         self.pooled = False
-        self.expires = NEVER
+        self.expires = None
         self.reused = False
         """True once it has been idle: the target may have closed it meanwhile."""
         self._spent = False

@@ -144,7 +144,7 @@ class SharedClientConnection(ClientConnection):
         """How many requests may be under way; the target may change its mind."""
         self.under_way = 0
         self.pooled = False
-        self.expires = NEVER
+        self.expires = None
         self._loop = loop
         self._owner = owner
         self._last_used = 0.0

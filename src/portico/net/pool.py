@@ -143,11 +143,10 @@ class Pool(Connections):
     def take(self) -> ClientStream | None:
         """Return room on an open connection, or None where there is none: then `connect`."""
         ready = self._ready
-        now = 0.0 if self._max_age == NEVER else self.loop.time()
         while ready:
             connection = ready.pop()
             connection.pooled = False
-            stream = connection.open() if now < connection.expires else None
+            stream = None if self._is_too_old(connection) else connection.open()
             if stream is None:
                 self._drop(connection)
             else:
@@ -266,17 +265,16 @@ class Pool(Connections):
 
     def _keep(self, connection: ClientConnection, now: float) -> None:
         """Keep a connection with nothing under way for the next request, unless there are enough or it is too old."""
-        expires = connection.expires
-        if self._closed or len(self._ready) >= self._max_idle or now >= expires:
+        if self._closed or len(self._ready) >= self._max_idle or self._is_too_old(connection):
             self._drop(connection)
         else:
-            until = now + self._idle_timeout
-            connection.may_idle_until(min(expires, until))
+            until, expires = now + self._idle_timeout, connection.expires
+            connection.may_idle_until(until if expires is None else min(until, expires))
             self._put(connection)
 
     def room_again(self, connection: ClientConnection) -> None:
         """Take back room on a connection that has other requests under way."""
-        if self._closed or (connection.expires != NEVER and connection.expires <= self.loop.time()):
+        if self._closed or self._is_too_old(connection):
             self._take_out(connection)
             self._drop(connection)
         elif not connection.pooled:
@@ -295,6 +293,10 @@ class Pool(Connections):
         ready, self._ready = self._ready, []
         for connection in ready:
             self._drop(connection)
+
+    def _is_too_old(self, connection: ClientConnection) -> bool:
+        expires = connection.expires
+        return expires is not None and expires <= self.loop.time()
 
     def _put(self, connection: ClientConnection) -> None:
         connection.pooled = True
