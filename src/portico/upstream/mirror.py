@@ -149,6 +149,7 @@ class Mirror:
 
     async def _send(self, copy: Request) -> None:
         """Send a copy, and throw the answer away. It belongs to the worker's group: no error may leave it."""
+        await asyncio.sleep(0)  # what the client waits for is sent first
         try:
             async with asyncio.timeout(self._limits.timeout):
                 response = await self._to(copy)
