@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from portico.config.source import TextSource
 from portico.errors import ConfigError
+from portico.runtime.loading import read_in
 from portico.testing import Gateway, Refuse, Reply, Silence
 
 SERVICES = """
@@ -112,6 +115,21 @@ services:
     assert ":6:29" in str(caught.value)
     assert message in str(caught.value)
     assert hint in str(caught.value)
+
+
+def test_where_a_condition_is_written_is_not_for_the_file_to_say_and_makes_no_difference() -> None:
+    with pytest.raises(ConfigError, match="origin"), gateway_of(SERVICES.replace("weight: 5", "origin: a") + ROUTES):
+        pass
+    services = {}
+    for text in (SERVICES + ROUTES, "\n\n" + SERVICES + ROUTES):
+        loaded = read_in(TextSource(text))
+        assert loaded.config is not None
+        packed = pickle.dumps(loaded.config.services["orders"])
+        services[text] = pickle.loads(packed)
+    one, two = services.values()
+    assert one == two
+    assert one.split.to[1].origin.endswith(":7:42")
+    assert two.split.to[1].origin.endswith(":9:42")
 
 
 def test_a_test_plays_the_parts_and_not_the_split() -> None:

@@ -55,9 +55,7 @@ def _placed(split: Split, node: Node) -> Split:
         for each in listed.nodes
     ]
     parts = zip(split.to, places, strict=True)
-    return split.model_copy(
-        update={"to": tuple(part.model_copy(update={"origin": str(place)}) for part, place in parts)}
-    )
+    return split.model_copy(update={"to": tuple(part.written_at(str(place)) for part, place in parts)})
 
 
 def _items(entry: Entry | None) -> list[Node]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from portico.config.balance import HashKey
-from portico.config.forms import NotInFile, Off, Shorthand
+from portico.config.forms import Off, Shorthand
 from portico.config.part import Part
 from portico.config.values import (
     BadValue,
@@ -253,8 +253,18 @@ class SplitPart(Part):
     when: str | None = None
     """Which requests it gets whatever the weights: a [condition](#conditions), such as `headers["x-canary"] == "1"`.
     The first that holds decides."""
-    origin: Annotated[str, NotInFile()] = ""
-    """Where its condition is written."""
+    _origin: str = PrivateAttr("")
+
+    @property
+    def origin(self) -> str:
+        """Where its condition is written: `file:line:column`."""
+        return self._origin
+
+    def written_at(self, origin: str) -> SplitPart:
+        """Return the same, with where its condition is written."""
+        part = self.model_copy()
+        part._origin = origin  # noqa: SLF001 - its own class
+        return part
 
 
 class Split(Part):
