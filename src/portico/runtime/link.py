@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +67,10 @@ class Links:
         self._feeds = feeds
         self._publish = publish
         self._tasks = tasks
+        self._loop = asyncio.get_running_loop()
         self._proposal: _Proposal | None = None
+        self._of_targets: deque[Upstream | UpstreamOver] = deque()
+        """What the agent has said of targets, and was not taken in yet."""
         self._agent: Channel | None = None
         self._supervisor = Channel(control, CODEC, self._from_supervisor, _nothing)
 
@@ -89,6 +93,7 @@ class Links:
 
     def _agent_gone(self) -> None:
         self._agent = None
+        self._of_targets.clear()
         self._feeds.agent_gone()
         self._drop()  # whoever comes after it begins anew
 
@@ -108,13 +113,25 @@ class Links:
                     self._drop()
             case Report():
                 self._say(Reported(message.ticket, report(self._serving)))
-            case Upstream():
-                self._feeds.hear(message)
-            case UpstreamOver():
-                self._feeds.over(message)
+            case Upstream() | UpstreamOver():
+                self._of_targets.append(message)
+                if len(self._of_targets) == 1:
+                    self._loop.call_soon(self._hear_of_targets)
             case _:
                 logger.error("the agent says what a worker does not understand: %s", type(message).__name__)
         close_all(descriptors)
+
+    def _hear_of_targets(self) -> None:
+        """Take in one message of targets; the next one after others have had the loop, since there may be many."""
+        if not self._of_targets:
+            return  # the agent that has said it is gone
+        message = self._of_targets.popleft()
+        if self._of_targets:
+            self._loop.call_soon(self._hear_of_targets)
+        if isinstance(message, Upstream):
+            self._feeds.hear(message)
+        else:
+            self._feeds.over(message)
 
     def _begin(self, order: Prepare, descriptors: tuple[int, ...]) -> None:
         self._drop()
