@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
+import ssl
 import time
 from pathlib import Path
 from typing import Any
 
 from portico.cli.ask import ask, find
+from tests.harness.certificates import Authority
 from tests.harness.dns import DnsServer
-from tests.harness.gateway import Call, Gateway, Service, portico_here, reserved_port, wait_for
+from tests.harness.gateway import Call, Gateway, Service, curl, portico_here, reserved_port, wait_for
 
 
 def status(gateway: Gateway) -> Any:
@@ -118,3 +120,74 @@ def test_names_are_followed(tmp_path: Path) -> None:
             assert set(targets(gateway, "orders")) == {"127.0.0.1:81", "127.0.0.2:81"}
             server.set("orders.test", "A", "127.0.0.2", ttl=0)
             says(gateway, f"{what}: - 127.0.0.1:81\n")
+
+
+def test_requests_go_where_targets_are_found(tmp_path: Path) -> None:
+    with Service(name="one") as one, Service(name="two") as two:
+        file = tmp_path / "orders.yaml"
+        file.write_text(f"[127.0.0.1:{one.port}]\n")
+        config = (
+            "services:\n  orders: {discover: {file: orders.yaml, interval: 0.1s}}\n"
+            "routes: [{path: /, service: orders}]\n"
+        )
+
+        def answers_from(gateway: Gateway, name: str) -> bool:
+            return {curl(gateway.url).value("X-Service") for _ in range(8)} == {name}
+
+        with Gateway(tmp_path, config, workers=2) as gateway:
+            gateway.agent_answers()
+            assert curl(gateway.url).value("X-Service") == "one"
+            file.write_text(f"[127.0.0.1:{two.port}]\n")
+            wait_for(lambda: answers_from(gateway, "two"), "the other target")
+            file.write_text("nothing\n")
+            says(gateway, "cannot be found out")
+            os.kill(gateway.agent_pid(), signal.SIGKILL)
+            says(gateway, "none were found before")  # by the next one: the workers go on with what they have
+            assert answers_from(gateway, "two")
+            file.write_text(f"[127.0.0.1:{one.port}]\n")
+            wait_for(lambda: answers_from(gateway, "one"), "the target of the mended file")
+
+
+def test_a_target_that_its_workers_have_ejected_is_shown(tmp_path: Path) -> None:
+    def fail(call: Call) -> None:
+        call.answer(500)
+
+    with Service(fail) as bad, Service() as good:
+        config = (
+            f"services:\n  orders: {{targets: ['127.0.0.1:{bad.port}', '127.0.0.1:{good.port}'],\n"
+            "    outliers: {failures: 1, ejection: 60s}}\nroutes: [{path: /, service: orders}]\n"
+        )
+        with Gateway(tmp_path, config) as gateway:
+            gateway.agent_answers()
+            for _ in range(3):
+                curl(gateway.url)
+            found = targets(gateway, "orders")
+            assert [found[f"127.0.0.1:{each.port}"]["ejected_by"] for each in (bad, good)] == [1, 0]
+            shown = portico_here("status", str(gateway.file)).out
+            assert re.search(rf"orders +127\.0\.0\.1:{bad.port} +reachable, ejected by 1 worker: \S", shown)
+
+
+def test_certificates_of_targets_go_by_the_name_that_they_were_found_by(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("leaf", "orders.test"))
+    with DnsServer() as server, Service() as service:
+        service._server.socket = context.wrap_socket(service._server.socket, server_side=True)
+        server.set("orders.test", "A", "127.0.0.1")
+        server.set("_http._tcp.orders.test", "SRV", f"1 1 {service.port} orders.test.")
+        resolver = f"resolver: '{server.address}'"
+        config = (
+            "services:\n"
+            f"  a: {{discover: {{dns: 'https://orders.test:{service.port}', {resolver}}}, health: /up,\n"
+            f"    tls: {{ca: {authority.path}}}}}\n"
+            f"  b: {{discover: {{srv: _http._tcp.orders.test, scheme: https, {resolver}}},\n"
+            f"    tls: {{ca: {authority.path}}}}}\n"
+            "routes: [{path: /a, service: a}, {path: /b, service: b}]\n"
+        )
+        with Gateway(tmp_path, config) as gateway:
+            gateway.agent_answers()
+            for path in ("/a", "/b"):
+                answer = curl(f"{gateway.url}{path}")
+                assert answer.status == 200, (answer, gateway.log())
+                assert ["Host", f"orders.test:{service.port}"] in answer.json["headers"]
+            wait_for(lambda: targets(gateway, "a")[f"127.0.0.1:{service.port}"]["health"] == "well", "a look")

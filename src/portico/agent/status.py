@@ -128,15 +128,22 @@ def _services(reports: list[dict[str, Any]], upstreams: Upstreams) -> dict[str, 
         for name, targets in report.get("services", {}).items():
             known = services.setdefault(name, {})
             for target in targets:
-                sum_ = known.setdefault(target["address"], {**target, "connections": 0})
+                sum_ = known.setdefault(target["address"], _nothing_of(target["address"]))
                 sum_["connections"] += target["connections"]
                 sum_["reachable"] = sum_["reachable"] and target["reachable"]
+                if target["state"] == "ejected":  # each worker finds that out for itself
+                    sum_["ejected_by"] += 1
+                    sum_["ejected_for"] = target["why"]
     for name in upstreams:
         known = services.setdefault(name, {})
         for target in upstreams[name].targets:  # those that no worker has told of by now are there too
-            known.setdefault(str(target), {"address": str(target), "reachable": True, "connections": 0})
-            known[str(target)].update(_known(upstreams[name], target))
+            known.setdefault(str(target), _nothing_of(str(target))).update(_known(upstreams[name], target))
     return {name: list(targets.values()) for name, targets in services.items()}
+
+
+def _nothing_of(address: str) -> dict[str, Any]:
+    """Return a target of which nothing is known."""
+    return {"address": address, "reachable": True, "connections": 0, "ejected_by": 0, "ejected_for": ""}
 
 
 def _known(upstream: Known, target: Target) -> dict[str, Any]:

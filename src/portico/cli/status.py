@@ -41,8 +41,9 @@ def _target(target: Mapping[str, Any]) -> tuple[str, ...]:
     state = target.get("health", "reachable" if target["reachable"] else "NOT REACHABLE")
     if "health" in target and not target["reachable"]:
         state += ", NOT REACHABLE"
-    if target.get("ejected"):
-        state += ", ejected"
+    if target["ejected_by"]:
+        workers = "1 worker" if target["ejected_by"] == 1 else f"{target['ejected_by']} workers"
+        state += f", ejected by {workers}: {target['ejected_for']}"
     notes = [
         f"{key} {target[key]}" for key, usual in (("weight", 1), ("priority", 0)) if target.get(key, usual) != usual
     ]
