@@ -203,11 +203,16 @@ class Found:
         self.members = Membership(
             self.roster,
             self.feed,
-            lambda config: a_target(str(config)),
+            self.made,
             lambda target: self.dropped.append(target.address),
             targets=[],
             checked=checked,
         )
+
+    def made(self, config: TargetConfig) -> Target:
+        target = a_target(str(config))
+        target.scheme, target.name = config.scheme, config.server_name
+        return target
 
     def find(self, *addresses: str, verdicts: dict[str, Verdict] | None = None, weight: int = 1) -> None:
         made = [TargetConfig(address=f"{address}:80", weight=weight) for address in addresses]  # type: ignore[arg-type]
@@ -233,6 +238,17 @@ async def test_targets_come_and_go() -> None:
     found.members.close()
     found.find("d")
     assert asked(found.roster) == {"a": 20, "c": 20}
+
+
+@runs
+async def test_a_target_that_is_reached_another_way_is_another() -> None:
+    found = Found()
+    found.find("a", "b")
+    plain = found.roster.targets
+    found.find("https://a", "b")
+    assert found.roster.targets[0] is not plain[0]
+    assert found.roster.targets[1] is plain[1]
+    assert found.dropped == ["a:80"]
 
 
 @runs

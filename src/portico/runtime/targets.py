@@ -87,6 +87,7 @@ class Targets:
             target.weight,
             target.priority,
         )
+        made.name = target.server_name
         made.metadata = target.metadata
         self._keys[made] = key
         return made

@@ -75,7 +75,12 @@ class Membership:
         """Have these targets; those that stay are the same as before. Return those that go."""
         before, self._targets = self._targets, {}
         for each in found:
-            target = before.pop(str(each), None) or self._make(each)
+            target = before.get(str(each))
+            if target is None or not _is_same(target, each):
+                target = self._make(each)
+                target.pool.warm()
+            else:
+                del before[target.address]
             target.weight, target.priority, target.metadata = each.weight, each.priority, each.metadata
             target.checked = self._checked
             self._targets[target.address] = target
@@ -87,3 +92,8 @@ class Membership:
             verdict = verdicts.get(address)
             if verdict is not None:
                 self._roster.judge(target, well=verdict.well, since=verdict.since, why=verdict.why)
+
+
+def _is_same(target: Target, config: TargetConfig) -> bool:
+    """Tell whether a target is reached, and called, as `config` has it."""
+    return target.scheme == config.scheme and target.name == config.server_name

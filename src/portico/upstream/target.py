@@ -23,6 +23,7 @@ class Target:
         "latency_at",
         "looked_at",
         "metadata",
+        "name",
         "pool",
         "prefix",
         "priority",
@@ -52,6 +53,8 @@ class Target:
         self.pool = pool
         self.weight = weight
         self.priority = priority
+        self.name = ""
+        """The name that its certificate must have, unless the service says another."""
         self.metadata: dict[str, str] = {}
         self.share = 1.0
         """How much of its weight it has: less than all of it while it starts slowly."""
