@@ -47,6 +47,11 @@ COMPILED = (
     "upstream/balance/ewma",
     "upstream/balance/ring",
     "upstream/balance/sticky",
+    "upstream/fault",
+    "upstream/retry",
+    "upstream/roster",
+    "upstream/breaker",
+    "upstream/bulkhead",
     "upstream/stack",
     "runtime/runtime",
 )
