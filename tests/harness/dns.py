@@ -29,10 +29,10 @@ class DnsServer:
         self.udp_limit = 1232
         self.asked: Counter[tuple[str, str, str]] = Counter()
         """How often each name and kind was asked for, by `udp` or `tcp`."""
+        self._tcp = socket.create_server(("127.0.0.1", 0))  # first: of UDP fewer ports are taken
+        self.port: int = self._tcp.getsockname()[1]
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._udp.bind(("127.0.0.1", 0))
-        self.port: int = self._udp.getsockname()[1]
-        self._tcp = socket.create_server(("127.0.0.1", self.port))
+        self._udp.bind(("127.0.0.1", self.port))
         self._threads = [threading.Thread(target=each, daemon=True) for each in (self._serve_udp, self._serve_tcp)]
         for thread in self._threads:
             thread.start()
