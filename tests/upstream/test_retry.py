@@ -225,6 +225,13 @@ def test_the_service_is_told_what_is_left_of_the_time() -> None:
     assert 1800 < second <= 2000
 
 
+def test_what_a_service_is_told_is_for_it_alone() -> None:
+    request = Request("GET", "/", headers=Headers([(b"x-request-timeout-ms", b"7")]))
+    asked = Asked([status(200)], request=request, times=Times(total=3.0, tell=b"X-Request-Timeout-Ms"))
+    assert int(asked.pools[0].told[0][b"x-request-timeout-ms"]) > 2900
+    assert request.headers.pairs == [(b"x-request-timeout-ms", b"7")]
+
+
 def test_where_there_is_no_time_nothing_is_told() -> None:
     asked = Asked([status(200)], times=Times(tell=b"X-Request-Timeout-Ms"))
     assert b"x-request-timeout-ms" not in asked.pools[0].told[0]

@@ -131,8 +131,9 @@ class Hedge(Part):
     """When a request is sent to a second target, while the first one has not answered yet. A duration stands for
     `after`.
 
-    The first answer is taken, and the other try is given up. It is for requests that may be sent again, as `retry` has
-    it, and is counted among its `budget`.
+    The first answer is taken, and the other try is given up; what `retry` would send again (502 to 504 unless it says
+    otherwise) is no answer while another may come. Each try goes to another target where there is one. It is for
+    requests that may be sent again, as `retry` has it, and is counted among its `budget`.
     """
 
     after: Positive

@@ -80,6 +80,18 @@ class Exchange:
         else:
             self._on_end.append(callback)
 
+    def branch(self) -> Exchange:
+        """Return a record for one of several tries at the same time: what they write must not mix."""
+        return Exchange(self.started)
+
+    def take(self, branch: Exchange) -> None:
+        """Have what a branch has, as that try is the one that counts; whatever waits for its end waits for this one."""
+        self.service, self.target, self.error = branch.service, branch.target, branch.error
+        self.sent, self.first_byte = branch.sent, branch.first_byte
+        callbacks, branch._on_end = branch._on_end, None
+        for callback in callbacks or ():
+            self.on_end(callback)
+
     def end(self, outcome: Outcome, now: float) -> None:
         """Close the record; the second and later calls do nothing."""
         if self.outcome is not None:

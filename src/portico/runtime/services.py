@@ -109,8 +109,8 @@ class ServiceBuilder:
         """Put around a service what the file wants to be there, the innermost first."""
         hedge = service.hedge
         if hedge is not None:
-            policy = retry or self._retry_policy(Retry())
-            built.surround(lambda inner: Hedge(inner, policy, hedge.after, hedge.max, self.tasks).handle)
+            assert retry is not None
+            built.surround(lambda _: Hedge(built, retry, hedge.after, hedge.max).handle)
         concurrency = service.concurrency
         if concurrency is not None:
             room = lease.share(("room", built.name, repr(concurrency)), lambda: Room(concurrency))
@@ -151,9 +151,12 @@ class ServiceBuilder:
         return handle
 
     def _retry(self, service: ServiceConfig) -> RetryPolicy | None:
-        return None if service.retry is None else self._retry_policy(service.retry)
-
-    def _retry_policy(self, retry: Retry) -> RetryPolicy:
+        """Return what says when a request is sent again, or to a second target: that has the same conditions."""
+        retry = service.retry
+        if retry is None:
+            if service.hedge is None:
+                return None
+            retry = Retry(attempts=1)
         return RetryPolicy(
             Budget(retry.budget, retry.floor, self.clock),
             attempts=retry.attempts,

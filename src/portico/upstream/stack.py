@@ -145,16 +145,8 @@ class Service:
 
         Where nothing is around it, the problem is returned instead, for the sake of the shortest way.
         """
-        retry = self._retry
-        if self._total != NEVER:
-            end = self._clock() + self._total
-            request.deadline = end if request.deadline is None else min(end, request.deadline)
-        if request.upgrade and request.upgrade not in self._upgrades:
-            request.upgrade = b""
-        if retry is not None:
-            retry.budget.earn()
-            if retry.worth_keeping(request):
-                await request.body.read(retry.body)
+        if self._begin(request):
+            await self._keep_body(request)
         outcome: Response | UpstreamError
         target: Target | None = None
         try:
@@ -174,7 +166,7 @@ class Service:
         except UpstreamError as error:
             outcome = error
         if target is not None:
-            target, outcome = await self._further(request, target, outcome)
+            target, outcome = await self._further(request, target, outcome, [target])
         if isinstance(outcome, Response):
             assert target is not None
             return self._answer(request, target, outcome)
@@ -182,11 +174,54 @@ class Service:
             return problem(request, outcome, self.name)
         raise outcome
 
+    async def begin(self, request: Request) -> None:
+        """Do what comes ahead of all tries; then `attempt_beside` makes them."""
+        if self._begin(request):
+            await self._keep_body(request)
+
+    async def attempt_beside(self, request: Request, tried: list[Target]) -> Response:
+        """Do as `attempt` does, while others may do so with the same request.
+
+        They have gone to the targets `tried`: this one goes to another, where there is one, and adds it.
+        """
+        began = self._clock()
+        balancer = self.roster.balancer or await self._some_target(request)
+        target = balancer.other(request, tried) or balancer.pick(request)
+        tried.append(target)
+        try:
+            outcome = await self._once(request, target, anew=False)
+        except asyncio.CancelledError:
+            self._outrun(target, began)
+            raise
+        if isinstance(outcome, Response) and outcome.status < self._clear:
+            target.failures = 0
+        else:
+            target, outcome = await self._further(request, target, outcome, tried)
+        if isinstance(outcome, Response):
+            return self._answer(request, target, outcome)
+        raise outcome
+
+    def _begin(self, request: Request) -> bool:
+        """Give a request the time that it has here; return whether its body is to be kept for further tries."""
+        if self._total != NEVER:
+            end = self._clock() + self._total
+            request.deadline = end if request.deadline is None else min(end, request.deadline)
+        if request.upgrade and request.upgrade not in self._upgrades:
+            request.upgrade = b""
+        retry = self._retry
+        if retry is None:
+            return False
+        retry.budget.earn()
+        return retry.worth_keeping(request)
+
+    async def _keep_body(self, request: Request) -> None:
+        assert self._retry is not None
+        await request.body.read(self._retry.body)
+
     async def _further(
-        self, request: Request, target: Target, outcome: Response | UpstreamError
+        self, request: Request, target: Target, outcome: Response | UpstreamError, tried: list[Target]
     ) -> tuple[Target, Response | UpstreamError]:
         """Try again where that may be done; return what came of it in the end, and of which target."""
-        tried: list[Target] = []
         stale: list[Target] = []
         tries = 1
         while True:
@@ -197,6 +232,7 @@ class Service:
                     break
                 tries += 1
             target = following
+            tried.append(target)
             outcome = await self._once(request, target, anew=target in stale)
             if isinstance(outcome, Response) and outcome.status < self._clear:
                 target.failures = 0
@@ -228,12 +264,10 @@ class Service:
         It does where the service certainly has not begun: once for each target.
         """
         if isinstance(outcome, Response):
-            tried.append(target)
             if outcome.status >= 500:
                 self._failed(target, f"status {outcome.status}")
             return None
         if outcome.source is Source.CONNECT:
-            tried.append(target)
             if not isinstance(outcome, Overloaded):
                 self._connect_failed(target, outcome)
             balancer = self.roster.balancer
@@ -241,7 +275,6 @@ class Service:
         if outcome.retryable and target not in stale:  # a kept connection that was closed meanwhile
             stale.append(target)
             return target
-        tried.append(target)
         if is_of_service(outcome, request):
             self._failed(target, str(outcome))
         return None
@@ -293,6 +326,8 @@ class Service:
             exchange.tries += 1
         if request.deadline is not None and self._tell:
             left = max(1, int((request.deadline - self._clock()) * 1000))
+            request = request.derive(request.path)
+            request.headers = request.headers.copy()  # another service may be asked next, of which this says nothing
             request.headers.set(self._tell, b"%d" % left)
         path = request.path if request.query is None else f"{request.path}?{request.query}"
         authority = target.authority if request.authority is None else request.authority
@@ -339,6 +374,12 @@ class Service:
         if balancer is not None and balancer.wants_latency:
             observe(target, FAILURE_LATENCY, self._clock())
         self.roster.failed(target, why)
+
+    def _outrun(self, target: Target, began: float) -> None:
+        """Note that another target has answered first, or the client left: this one takes at least so long."""
+        balancer, now = self.roster.balancer, self._clock()
+        if balancer is not None and balancer.wants_latency and now - began > target.latency:
+            observe(target, now - began, now)
 
     def _connect_failed(self, target: Target, error: UpstreamError) -> None:
         balancer = self.roster.balancer
