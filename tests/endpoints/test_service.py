@@ -29,7 +29,7 @@ def taken(
     client = Client("192.0.2.1", 1, 443, scheme, host=proxied_host)
     headers = Headers([] if host is None else [(b"Host", host)])
     response = Response(302, Headers(fields))
-    way = WayBack(urls or (OWN,), lambda _: mount)
+    way = WayBack("svc", lambda _: urls or (OWN,), lambda _: mount)
     way.take(Request("GET", path, headers=headers, client=client), sent_host, response)
     return response
 

@@ -26,7 +26,7 @@ What leads elsewhere stays as it is, and so does a cookie whose name begins with
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from itertools import takewhile
 from operator import eq
 from typing import Final, Literal, NamedTuple
@@ -80,7 +80,7 @@ class ServiceEndpoint(Endpoint[Service], name="service"):
         self._path = None if rewriting is None else rewriting.path
         self._way_back: WayBack | None = None
         if rewriting is not None and rewriting.mount is not None and config.rewrite_redirects == "on":
-            self._way_back = WayBack(env.urls(config.service), rewriting.mount)
+            self._way_back = WayBack(config.service, env.urls, rewriting.mount)
 
     def handler(self) -> Handler:
         """Return the service's own Handler where nothing changes on the way."""
@@ -147,21 +147,24 @@ class WayBack:
     """Changes the paths in a service's answers to those that clients use (as nginx's `proxy_redirect` and
     `proxy_cookie_path` do)."""
 
-    __slots__ = ("_base", "_mount", "_own")
+    __slots__ = ("_mount", "_places", "_service", "_urls")
 
-    def __init__(self, urls: Sequence[str], mount: Callable[[Request], Mount | None]) -> None:
-        """`urls` are where the service is; requests go below their path."""
-        places = [urlsplit(url) for url in urls]
-        self._base = places[0].path if places else ""
-        self._own = frozenset(_authority(place.scheme.encode(), place.netloc.encode("ascii")) for place in places)
+    def __init__(
+        self, service: str, urls: Callable[[str], tuple[str, ...]], mount: Callable[[Request], Mount | None]
+    ) -> None:
+        """`urls` tells where a service is at the moment; requests go below their path."""
+        self._service = service
+        self._urls = urls
         self._mount = mount
+        self._places: dict[str, _Place] = {}
 
     def take(self, request: Request, sent_host: bytes | None, response: Response) -> None:
         """Change the answer to `request`; `sent_host` is the Host that the service was sent, if not its own."""
         mount = self._mount(request)
         if mount is None:
             return
-        way = _Way(request, mount, self._base, self._own, sent_host)
+        place = self._place(request)
+        way = _Way(request, mount, place.base, place.own, sent_host)
         headers = response.headers
         for name in _REFERENCES:
             values = headers.get_all(name.lower())
@@ -176,6 +179,30 @@ class WayBack:
             headers.remove(b"set-cookie")
             for cookie in changed_cookies:
                 headers.add(b"Set-Cookie", cookie)
+
+    def _place(self, request: Request) -> _Place:
+        """Return where the service is that has answered: a part of a split, or a fallback, is one of its own."""
+        exchange = request.exchange
+        name = self._service if exchange is None else exchange.service or self._service
+        urls = self._urls(self._service), self._urls(name)
+        place = self._places.get(name)
+        if place is None or place.urls[0] is not urls[0] or place.urls[1] is not urls[1]:
+            base = urlsplit(urls[1][0]).path if urls[1] else ""
+            parts = [urlsplit(url) for each in urls for url in each]
+            own = frozenset(_authority(part.scheme.encode(), part.netloc.encode("ascii")) for part in parts)
+            place = self._places[name] = _Place(urls, base, own)
+        return place
+
+
+class _Place(NamedTuple):
+    """Where a service is."""
+
+    urls: tuple[tuple[str, ...], tuple[str, ...]]
+    """What it was made of: the URLs of the service that was asked, and of the one that has answered."""
+    base: str
+    """The path that requests go below."""
+    own: frozenset[bytes]
+    """All authorities of both."""
 
 
 class _Way:

@@ -97,7 +97,10 @@ class Env(Protocol):
 
     def urls(self, name: str) -> tuple[str, ...]:
         """Return where a service of the file is: for each target its scheme, its `Host`, and the path of the service,
-        as in `http://10.0.0.7:8080/v1`.
+        as in `http://10.0.0.7:8080/v1`; for one that was found by its name the same with its address, too.
+
+        Targets may come and go, and there may be none yet when this is set up: ask when it is to be known. While
+        nothing has changed, the very same tuple is returned.
         """
         ...
 

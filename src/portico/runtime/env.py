@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from portico.errors import ConfigError
 from portico.http.message import Handler
@@ -11,13 +11,14 @@ from portico.observe.health import ServiceHealth
 from portico.policy.base import RouteInfo, Shared
 from portico.runtime.shared import Lease
 from portico.upstream.health import HealthReport
+from portico.upstream.target import Target
 from portico.upstream.upstream import Upstream
 
 
 class RouteEnv:
     """The `Env` of one route's policies and endpoint."""
 
-    __slots__ = ("_health", "_lease", "_services", "_used", "clock", "logger", "route")
+    __slots__ = ("_health", "_lease", "_services", "_urls", "_used", "clock", "logger", "route")
 
     def __init__(
         self,
@@ -35,6 +36,7 @@ class RouteEnv:
         self._used = used
         self._lease = lease
         self._health = health
+        self._urls: dict[str, tuple[tuple[Target, ...], tuple[str, ...]]] = {}
 
     def service(self, name: str) -> Handler:
         """Return the Handler of a service of the file."""
@@ -43,9 +45,12 @@ class RouteEnv:
         return service.handle
 
     def urls(self, name: str) -> tuple[str, ...]:
-        """Return where a service of the file is."""
-        targets = self._service(name).targets
-        return tuple(f"{each.scheme}://{each.authority.decode('ascii')}{each.prefix}" for each in targets)
+        """Return where a service of the file is at the moment."""
+        targets = tuple(self._service(name).targets)
+        known = self._urls.get(name)
+        if known is None or known[0] != targets:
+            known = self._urls[name] = targets, tuple(dict.fromkeys(url for each in targets for url in _urls_of(each)))
+        return known[1]
 
     def _service(self, name: str) -> Upstream:
         service = self._services.get(name)
@@ -60,3 +65,9 @@ class RouteEnv:
     def share(self, key: tuple[object, ...], make: Callable[[], Shared]) -> Shared:
         """Return the value that is leased under `key`."""
         return self._lease.share(key, make)
+
+
+def _urls_of(target: Target) -> Iterator[str]:
+    yield f"{target.scheme}://{target.authority.decode('ascii')}{target.prefix}"
+    if target.name != target.address.rpartition(":")[0].strip("[]"):  # it was found by its name
+        yield f"{target.scheme}://{target.address}{target.prefix}"
