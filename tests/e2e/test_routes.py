@@ -188,7 +188,7 @@ def test_health_is_200_while_a_service_is_down(gateway: Gateway) -> None:
     reply = curl(f"{gateway.url}/health")
     assert (reply.status, reply.value("Content-Type")) == (200, "application/json")
     health = reply.json
-    assert list(health) == ["status", "timestamp", "version", "services"]
+    assert list(health) == ["status", "timestamp", "version", "services", "targets"]
     assert health["status"] == "degraded"
     assert health["version"] == __version__
     assert health["services"] == {"up": "healthy", "down": "unhealthy"}

@@ -433,6 +433,19 @@ def test_no_more_are_opened_ahead_than_are_allowed_and_kept() -> None:
     run(main)
 
 
+def test_a_target_that_closes_each_at_once_is_not_connected_to_again_and_again() -> None:
+    async def main() -> None:
+        async with service() as target, pool_with(target.port, warm=3) as pool:
+            pool.warm()
+            for _ in range(3):
+                (await target.accept()).leave()
+            await until(lambda: pool.connections == 0, "all of them to be closed")
+            await turns(50)
+            assert target.accepted <= 3
+
+    run(main)
+
+
 def test_a_connection_that_was_opened_ahead_and_closed_by_the_target_is_a_reason_to_try_again() -> None:
     async def main() -> None:
         async with service() as target, pool_with(target.port, warm=1) as pool:

@@ -194,7 +194,7 @@ def upload(*, pending: bool) -> Request:
         pytest.param(lambda: UpstreamClosed("", source=Source.RESPONSE), None, True, id="closed"),
         pytest.param(lambda: MalformedResponse("", source=Source.RESPONSE), None, True, id="malformed"),
         pytest.param(lambda: AnswerTooLarge("", source=Source.RESPONSE), None, True, id="too large"),
-        pytest.param(lambda: NoTarget("", source=Source.GATEWAY), None, True, id="no target"),
+        pytest.param(lambda: NoTarget("", source=Source.GATEWAY), None, False, id="no target"),
         pytest.param(failure, upload(pending=False), True, id="timeout after an upload"),
         pytest.param(
             lambda: UpstreamClosed("", source=Source.RESPONSE), upload(pending=True), True, id="closed on one"

@@ -30,8 +30,9 @@ class Rig:
     """A bulkhead, and a service that answers when the test says so."""
 
     def __init__(self, limit: int, queue: int = 0, wait: float = 1.0) -> None:
-        self.room = Room(Concurrency(limit=limit, queue=queue, wait=wait))
-        self.bulkhead = Bulkhead(self.room, self._serve)
+        self.room = Room()
+        self.config = Concurrency(limit=limit, queue=queue, wait=wait)
+        self.bulkhead = Bulkhead(self.room, self.config, self._serve)
         self.asked: dict[str, asyncio.Future[Response]] = {}
 
     async def _serve(self, request: Request) -> Response:
@@ -265,7 +266,7 @@ async def test_room_that_is_leased_is_the_same_after_a_reload() -> None:
     rig = Rig(1)
     task = rig.ask("/1")
     await turns()
-    later = Bulkhead(rig.room, rig._serve)
+    later = Bulkhead(rig.room, rig.config, rig._serve)
     rig.room.close()
     with pytest.raises(Overloaded):
         await later.handle(Request("GET", "/2"))

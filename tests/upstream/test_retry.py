@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from portico.upstream.roster import Ejecting
 from portico.upstream.stack import Service, Times
 from tests.harness.loop import run_jumping
 from tests.harness.upstream import ScriptedPool as Pool
-from tests.harness.upstream import scripted_service
+from tests.harness.upstream import ScriptedStream, scripted_service
 
 Step = Response | Exception
 
@@ -73,7 +74,9 @@ class Asked:
         self.seconds = 0.0
 
         async def main() -> Response:
-            service = scripted_service(self.pools, times, None if retry is None else retry(), ejecting=ejecting)
+            service = self.service = scripted_service(
+                self.pools, times, None if retry is None else retry(), ejecting=ejecting
+            )
             began = clock()
             try:
                 return await service.handle(self.request)
@@ -197,6 +200,11 @@ def test_who_asks_for_more_than_the_longest_wait_is_passed_on() -> None:
     assert (asked.status, asked.log) == (503, ["a new"])
 
 
+def test_a_date_that_is_none_asks_for_nothing() -> None:
+    for value in ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "Mon, 01 Jan 2027 00:00:00 +99999999", "Mon"):
+        assert retry_after(status(503, Retry_After=value)) == 0.0
+
+
 @pytest.mark.parametrize(
     ("value", "expected"), [("7", 7.0), ("", 0.0), ("soon", 0.0), ("-1", 0.0), ("1.5", 0.0), ("9" * 30, 0.0)]
 )
@@ -230,6 +238,62 @@ def test_what_a_service_is_told_is_for_it_alone() -> None:
     asked = Asked([status(200)], request=request, times=Times(total=3.0, tell=b"X-Request-Timeout-Ms"))
     assert int(asked.pools[0].told[0][b"x-request-timeout-ms"]) > 2900
     assert request.headers.pairs == [(b"x-request-timeout-ms", b"7")]
+
+
+def test_what_a_client_says_of_the_time_is_not_passed_on() -> None:
+    request = Request("GET", "/", headers=Headers([(b"x-request-timeout-MS", b"1")]))
+    asked = Asked([status(200)], request=request, times=Times(tell=b"X-Request-Timeout-Ms"))
+    assert b"x-request-timeout-ms" not in asked.pools[0].told[0]
+    assert b"x-request-timeout-ms" in request.headers  # which is still what the client has said
+
+
+def test_a_target_is_not_ejected_for_a_request_that_had_no_time_left() -> None:
+    late = UpstreamTimeout("no connection in time", source=Source.CONNECT, retryable=False)
+    asked = Asked([late], [status(200)], retry=None, ejecting=Ejecting(1, 10.0, 10.0, 0.5))
+    assert asked.status == 504
+    assert not asked.service.targets[0].ejected_until
+
+
+def test_what_the_client_takes_to_send_its_request_is_no_time_of_the_service() -> None:
+    class Slow(Upload):
+        async def read(self) -> bytes:
+            await asyncio.sleep(5.0)
+            return await super().read()
+
+    put = Request("PUT", "/", body=Body.stream(Slow(b"ab"), 2))
+    asked = Asked([status(200)], request=put, times=Times(total=1.0))
+    assert asked.status == 200
+
+
+def test_where_no_time_is_left_nobody_is_asked_or_blamed() -> None:
+    request = Request("GET", "/", exchange=Exchange(0.0))
+    request.deadline = 0.0
+    asked = Asked([status(200)], request=request)
+    assert (asked.status, asked.log) == (504, [])
+
+
+def test_a_service_that_lets_a_route_wait_too_long_has_failed() -> None:
+    """The timeout policy cancels what is further in; that is no client that has left."""
+
+    class Hanging(Pool):
+        async def connect(self, timeout: float, deadline: float | None) -> ScriptedStream:
+            await asyncio.sleep(1000.0)
+            raise AssertionError
+
+    async def main() -> list[int]:
+        service = scripted_service([Hanging("a", []), Hanging("b", [])])
+        failures = []
+        for answer_by in (True, False):
+            request = Request("GET", "/")
+            if answer_by:
+                request.answer_by = clock() + 2.0
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2.0):
+                    await service.handle(request)
+            failures.append(sum(target.failures for target in service.targets))
+        return failures
+
+    assert run_jumping(main) == [1, 1]  # who leaves says nothing of the service
 
 
 def test_where_there_is_no_time_nothing_is_told() -> None:

@@ -27,7 +27,8 @@ def targets(count: int) -> list[Target]:
 
 
 def asked(roster: Roster, picks: int = 40) -> dict[str, int]:
-    """Return how many of so many requests each target gets."""
+    """Return how many of so many requests each target gets, once what has happened is taken in."""
+    roster.rebuild()
     counts: dict[str, int] = {}
     if roster.balancer is not None:
         for _ in range(picks):
@@ -59,7 +60,7 @@ async def test_failures_in_a_row_eject() -> None:
     assert asked(roster) == {"a": 14, "b": 13, "c": 13}
     roster.failed(a, "status 503")
     assert asked(roster) == {"b": 20, "c": 20}
-    assert a.why == "3 failures in a row, the last: status 503"
+    assert a.ejected_for == "3 failures in a row, the last: status 503"
     roster.close()
 
 
@@ -144,6 +145,34 @@ async def test_lower_priorities_come_first() -> None:
     roster.close()
 
 
+@runs
+async def test_a_group_that_is_well_is_better_than_a_panic() -> None:
+    a, b, c = targets(3)
+    c.priority = 1
+    roster = roster_of([a, b, c], panic=0.5)
+    for target in (a, b):
+        roster.judge(target, well=False, since=1.0, why="refused")
+    assert asked(roster) == {"c": 40}
+    roster.judge(c, well=False, since=1.0, why="refused")
+    assert asked(roster) == {"a": 20, "b": 20}
+
+
+@runs
+async def test_what_happens_in_one_turn_of_the_loop_is_taken_in_at_once() -> None:
+    made = targets(10)
+    roster = roster_of(made, ejecting=EJECTING)
+    before = roster.balancer
+    for target in made[:4]:
+        assert roster.eject(target, "refused")
+    assert roster.balancer is before
+    await asyncio.sleep(0)
+    assert roster.balancer is not before
+    assert set(asked(roster)) == set("efghij")
+    roster.close()
+    assert roster.eject(made[4], "refused")  # by a request that came before its end
+    await asyncio.sleep(100)  # and no timer is left
+
+
 def test_panic(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "portico.upstream")
 
@@ -161,7 +190,7 @@ def test_panic(caplog: pytest.LogCaptureFixture) -> None:
 
     run_jumping(main)
     assert caplog.messages == [
-        "service svc: 1 of 4 targets are well; all of them are asked",
+        "service svc: 1 of 4 targets are well; all are asked",
         "service svc: only targets that are well are asked again",
     ]
 
@@ -234,7 +263,7 @@ async def test_targets_come_and_go() -> None:
     assert found.dropped == ["b:80"]
     found.feed.take(None, {}, "dns: timeout")  # nothing is lost by that
     assert asked(found.roster) == {"a": 20, "c": 20}
-    assert found.members.trouble == "dns: timeout"
+    assert found.feed.trouble == "dns: timeout"
     found.members.close()
     found.find("d")
     assert asked(found.roster) == {"a": 20, "c": 20}

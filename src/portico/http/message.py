@@ -40,7 +40,8 @@ class Request:
     `path` is normalised (see `portico.http.target`) and begins with a slash; `query` is what followed the question
     mark, untouched, or None where there was none. `host` is the lower-case host that was asked for, without its port;
     `authority` is the Host that a service is sent, or None for the target's own. `captures` are the matched route's
-    path captures, decoded. `deadline` is a time of the worker's clock after which no answer is of use. `upgrade` is the
+    path captures, decoded. `deadline` is a time of the worker's clock after which no answer is of use; `answer_by`
+    one at which somebody further out gives up, unless an answer has begun. `upgrade` is the
     protocol that the client would rather speak on its connection (RFC 9110 section 7.8), in lower case, or empty.
     `client` and `exchange` are None for a request that a policy made by itself.
     """
@@ -48,6 +49,7 @@ class Request:
     __slots__ = (
         "_interim",
         "_slots",
+        "answer_by",
         "authority",
         "body",
         "captures",
@@ -86,6 +88,7 @@ class Request:
         self.authority: bytes | None = None
         self.captures: dict[str, str] = {}
         self.deadline: float | None = None
+        self.answer_by: float | None = None
         self.upgrade = b""
         self._slots: dict[Key[Any], Any] | None = None
 
@@ -102,6 +105,7 @@ class Request:
         other.authority = self.authority
         other.captures = self.captures
         other.deadline = self.deadline
+        other.answer_by = self.answer_by
         other.upgrade = self.upgrade
         other._slots = self._slots
         return other

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import random
 import ssl
@@ -21,6 +22,9 @@ from portico.wire.fields import response_fields
 logger = logging.getLogger("portico.upstream")
 
 _CONNECT_SOURCE: Final = Source.CONNECT
+
+_OURS: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
+"""What stands in the way of a connection and is no fault of the target: this machine has no more to give."""
 
 SPREAD: Final = 0.1
 """By how much of its age, at most, a connection is given up early: those that began together do not end together."""
@@ -186,6 +190,9 @@ class Pool(Connections):
             # Another target is worth a try only where this one was slow, and not where the request has no time left.
             raise UpstreamTimeout("no connection in time", source=_CONNECT_SOURCE, retryable=when == own) from None
         except OSError as error:
+            if error.errno in _OURS:
+                self._connections -= 1
+                raise Overloaded(f"no more can be opened here: {error}", source=_CONNECT_SOURCE) from error
             self._failed()
             detail = reason_of_service(error) if isinstance(error, ssl.SSLError) else str(error)
             raise ConnectFailed(detail, source=_CONNECT_SOURCE, retryable=True) from error
@@ -211,7 +218,9 @@ class Pool(Connections):
     async def _warm_up(self) -> None:
         """Open them, one after the other; it belongs to the worker's group, so nothing may leave it as an error."""
         try:
-            while self._connections < self._warm:
+            for _ in range(self._warm):  # and no more: it may be that the target closes each at once
+                if self._connections >= self._warm:
+                    break
                 async with self._gate:
                     connection = await self._made(WARM_TIMEOUT, None)
                 self._keep(connection, self.loop.time())

@@ -23,7 +23,7 @@ LINGER: Final = 10.0
 LEFT_BEHIND: Final = 64 * 1024
 """Bytes that are still read of a connection to which writing has failed."""
 
-_NEWS: Final = select.POLLIN | select.POLLRDHUP
+_NEWS: Final = select.POLLIN | getattr(select, "POLLRDHUP", 0)
 """What a poll is asked for; it always tells of a reset."""
 
 _NO_LINGER: Final = struct.pack("ii", 1, 0)

@@ -83,6 +83,8 @@ class TimeoutPolicy(
         end = self._clock() + self.config.after
         if self.config.total and (request.deadline is None or end < request.deadline):
             request.deadline = end
+        if request.answer_by is None or end < request.answer_by:
+            request.answer_by = end
         limit = asyncio.timeout_at(end)
         try:
             async with limit:

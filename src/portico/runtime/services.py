@@ -61,11 +61,18 @@ class ServiceBuilder:
     def build(self, name: str, service: ServiceConfig) -> Service:
         """Return the service at work."""
         lease = self.leases.lease()
+        try:
+            return self._build(name, service, lease)
+        except BaseException:
+            lease.close()
+            raise
+
+    def _build(self, name: str, service: ServiceConfig, lease: Lease) -> Service:
         timeout = service.timeout
         outliers = service.outliers
         balance = service.balance
         made = Targets(
-            service, self.config.limits, lease, lambda: self._client_tls(service), self.tasks, self.outbox, self._gate
+            name, service, self.config.limits, lease, self._tls_of(service), self.tasks, self.outbox, self._gate
         )
         roster = Roster(
             name,
@@ -113,8 +120,8 @@ class ServiceBuilder:
             built.surround(lambda _: Hedge(built, retry, hedge.after, hedge.max).handle)
         concurrency = service.concurrency
         if concurrency is not None:
-            room = lease.share(("room", built.name, repr(concurrency)), lambda: Room(concurrency))
-            built.surround(lambda inner: Bulkhead(room, inner).handle)
+            room = lease.share(("room", built.name), Room)
+            built.surround(lambda inner: Bulkhead(room, concurrency, inner).handle)
         if service.breaker is not None:
             self._break(built, service.breaker)
         if service.fallback is not None:
@@ -169,6 +176,14 @@ class ServiceBuilder:
             longest=retry.backoff.max,
             rng=self.rng,
         )
+
+    def _tls_of(self, service: ServiceConfig) -> ClientTls | None:
+        """Return how TLS is spoken with a service's targets, those that may yet be found out included; None for none.
+
+        It is made now, while a mistake in its files can still be told.
+        """
+        may_speak = service.discover is not None or any(target.scheme == "https" for target in service.targets)
+        return self._client_tls(service) if may_speak else None
 
     def _client_tls(self, service: ServiceConfig) -> ClientTls | None:
         """Return how TLS is spoken to a service; what is wrong with its files is added to the findings."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from portico.config.balance import Target as TargetConfig
 from portico.config.schema import Limits
@@ -22,17 +21,19 @@ class Targets:
 
     def __init__(
         self,
+        name: str,
         service: ServiceConfig,
         limits: Limits,
         lease: Lease,
-        tls: Callable[[], ClientTls | None],
+        tls: ClientTls | None,
         tasks: asyncio.TaskGroup,
         outbox: Outbox,
         gate: asyncio.Semaphore,
     ) -> None:
-        """`tls` makes how TLS is spoken with them, where it is; `lease` is the service's own; connections that are
+        """`tls` is how TLS is spoken with those that are https; `lease` is the service's own; connections that are
         opened ahead of requests pass the `gate`."""
         keepalive = service.keepalive
+        self._name = name
         self._service = service
         self._lease = lease
         self._tls = tls
@@ -48,7 +49,7 @@ class Targets:
             0 if keepalive is None else keepalive.warm,
             or_never(service.timeout.tls),
         )
-        self._keys: dict[Target, tuple[object, ...]] = {}
+        self._keys: dict[Target, tuple[tuple[object, ...], ...]] = {}
 
     def make(self, target: TargetConfig) -> Target:
         """Return a target with connections."""
@@ -70,7 +71,7 @@ class Targets:
             lambda: Pool(
                 target.host,
                 target.port,
-                self._tls() if speaks else None,
+                self._tls if speaks else None,
                 self._options,
                 self._tasks,
                 self._outbox,
@@ -78,23 +79,28 @@ class Targets:
                 server_name=target.server_name,
             ),
         )
-        made = Target(
-            target.scheme,
-            address,
-            authority.encode("idna" if not authority.isascii() else "ascii"),
-            self._service.base_path,
-            pool,
-            target.weight,
-            target.priority,
+        name = ("target", self._name, self._service.base_path, *key)
+        made = self._lease.share(  # with what is known of it: whether it is out, how fast it answers
+            name,
+            lambda: Target(
+                target.scheme,
+                address,
+                authority.encode("idna" if not authority.isascii() else "ascii"),
+                self._service.base_path,
+                pool,
+            ),
         )
+        if self._service.health is None:  # what a check has found that is there no more
+            made.down_since, made.looked_at, made.checked = 0.0, False, False
         made.name = target.server_name
-        made.metadata = target.metadata
-        self._keys[made] = key
+        made.weight, made.priority, made.metadata = target.weight, target.priority, target.metadata
+        self._keys[made] = (key, name)
         return made
 
     def drop(self, target: Target) -> None:
         """End a target that is none any more; what is under way there goes on."""
-        self._lease.give_back(self._keys.pop(target))
+        for key in self._keys.pop(target):
+            self._lease.give_back(key)
 
 
 def or_never(seconds: float | None) -> float:

@@ -50,14 +50,10 @@ class Word(IntEnum):
 
     CONFIG = 0
     """The revision of the configuration that all should serve."""
-    ENDPOINTS = 1
-    """Grows with each change of the targets of services."""
     CREDENTIALS = 2
     """Grows when credentials were taken back, so that what was verified before has to be verified again."""
     PURGE = 3
     """Grows with each purge of cached answers."""
-    BREAKERS = 4
-    """Grows with each breaker that was opened or closed by hand, or by another worker."""
 
 
 class Vital(IntEnum):

@@ -10,6 +10,7 @@ is half open from then on, for whoever looks.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
@@ -20,7 +21,7 @@ from portico.config.resilience import Breaker as BreakerConfig
 from portico.errors import CircuitOpen, Source, UpstreamError
 from portico.http.message import Handler, Request, Response
 from portico.state.records import PLACES, SLOTS, Record
-from portico.upstream.fault import is_of_service
+from portico.upstream.fault import is_of_service, ran_out
 
 logger = logging.getLogger("portico.upstream")
 
@@ -53,6 +54,9 @@ _CHANGING: Final = PLACES - 1
 """The place of whoever changes what the breaker is; those before are for requests that go through while half open."""
 
 assert _BUCKETS + _BUCKET_COUNT <= SLOTS
+
+
+_GIVEN_UP: Final = "no answer in the time that its route gives"
 
 
 class BreakerState(NamedTuple):
@@ -229,6 +233,10 @@ class Breaker:
             if is_of_service(error, request):
                 self._failed(state, _what(error))
             raise
+        except asyncio.CancelledError:
+            if ran_out(request, self._clock()):
+                self._failed(state, _GIVEN_UP)
+            raise
         if response.status in self._statuses:
             self._failed(state, f"status {response.status}")
         elif (slots[_FAILURES] or self._counts_all) and slots[_STATE] == state:
@@ -271,6 +279,10 @@ class Breaker:
         except UpstreamError as error:
             if is_of_service(error, request):
                 self._open(state, f"a probe failed: {_what(error)}")
+            raise
+        except asyncio.CancelledError:
+            if ran_out(request, self._clock()):
+                self._open(state, f"a probe failed: {_GIVEN_UP}")
             raise
         if response.status in self._statuses:
             self._open(state, f"a probe failed: status {response.status}")

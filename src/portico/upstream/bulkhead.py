@@ -18,12 +18,9 @@ _OVER: Final = "too many requests were under way for too long"
 class Room:
     """How many requests are under way at a service, and who waits; it may be leased, so that it outlives a reload."""
 
-    __slots__ = ("_limit", "_queue", "_wait", "_waiting", "taken")
+    __slots__ = ("_waiting", "taken")
 
-    def __init__(self, config: Concurrency) -> None:
-        self._limit = config.limit
-        self._queue = config.queue
-        self._wait = config.wait
+    def __init__(self) -> None:
         self.taken = 0
         """Requests under way."""
         self._waiting: OrderedDict[asyncio.Future[bool], None] = OrderedDict()
@@ -33,19 +30,12 @@ class Room:
         """How many requests wait."""
         return len(self._waiting)
 
-    def take(self) -> bool:
-        """Take room for a request, where there is some; nobody waits then."""
-        if self.taken >= self._limit:
-            return False
-        self.taken += 1
-        return True
-
-    async def wait(self, deadline: float | None) -> None:
+    async def wait(self, config: Concurrency, deadline: float | None) -> None:
         """Wait for room, at the end of the queue and at most until `deadline`; raise Overloaded."""
-        if len(self._waiting) >= self._queue:
+        if len(self._waiting) >= config.queue:
             raise Overloaded(_FULL, source=Source.GATEWAY)
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._wait
+        until = loop.time() + config.wait
         turn: asyncio.Future[bool] = loop.create_future()
         timer = loop.call_at(until if deadline is None else min(until, deadline), self._give_up, turn)
         self._waiting[turn] = None
@@ -66,9 +56,7 @@ class Room:
         """Give room back: to the one who waits the longest, if any."""
         while self._waiting:
             turn, _ = self._waiting.popitem(last=False)
-            if (
-                not turn.done()
-            ):  # a task that is being cancelled has cancelled what it waits for, and not heard of it yet
+            if not turn.done():  # a task that is being cancelled has cancelled it, and not heard of that yet
                 turn.set_result(True)
                 return
         self.taken -= 1
@@ -93,17 +81,21 @@ class Bulkhead:
     connection. Of a request that a policy made by itself nobody says when it is over: its answer's head is the end.
     """
 
-    __slots__ = ("_inner", "_room")
+    __slots__ = ("_config", "_inner", "_limit", "_room")
 
-    def __init__(self, room: Room, inner: Handler) -> None:
+    def __init__(self, room: Room, config: Concurrency, inner: Handler) -> None:
         self._room = room
+        self._config = config
+        self._limit = config.limit
         self._inner = inner
 
     async def handle(self, request: Request) -> Response:
         """Pass `request` on as soon as there is room; raise Overloaded where there is none in time."""
         room = self._room
-        if not room.take():
-            await room.wait(request.deadline)
+        if room.taken < self._limit:
+            room.taken += 1
+        else:
+            await room.wait(self._config, request.deadline)
         try:
             response = await self._inner(request)
         except BaseException:

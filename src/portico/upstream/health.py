@@ -27,7 +27,7 @@ def health_of(target: Target) -> TargetHealth:
     if target.down_since:
         return TargetHealth(target.address, "unhealthy", target.down_since, target.why)
     if target.ejected_until:
-        return TargetHealth(target.address, "ejected", target.ejected_since, target.why)
+        return TargetHealth(target.address, "ejected", target.ejected_since, target.ejected_for)
     if target.looked_at:
         return TargetHealth(target.address, "healthy", target.well_since, target.why)
     return TargetHealth(target.address, "unchecked", 0.0, "")

@@ -28,7 +28,7 @@ class Membership:
     ) -> None:
         """Begin with `targets`; where the feed has a source, those that it finds take their place.
 
-        `checked` says whether there is a health check; without one what was known of an earlier one is forgotten.
+        `checked` says whether there is a health check.
         """
         self._roster = roster
         self._feed = feed
@@ -46,11 +46,6 @@ class Membership:
     def known(self) -> asyncio.Event:
         """Set once there are targets."""
         return self._known
-
-    @property
-    def trouble(self) -> str:
-        """Why the targets could not be found out the last time; empty where they could."""
-        return self._feed.trouble
 
     def close(self) -> None:
         """Follow the feed no more."""

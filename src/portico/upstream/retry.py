@@ -88,6 +88,11 @@ class RetryPolicy:
         """Return whether the request may be sent again, as far as its method and its body tell."""
         return request.method in self._methods and request.body.whole is not None and not request.upgrade
 
+    def begins(self, request: Request) -> bool:
+        """Note a request; return whether its body is to be kept for another try ahead of the first one."""
+        self.budget.earn()
+        return self.worth_keeping(request)
+
     def worth_keeping(self, request: Request) -> bool:
         """Return whether the request's body is still to come, and to be kept for another try."""
         body = request.body
@@ -122,8 +127,8 @@ def retry_after(response: Response) -> float:
         return float(value)
     try:
         when = parsedate_to_datetime(value.decode("ascii"))
-    except ValueError:
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=UTC)
+        return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError):
         return 0.0
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from portico.upstream.balance import Balancer, group
+from portico.upstream.balance import Balancer, group, groups_of
 from portico.upstream.target import Target
 
 logger = logging.getLogger("portico.upstream")
@@ -45,11 +45,13 @@ class Roster:
     __slots__ = (
         "_balancing",
         "_clock",
+        "_closed",
         "_ejecting",
         "_loop",
         "_panic",
         "_panicking",
         "_slow_start",
+        "_soon",
         "_timer",
         "balancer",
         "service",
@@ -78,10 +80,13 @@ class Roster:
         self._loop = asyncio.get_running_loop()
         self._clock = self._loop.time
         self._timer: asyncio.TimerHandle | None = None
+        self._soon = False
+        """Whether `rebuild` is to come in the loop's next turn."""
+        self._closed = False
 
     def change(self, targets: Sequence[Target]) -> None:
         """Have these targets from now on; those that join others start slowly."""
-        known = self.targets
+        known = frozenset(self.targets)
         self.targets = tuple(targets)
         if known:
             now = self._clock()
@@ -105,10 +110,6 @@ class Roster:
         else:
             target.down_since = since
         return was_down == well or not seen_before
-
-    def forget(self, target: Target) -> None:
-        """Take a target for well, since nobody looks at it any more."""
-        target.down_since, target.looked_at, target.why = 0.0, False, ""
 
     def failed(self, target: Target, why: str) -> None:
         """Note an answer that was a failure."""
@@ -134,15 +135,20 @@ class Roster:
         target.ejected_until = now + seconds
         target.ejected_since = time.time()
         target.failures = 0
-        target.why = why
+        target.ejected_for = why
         logger.warning("service %s: target %s is out for %g s: %s", self.service, target.address, seconds, why)
-        self.rebuild()
+        if not self._soon and not self._closed:  # many may fail in one turn
+            self._soon = True
+            self._loop.call_soon(self.rebuild)
         return True
 
     # Who may be asked
 
     def rebuild(self) -> None:
         """Decide anew which targets may be asked."""
+        self._soon = False
+        if self._closed:
+            return
         now = self._clock()
         for target in self.targets:
             if target.ejected_until and target.ejected_until <= now:
@@ -151,25 +157,36 @@ class Roster:
                 logger.info("service %s: target %s is asked again", self.service, target.address)
             self._grow(target, now)
         asked = self._asked()
-        self.balancer = self._balancing(group(asked)) if asked else None
+        self.balancer = self._balancing(asked) if asked else None
         self._set_timer(now)
 
     def _asked(self) -> Sequence[Target]:
-        healthy = [target for target in self.targets if not target.down_since]
-        well = [target for target in healthy if not target.ejected_until] or healthy
-        panics = bool(self.targets) and len(well) < self._panic * len(self.targets)
-        if panics != self._panicking:
-            self._panicking = panics
-            if panics:
-                logger.warning(
-                    "service %s: %d of %d targets are well; all of them are asked",
-                    self.service,
-                    len(well),
-                    len(self.targets),
-                )
-            else:
-                logger.info("service %s: only targets that are well are asked again", self.service)
-        return self.targets if panics else well
+        """Return the targets of the first group that has enough that are well; or, in a panic, all of a group."""
+        groups = groups_of(self.targets)
+        for members in groups:
+            well = [target for target in members if not target.down_since and not target.ejected_until]
+            if well and len(well) >= self._panic * len(members):
+                self._tell_of_panic(None)
+                return well
+        out = [target for target in self.targets if not target.down_since]
+        if self._panic:
+            best = next((members for members in groups if any(target in out for target in members)), self.targets)
+            self._tell_of_panic(best)
+            return group(best)
+        return group(out)  # who is out is asked where nobody else can be
+
+    def _tell_of_panic(self, asked: Sequence[Target] | None) -> None:
+        """Tell the log where a panic has begun, for `asked`, or is over."""
+        panics = bool(asked)
+        if panics == self._panicking:
+            return
+        self._panicking = panics
+        if asked:
+            well = sum(1 for target in asked if not target.down_since and not target.ejected_until)
+            count = len(asked)
+            logger.warning("service %s: %d of %d targets are well; all are asked", self.service, well, count)
+        else:
+            logger.info("service %s: only targets that are well are asked again", self.service)
 
     def _begin(self, target: Target, now: float) -> None:
         """Have a target start slowly."""
@@ -195,6 +212,7 @@ class Roster:
 
     def close(self) -> None:
         """Decide nothing any more."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -13,13 +13,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from portico.errors import NoTarget, Overloaded, Source, UpstreamError
+from portico.errors import NoTarget, Overloaded, Source, UpstreamError, UpstreamTimeout
 from portico.http.message import Handler, Request, Response
 from portico.net.client import ClientStream, Patience
 from portico.net.stream import NEVER
 from portico.upstream.balance import Balancer, observe
 from portico.upstream.breaker import Breaker
-from portico.upstream.fault import is_of_service
+from portico.upstream.fault import is_of_service, ran_out
 from portico.upstream.retry import RetryPolicy
 from portico.upstream.roster import Roster
 from portico.upstream.target import Target
@@ -69,6 +69,7 @@ class Service:
         "_rescues",
         "_retry",
         "_tell",
+        "_tell_key",
         "_total",
         "_upgrades",
         "breaker",
@@ -103,6 +104,7 @@ class Service:
         self._patience = Patience(min(times.first_byte, self._per_try), times.idle)
         self._total = times.total
         self._tell = times.tell
+        self._tell_key = times.tell.lower()
         self._clock = clock
         self._retry = retry
         self._clear = 500 if retry is None else min(500, *retry.statuses)
@@ -145,11 +147,16 @@ class Service:
 
         Where nothing is around it, the problem is returned instead, for the sake of the shortest way.
         """
-        if self._begin(request):
-            await self._keep_body(request)
+        retry, given = self._retry, request.deadline
+        if retry is not None and retry.begins(request):
+            await request.body.read(retry.body)
+        if request.upgrade:
+            self._choose_upgrade(request)
         outcome: Response | UpstreamError
         target: Target | None = None
         try:
+            if self._total != NEVER or request.deadline is not None:
+                self._give_time(request)
             balancer = self.roster.balancer
             if balancer is None:
                 balancer = await self._some_target(request)
@@ -165,19 +172,28 @@ class Service:
             outcome = response
         except UpstreamError as error:
             outcome = error
+        except asyncio.CancelledError:
+            self._gave_up(request, target)
+            raise
         if target is not None:
             target, outcome = await self._further(request, target, outcome, [target])
         if isinstance(outcome, Response):
             assert target is not None
             return self._answer(request, target, outcome)
+        request.deadline = given  # whoever is asked instead has time of its own
         if self._rescues:
             return problem(request, outcome, self.name)
         raise outcome
 
     async def begin(self, request: Request) -> None:
         """Do what comes ahead of all tries; then `attempt_beside` makes them."""
-        if self._begin(request):
-            await self._keep_body(request)
+        retry = self._retry
+        if retry is not None and retry.begins(request):
+            await request.body.read(retry.body)
+        if request.upgrade:
+            self._choose_upgrade(request)
+        if self._total != NEVER or request.deadline is not None:
+            self._give_time(request)
 
     async def attempt_beside(self, request: Request, tried: list[Target]) -> Response:
         """Do as `attempt` does, while others may do so with the same request.
@@ -201,22 +217,23 @@ class Service:
             return self._answer(request, target, outcome)
         raise outcome
 
-    def _begin(self, request: Request) -> bool:
-        """Give a request the time that it has here; return whether its body is to be kept for further tries."""
-        if self._total != NEVER:
-            end = self._clock() + self._total
-            request.deadline = end if request.deadline is None else min(end, request.deadline)
-        if request.upgrade and request.upgrade not in self._upgrades:
+    def _choose_upgrade(self, request: Request) -> None:
+        """Ask for no protocol that the service is not to change to."""
+        if request.upgrade not in self._upgrades:
             request.upgrade = b""
-        retry = self._retry
-        if retry is None:
-            return False
-        retry.budget.earn()
-        return retry.worth_keeping(request)
 
-    async def _keep_body(self, request: Request) -> None:
-        assert self._retry is not None
-        await request.body.read(self._retry.body)
+    def _give_time(self, request: Request) -> None:
+        """Give a request the time that it has here; what it took the client to send it is not counted.
+
+        Raises UpstreamTimeout where it has none left, which is held against nobody.
+        """
+        now = self._clock()
+        if self._total != NEVER:
+            request.deadline = (
+                now + self._total if request.deadline is None else min(now + self._total, request.deadline)
+            )
+        if request.deadline is not None and now >= request.deadline:
+            raise UpstreamTimeout("the request had no time left", source=Source.GATEWAY)
 
     async def _further(
         self, request: Request, target: Target, outcome: Response | UpstreamError, tried: list[Target]
@@ -250,6 +267,9 @@ class Service:
             return await self._send(request, target, stream, self._patience)
         except UpstreamError as error:
             return error
+        except asyncio.CancelledError:
+            self._gave_up(request, target)
+            raise
 
     def _free_try(
         self,
@@ -268,7 +288,7 @@ class Service:
                 self._failed(target, f"status {outcome.status}")
             return None
         if outcome.source is Source.CONNECT:
-            if not isinstance(outcome, Overloaded):
+            if outcome.retryable and not isinstance(outcome, Overloaded):
                 self._connect_failed(target, outcome)
             balancer = self.roster.balancer
             return balancer.other(request, tried) if outcome.retryable and balancer is not None else None
@@ -324,7 +344,12 @@ class Service:
             exchange.service = self.name
             exchange.target = target.address
             exchange.tries += 1
-        if request.deadline is not None and self._tell:
+        if self._tell and request.deadline is None:
+            if self._tell_key in request.headers.index:  # it is not for the client to say
+                request = request.derive(request.path)
+                request.headers = request.headers.copy()
+                request.headers.remove(self._tell_key)
+        elif request.deadline is not None and self._tell:
             left = max(1, int((request.deadline - self._clock()) * 1000))
             request = request.derive(request.path)
             request.headers = request.headers.copy()  # another service may be asked next, of which this says nothing
@@ -374,6 +399,11 @@ class Service:
         if balancer is not None and balancer.wants_latency:
             observe(target, FAILURE_LATENCY, self._clock())
         self.roster.failed(target, why)
+
+    def _gave_up(self, request: Request, target: Target | None) -> None:
+        """Note that a request was cancelled: where its time was over, the target has let it wait."""
+        if target is not None and ran_out(request, self._clock()):
+            self._failed(target, "no answer in the time that its route gives")
 
     def _outrun(self, target: Target, began: float) -> None:
         """Note that another target has answered first, or the client left: this one takes at least so long."""

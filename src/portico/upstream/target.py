@@ -14,6 +14,7 @@ class Target:
         "checked",
         "down_since",
         "ejected_at",
+        "ejected_for",
         "ejected_since",
         "ejected_until",
         "ejections",
@@ -82,17 +83,22 @@ class Target:
         """Whether there is a health check for it."""
         self.looked_at = False
         """Whether its health check has found anything yet."""
+        self.ejected_for = ""
+        """What for."""
         self.down_since = 0.0
         """Since when its health check fails, in seconds since the epoch; 0 where it does not."""
         self.well_since = 0.0
         """Since when it is well, in seconds since the epoch; 0 where it was never looked at."""
         self.why = ""
-        """What its health check found last, or what it was ejected for."""
+        """What its health check found last."""
 
     @property
     def turns(self) -> float:
         """Its weight, as far as it has it."""
         return self.weight * self.share
+
+    def close(self) -> None:
+        """Be let go; its connections have an owner of their own."""
 
     def __repr__(self) -> str:
         return f"<Target {self.address}>"

@@ -45,6 +45,12 @@ Make: TypeAlias = Callable[[Sequence[Target]], Balancer]
 """Makes a balancer of the targets that may be asked: at least one, and all of one `group`."""
 
 
+def groups_of(targets: Sequence[Target]) -> list[Sequence[Target]]:
+    """Return the targets by their priority numbers, the lowest first."""
+    priorities = sorted({target.priority for target in targets})
+    return [[target for target in targets if target.priority == priority] for priority in priorities]
+
+
 def group(targets: Sequence[Target]) -> Sequence[Target]:
     """Return those of the lowest priority number: the others are not asked while one of them may be."""
     if not targets:
