@@ -77,7 +77,7 @@ class World:
         self.root = Root(self.file)
         self._board_file = Board.create(1)
         self.board = Board(self._board_file)
-        self.workers = Workers(self.board)
+        self.workers = Workers(self.board, lambda _: None)
         self.reloads = Reloads(self.root, self.workers)
 
     def write(self, path: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from portico.agent.telling import Owed
 from portico.agent.upstreams import Upstreams
 from portico.config.balance import Discover, Target
 from portico.config.upstream import Service
@@ -22,7 +23,7 @@ from portico.runtime.shared import Lease, Leases
 from portico.upstream.discovery import Discovery, DiscoveryFailed, Found
 from portico.upstream.feed import Feed
 from tests.harness import gateway
-from tests.harness.loop import run, run_jumping, until
+from tests.harness.loop import run, run_jumping, turns, until
 
 
 class Told(Discovery):
@@ -48,11 +49,20 @@ class Worker:
     def __init__(self, lease: Lease) -> None:
         self.told: list[Upstream | UpstreamOver] = []
         self.feeds = Feeds()
+        self.deaf: asyncio.Event | None = None
+        """Until it is set, the worker takes nothing."""
+        self.waits = 0
         self._lease = lease
 
     def tell(self, message: Any) -> None:
         self.told.append(message)
         (self.feeds.over if isinstance(message, UpstreamOver) else self.feeds.hear)(message)
+
+    async def room(self) -> bool:
+        self.waits += 1
+        if self.deaf:
+            await self.deaf.wait()
+        return True
 
     def feed(self, service: str, source: str = "") -> Feed:
         return self.feeds.of(self._lease, service, source)
@@ -100,7 +110,7 @@ def test_workers_are_told_what_is_found_out() -> None:
         second = Worker(Leases().lease())
         world.workers.append(second)
         world.upstreams.greet(second)
-        assert addresses(second.feed("a", "dns a:80")) == ["x:1", "y:1"]
+        await until(lambda: addresses(second.feed("a", "dns a:80")) == ["x:1", "y:1"])
         world.queues["dns a:80"].put_nowait(["y:1"])
         await until(lambda: addresses(second.feed("a", "dns a:80")) == ["y:1"])
         assert (addresses(feed), feed.trouble) == (["y:1"], "")
@@ -113,6 +123,7 @@ def test_until_something_is_known_nothing_is_said() -> None:
     async def main(world: World) -> None:
         world.follow(a={"discover": {"dns": "a:80"}, "health": "/"}, b={"targets": ["b:80"], "health": "/"})
         world.upstreams.greet(world.workers[0])
+        await turns()
         assert world.workers[0].told == []
 
     play(main)
@@ -128,10 +139,12 @@ def test_what_a_reload_leaves_alone_goes_on() -> None:
         before = world.upstreams["a"]
         world.follow(a={"discover": {"dns": "a:80"}, "timeout": 3}, c={"discover": {"dns": "b:80", "interval": 2}})
         assert world.upstreams["a"] is before
+        await turns()
         assert worker.told[-1] == UpstreamOver("b", "dns b:80")
         await until(lambda: Told.made["dns b:80"] == 2)
         assert Told.made["dns a:80"] == 1
         world.follow(a={"discover": {"dns": "b:80"}})
+        await turns()
         assert worker.told[-2:] == [UpstreamOver("a", "dns a:80"), UpstreamOver("c", "dns b:80")]
         assert addresses(feed) == ["x:1"]  # requests under way may still go there
         world.follow()
@@ -162,7 +175,7 @@ def test_verdicts_reach_workers_and_end_with_the_check() -> None:
             assert set(world.upstreams["a"].verdicts) == {f"127.0.0.1:{service.port}"}
             world.follow(a={"targets": [f"127.0.0.1:{service.port}"]})
             assert list(world.upstreams) == []
-            assert isinstance(worker.told[-1], UpstreamOver)
+            await until(lambda: isinstance(worker.told[-1], UpstreamOver))
 
     play(main, run)
 
@@ -229,7 +242,7 @@ def test_thousands_of_targets_reach_a_worker_in_pieces(count: int) -> None:
         wanted = [f"10.1.{number // 250}.{number % 250}:8080" for number in range(count)]
         world.queues["dns a:80"].put_nowait(wanted)
         await until(lambda: world.upstreams["a"].targets)
-        messages = world.upstreams["a"].everything()
+        messages = list(world.upstreams["a"].messages(Owed(everything=True)))
         assert max(len(codec.encode(message)) for message in messages) < 64 * 1024
         for message in messages:
             ours.send(message)
@@ -238,5 +251,70 @@ def test_thousands_of_targets_reach_a_worker_in_pieces(count: int) -> None:
         ours.close()
         its.close()
         assert longest < 0.05
+
+    play(main, run)
+
+
+def test_a_worker_that_does_not_listen_is_told_what_is_so_once_it_does() -> None:
+    async def main(world: World) -> None:
+        (worker,) = world.workers
+        worker.deaf = asyncio.Event()
+        world.follow(a={"discover": {"dns": "a:80"}}, b={"discover": {"dns": "b:80"}})
+        for count in range(2, 50):
+            world.queues["dns a:80"].put_nowait([f"x:{number}" for number in range(1, count)])
+        world.queues["dns b:80"].put_nowait(["y:1"])
+        await until(lambda: len(world.upstreams["a"].targets) == 48)
+        worker.deaf.set()
+        feed = worker.feed("a", "dns a:80")
+        await until(lambda: feed.targets is not None and len(feed.targets) == 48)
+        assert addresses(worker.feed("b", "dns b:80")) == ["y:1"]
+        assert len(worker.told) < 10
+
+    play(main)
+
+
+def test_large_targets_come_in_many_pieces() -> None:
+    async def main(world: World) -> None:
+        world.follow(a={"discover": {"dns": "a:80"}})
+        world.queues["dns a:80"].put_nowait([f"x:{number}" for number in range(1, 200)])
+        (worker,) = world.workers
+        feed = worker.feed("a", "dns a:80")
+        await until(lambda: feed.targets)
+        known = world.upstreams["a"]
+        assert known._discovering is not None
+        metadata = {f"key{number}": "\N{PILE OF POO}" * 256 for number in range(32)}
+        known._discovering.targets = tuple(each.model_copy(update={"metadata": metadata}) for each in known.targets)
+        codec = Codec(KINDS)
+        messages = list(known.messages(Owed(everything=True)))
+        assert max(len(codec.encode(message)) for message in messages) < 1024 * 1024
+        assert sum(len(message.targets) for message in messages) == 199
+        assert [messages[0].begins, messages[0].ends, messages[-1].ends] == [True, False, True]
+
+    play(main, run)
+
+
+def test_a_service_that_cannot_be_told_of_keeps_no_other_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(world: World) -> None:
+        (worker,) = world.workers
+        world.follow(a={"discover": {"dns": "a:80"}}, b={"discover": {"dns": "b:80"}})
+        monkeypatch.setattr(world.upstreams["a"], "messages", lambda _: 1 / 0)
+        world.queues["dns a:80"].put_nowait(["x:1"])
+        world.queues["dns b:80"].put_nowait(["y:1"])
+        await until(lambda: addresses(worker.feed("b", "dns b:80")) == ["y:1"])
+
+    play(main, run)
+
+
+def test_a_target_that_leaves_takes_its_verdict_along() -> None:
+    async def main(world: World) -> None:
+        with gateway.refusing_port() as port, gateway.Service() as service:
+            both = refused(port)
+            both["targets"].append(f"127.0.0.1:{service.port}")
+            world.follow(a=both)
+            (worker,) = world.workers
+            feed = worker.feed("a")
+            await until(lambda: len(feed.verdicts) == 2)
+            world.follow(a=refused(service.port))
+            await until(lambda: set(feed.verdicts) == {f"127.0.0.1:{service.port}"})
 
     play(main, run)

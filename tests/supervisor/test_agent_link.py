@@ -15,7 +15,18 @@ from typing import Any
 import pytest
 
 from portico.net.channel import DESCRIPTORS, Reader, Received, close_all, send_now
-from portico.runtime.protocol import Bound, Declined, Plan, Reloading, ReloadWanted, Remembered, SlotSockets, Withdraw
+from portico.runtime.protocol import (
+    Bound,
+    Declined,
+    Plan,
+    Reloading,
+    ReloadWanted,
+    Remembered,
+    SlotSockets,
+    WantWorker,
+    Withdraw,
+    WorkerReady,
+)
 from portico.state.board import Board, shared_file
 from portico.supervisor import agent_link
 from portico.supervisor.agent_link import CODEC, AgentLink
@@ -127,6 +138,30 @@ def test_an_agent_is_told_how_things_stand(root: Root, link: AgentLink) -> None:
     assert root.hears(2) == [Remembered(""), PLAN]
     (snapshot,) = root.agent.heard()[1].descriptors
     assert os.pread(snapshot, 100, 0) == b"standing"
+
+
+class Child:
+    """A worker, as far as the link knows it."""
+
+    def __init__(self, pid: int) -> None:
+        self.name, self.pid, self.ready = "worker", pid, True
+        self.control, self.other = socket.socketpair()
+
+
+def test_a_worker_whose_channel_was_cut_is_met_again(root: Root, link: AgentLink) -> None:
+    root.hears(2)
+    worker = Child(77)
+    root.workers.append(worker)
+    root.agent.say(WantWorker(0, 76))  # another one is there by now
+    root.agent.say(WantWorker(3, 77))
+    root.agent.say(WantWorker(0, 77))
+    assert root.hears(3)[2:] == [WorkerReady(0, 77)]
+    reader = Reader(CODEC)
+    (met,) = reader.read(worker.other) or ()
+    close_all(met.descriptors)
+    assert len(met.descriptors) == 1
+    worker.control.close()
+    worker.other.close()
 
 
 def test_what_an_agent_is_told_may_be_more_than_it_takes_at_once(root: Root, link: AgentLink) -> None:

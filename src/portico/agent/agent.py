@@ -25,7 +25,7 @@ from portico.http.message import Handler
 from portico.http.target import EncodedSlashes
 from portico.net.listener import Listener
 from portico.net.server import Server, ServerLimits
-from portico.runtime.protocol import Reloading, ReloadWanted, Remember, WorkerGone, WorkerReady
+from portico.runtime.protocol import Reloading, ReloadWanted, Remember, WantWorker, WorkerGone, WorkerReady
 from portico.runtime.snapshot import read, services_of
 from portico.state.board import AGENT, Board, Vital, Word
 
@@ -40,6 +40,9 @@ START_TIMEOUT: Final = 30.0
 PATIENCE: Final = 3.0
 """Seconds after a reload, or the agent's start, in which workers are expected to serve what stands."""
 
+MEET_AGAIN: Final = 1.0
+"""Seconds until a worker is met again whose channel was cut: where it always is, that must not keep everyone busy."""
+
 LIMITS: Final = ServerLimits(connections=200)
 
 
@@ -51,7 +54,7 @@ class Agent:
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
         self._parent = os.getppid()
-        self.workers = Workers(board)
+        self.workers = Workers(board, self._cut)
         self.supervisor = Supervisor(
             sock, on_worker=self._worker, on_gone=self._gone, on_reload=self._wanted, on_lost=lost
         )
@@ -156,6 +159,10 @@ class Agent:
 
     def _gone(self, gone: WorkerGone) -> None:
         self.workers.gone(gone.slot)
+
+    def _cut(self, link: WorkerLink) -> None:
+        """Ask for another channel; where the worker has ended, there is nobody to be met."""
+        self._loop.call_later(MEET_AGAIN, self.supervisor.tell, WantWorker(link.slot, link.pid))
 
     def _wanted(self, wanted: ReloadWanted) -> None:
         self._begin_reload(wanted.origin)

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from random import Random
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from portico.agent.checks import Checks
 from portico.agent.discovering import Discovering
 from portico.agent.looks import Looks
+from portico.agent.telling import Listener, Owed, Telling
 from portico.config.balance import Discover, Target
 from portico.config.upstream import Service
 from portico.runtime.certificates import CertificateWatch
-from portico.runtime.feeds import PIECE, packed
+from portico.runtime.feeds import PIECE, PIECE_SIZE, packed
 from portico.runtime.protocol import Upstream, UpstreamOver
 from portico.upstream.discovery import Discovery
 from portico.upstream.discovery.kinds import discovery_of
 from portico.upstream.feed import Verdict
-
-logger = logging.getLogger("portico.agent")
 
 LOOKS_AT_ONCE: Final = 512
 """How many targets of all services are looked at at the same time."""
@@ -30,27 +27,19 @@ GATHERING: Final = 0.05
 """Seconds for which changes are gathered until workers are told of them together."""
 
 
-class Listener(Protocol):
-    """A worker, as far as it is told something."""
-
-    def tell(self, message: Any) -> None:
-        """Send a message that needs no answer."""
-        ...
-
-
 class Known:
     """One service."""
 
     def __init__(self, owner: Upstreams, name: str, service: Service) -> None:
         self._owner = owner
-        self._name = name
+        self.name = name
+        self.closed = False
         self._service = service
         self._task: asyncio.Task[None] | None = None
         self._checks: Checks | None = None
         self._discovering: Discovering | None = None
-        self._everything_new = True
-        self._new: set[str] = set()
-        """The targets of which something is known that workers were not told."""
+        self._new = Owed(everything=True)
+        """What workers were not told yet."""
         self._was_complete = False
         self._followed: tuple[Target, ...] = ()
         discover = service.discover
@@ -66,6 +55,8 @@ class Known:
         if before.discover != service.discover:
             return False
         self._service = service
+        if before.targets != service.targets:  # of one that has gone, and may come back, nothing is known
+            self._all_new()
         if (before.health, before.tls) != (service.health, service.tls):
             self._end_checks()
             self._begin_checks()
@@ -100,47 +91,55 @@ class Known:
 
     def close(self) -> None:
         """End everything that was begun for it."""
+        self.closed = True
         self._end_checks()
         if self._task is not None:
             self._task.cancel()
 
-    def everything(self) -> list[Upstream]:
-        """Return the messages that tell all that is known; none where nothing is."""
-        targets = self.targets if self.source else ()
-        if not (self.verdicts or self.trouble or targets):
-            return []
-        return self._messages(targets, self.verdicts, everything=self._complete)
+    @property
+    def speaks(self) -> bool:
+        """Whether there is anything to tell; that nothing is known of targets is, once they all were looked at."""
+        checked = self._checks is not None and self._checks.complete
+        return bool(self.verdicts or self.trouble or checked or (self.source and self.targets))
 
-    def news(self) -> list[Upstream]:
-        """Return the messages that tell what workers do not know yet, and take it for told."""
-        everything = self._everything_new or self._complete != self._was_complete
-        new, self._new = self._new, set()
-        self._everything_new = False
+    def news(self) -> Owed:
+        """Return what workers do not know yet, and take it for told."""
+        new, self._new = self._new, Owed()
+        new.everything = new.everything or self._complete != self._was_complete
         self._was_complete = self._complete
-        if everything:
-            return self.everything()
+        return new
+
+    def messages(self, owed: Owed) -> Iterator[Upstream]:
+        """Yield what tells it; nothing where nothing is known."""
         verdicts = self.verdicts
-        return self._messages((), {each: verdicts[each] for each in new if each in verdicts}, everything=False)
+        if not owed.everything:
+            told = {each: verdicts[each] for each in owed.verdicts if each in verdicts}
+            yield from self._messages((), told, everything=False)
+        elif self.speaks:
+            yield from self._messages(self.targets if self.source else (), dict(verdicts), everything=self._complete)
 
     def _messages(
-        self, targets: Sequence[Target], verdicts: Mapping[str, Verdict], *, everything: bool
-    ) -> list[Upstream]:
-        target_pieces = list(_pieces(map(packed, targets)))
-        verdict_pieces = list(_pieces((address, tuple(verdict)) for address, verdict in verdicts.items()))
-        count = max(len(target_pieces), len(verdict_pieces), 1)
-        return [
-            Upstream(
-                self._name,
+        self, targets: Iterable[Target], verdicts: Mapping[str, Verdict], *, everything: bool
+    ) -> Iterator[Upstream]:
+        target_pieces = _pieces(map(packed, targets), _size_of_target)
+        verdict_pieces = _pieces(((each, tuple(verdict)) for each, verdict in verdicts.items()), _size_of_verdict)
+        begins, trouble = True, self.trouble
+        some, judged = next(target_pieces, None), next(verdict_pieces, None)
+        while True:
+            more, further = next(target_pieces, None), next(verdict_pieces, None)
+            yield Upstream(
+                self.name,
                 self.source,
-                begins=at == 0,
-                ends=at == count - 1,
-                trouble=self.trouble,
-                targets=target_pieces[at] if at < len(target_pieces) else [],
-                verdicts=dict(verdict_pieces[at]) if at < len(verdict_pieces) else {},
+                begins=begins,
+                ends=more is None and further is None,
+                trouble=trouble,
+                targets=some or [],
+                verdicts=dict(judged or ()),
                 everything=everything,
             )
-            for at in range(count)
-        ]
+            if more is None and further is None:
+                return
+            begins, some, judged = False, more, further
 
     def _begin_checks(self) -> None:
         check = self._service.health
@@ -148,7 +147,7 @@ class Known:
             return
         owner = self._owner
         looks = Looks(check, self._service.tls, owner.certificates, owner.tasks)
-        self._checks = Checks(self._name, check, looks.at, owner.tasks, owner.gate, self._judged, owner.rng)
+        self._checks = Checks(self.name, check, looks.at, owner.tasks, owner.gate, self._judged, owner.rng)
         self._checks.follow(self.targets)
 
     def _end_checks(self) -> None:
@@ -158,7 +157,7 @@ class Known:
 
     def _discovered(self) -> None:
         if self._followed is self.targets:  # there is trouble, or none any more
-            self._owner.news_of(self._name)
+            self._owner.news_of(self.name)
             return
         self._followed = self.targets
         if self._checks is not None:
@@ -166,12 +165,12 @@ class Known:
         self._all_new()
 
     def _judged(self, target: str) -> None:
-        self._new.add(target)
-        self._owner.news_of(self._name)
+        self._new.verdicts.add(target)
+        self._owner.news_of(self.name)
 
     def _all_new(self) -> None:
-        self._everything_new = True
-        self._owner.news_of(self._name)
+        self._new.everything = True
+        self._owner.news_of(self.name)
 
 
 class Upstreams:
@@ -185,6 +184,7 @@ class Upstreams:
         make_discovery: Callable[[Discover], Discovery] = discovery_of,
     ) -> None:
         self._workers = workers
+        self._tellings: dict[Listener, Telling] = {}
         self._known: dict[str, Known] = {}
         self._with_news: dict[str, None] = {}
         self._flush: asyncio.TimerHandle | None = None
@@ -205,16 +205,17 @@ class Upstreams:
                 del self._known[name]
                 self._with_news.pop(name, None)
                 known.close()
-                self._tell([UpstreamOver(name, known.source)])
+                for telling in self._telling():
+                    telling.over(known, UpstreamOver(name, known.source))
         for name, service in wanted.items():
             if name not in self._known:
                 self._known[name] = Known(self, name, service)
 
     def greet(self, worker: Listener) -> None:
         """Tell a worker that has just come all that is known."""
+        telling = self._tellings.setdefault(worker, Telling(worker, self.tasks))
         for known in self._known.values():
-            for message in known.everything():
-                worker.tell(message)
+            telling.owe(known, Owed(everything=True))
 
     def news_of(self, service: str) -> None:
         """Have the workers told what is new of a service, soon."""
@@ -233,6 +234,9 @@ class Upstreams:
         for known in self._known.values():
             known.close()
         self._known.clear()
+        for telling in self._tellings.values():
+            telling.close()
+        self._tellings.clear()
         if self._flush is not None:
             self._flush.cancel()
         if self._watching is not None:
@@ -242,16 +246,38 @@ class Upstreams:
         self._flush = None
         names, self._with_news = self._with_news, {}
         for name in names:
-            self._tell(self._known[name].news())
+            known = self._known.get(name)
+            if known is None:
+                continue
+            owed = known.news()
+            for telling in self._telling():
+                telling.owe(known, owed)
 
-    def _tell(self, messages: Sequence[Any]) -> None:
-        for worker in self._workers:
-            for message in messages:
-                worker.tell(message)
+    def _telling(self) -> list[Telling]:
+        """Return what tells each worker that is there."""
+        workers = list(self._workers)
+        for worker in self._tellings.keys() - workers:
+            self._tellings.pop(worker).close()
+        return [self._tellings.setdefault(worker, Telling(worker, self.tasks)) for worker in workers]
 
 
-def _pieces(items: Iterable[Any]) -> Iterator[list[Any]]:
-    """Yield the items in lists that are not too long for a message."""
-    rest = iter(items)
-    while piece := list(islice(rest, PIECE)):
+def _pieces(items: Iterable[Any], size: Callable[[Any], int]) -> Iterator[list[Any]]:
+    """Yield the items in lists that are not too long, nor too large, for a message."""
+    piece: list[Any] = []
+    room = PIECE_SIZE
+    for item in items:
+        room -= size(item)
+        if piece and (room < 0 or len(piece) == PIECE):
+            yield piece
+            piece, room = [], PIECE_SIZE - size(item)
+        piece.append(item)
+    if piece:
         yield piece
+
+
+def _size_of_target(packed: list[Any]) -> int:
+    return 100 + sum(len(key) + len(value) for key, value in packed[5].items())
+
+
+def _size_of_verdict(item: tuple[str, Any]) -> int:
+    return 100 + len(item[1][2])

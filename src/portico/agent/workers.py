@@ -28,11 +28,15 @@ class WorkerGone(Exception):
 class WorkerLink:
     """One worker."""
 
-    def __init__(self, slot: int, pid: int, sock: socket.socket, segment: Segment) -> None:
+    def __init__(
+        self, slot: int, pid: int, sock: socket.socket, segment: Segment, on_lost: Callable[[WorkerLink], None]
+    ) -> None:
+        """Call `on_lost` where the channel ends that nobody here has closed."""
+        self._on_lost = on_lost
         self.slot = slot
         self.pid = pid
         self.segment = segment
-        self._channel = Channel(sock, CODEC, self._heard, self.lost)
+        self._channel = Channel(sock, CODEC, self._heard, self._cut)
         self._waiting: list[tuple[Callable[[Any], bool], asyncio.Future[Any]]] = []
         self._tickets = itertools.count(1)
 
@@ -49,6 +53,10 @@ class WorkerLink:
     def tell(self, message: Any) -> None:
         """Send a message that needs no answer."""
         self._channel.send(message)
+
+    async def room(self) -> bool:
+        """Wait until little is left of what it was told before; tell whether it is still there."""
+        return await self._channel.room()
 
     async def ask(
         self, message: Any, answers: Callable[[Any], bool], within: float, descriptors: Sequence[int] = ()
@@ -86,6 +94,10 @@ class WorkerLink:
             if not future.done():
                 future.set_exception(WorkerGone(f"worker {self.slot} is gone"))
 
+    def _cut(self) -> None:
+        self.lost()
+        self._on_lost(self)
+
     def _heard(self, message: Any, descriptors: tuple[int, ...]) -> None:
         close_all(descriptors)
         for waiting in self._waiting:
@@ -99,8 +111,10 @@ class WorkerLink:
 class Workers:
     """Those that serve, by slot."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, on_cut: Callable[[WorkerLink], None]) -> None:
+        """Call `on_cut` with a worker that is not heard any more, and may not have ended."""
         self._board = board
+        self._on_cut = on_cut
         self._links: dict[int, WorkerLink] = {}
 
     def __iter__(self) -> Any:
@@ -112,7 +126,7 @@ class Workers:
     def met(self, slot: int, pid: int, sock: socket.socket) -> WorkerLink:
         """Take in a worker that serves."""
         self.gone(slot)
-        link = self._links[slot] = WorkerLink(slot, pid, sock, self._board.segment(1 + slot))
+        link = self._links[slot] = WorkerLink(slot, pid, sock, self._board.segment(1 + slot), self._lost)
         return link
 
     def gone(self, slot: int) -> None:
@@ -120,6 +134,11 @@ class Workers:
         link = self._links.pop(slot, None)
         if link is not None:
             link.lost()
+
+    def _lost(self, link: WorkerLink) -> None:
+        if self._links.get(link.slot) is link:
+            del self._links[link.slot]
+            self._on_cut(link)
 
     def close(self) -> None:
         """Hear none of them any more."""

@@ -24,6 +24,8 @@ MESSAGE_LIMIT: Final = 16 * 1024 * 1024
 """The most bytes of a message; what is larger goes into a file of memory whose descriptor is sent."""
 BACKLOG_LIMIT: Final = 32 * 1024 * 1024
 """The most bytes that wait for a process that does not read; beyond them the channel is cut."""
+ROOM: Final = 128 * 1024
+"""How few bytes wait when there is room for more of what is in no hurry."""
 DESCRIPTORS: Final = 200
 """The most descriptors that one message may bring; Linux takes 253 (SCM_MAX_FD)."""
 
@@ -167,6 +169,9 @@ class Channel:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._waiting_bytes = 0
+        self._roomy = asyncio.Event()
+        self._roomy.set()
+        self._paused = False
         self.closed = False
         self._loop.add_reader(sock.fileno(), self._readable)
 
@@ -182,15 +187,35 @@ class Channel:
             self._loop.add_writer(self._socket.fileno(), self._writable)
         self._waiting.append((data, tuple(map(os.dup, descriptors))))
         self._waiting_bytes += len(data)
+        if self._waiting_bytes > ROOM:
+            self._roomy.clear()
         if self._waiting_bytes > BACKLOG_LIMIT:
             logger.warning("a process of the gateway takes no messages; its channel is cut")
             self._lost()
+
+    async def room(self) -> bool:
+        """Wait until little waits for the other side; tell whether that is still there."""
+        await self._roomy.wait()
+        return not self.closed
+
+    def pause(self) -> None:
+        """Hear nothing until `resume`: the other side waits, too, once the socket is full."""
+        if not self._paused and not self.closed:
+            self._paused = True
+            self._loop.remove_reader(self._socket.fileno())
+
+    def resume(self) -> None:
+        """Hear again."""
+        if self._paused and not self.closed:
+            self._paused = False
+            self._loop.add_reader(self._socket.fileno(), self._readable)
 
     def close(self) -> None:
         """Close this end."""
         if self.closed:
             return
         self.closed = True
+        self._roomy.set()
         self._loop.remove_reader(self._socket.fileno())
         self._loop.remove_writer(self._socket.fileno())
         self._socket.close()
@@ -221,6 +246,8 @@ class Channel:
             if copies and not unsent:
                 close_all(copies)
             self._waiting_bytes -= len(data) - len(rest)
+            if self._waiting_bytes <= ROOM:
+                self._roomy.set()
             if rest:
                 self._waiting[0] = rest, tuple(unsent)
                 return

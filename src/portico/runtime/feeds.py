@@ -113,6 +113,9 @@ class _Held:
 PIECE: Final = 100
 """Targets, or verdicts, in one message: taking it in keeps a worker's loop for about a millisecond."""
 
+PIECE_SIZE: Final = 64 * 1024
+"""Characters, more or less, of the targets or verdicts in one message."""
+
 
 def packed(target: Target) -> list[Any]:
     """Return a target as plain values."""

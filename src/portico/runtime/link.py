@@ -40,6 +40,9 @@ logger = logging.getLogger("portico.worker")
 
 CODEC = Codec(KINDS)
 
+UNHEARD = 64
+"""How many messages of targets wait to be taken in until the agent has to wait."""
+
 
 @dataclass
 class _Proposal:
@@ -117,6 +120,8 @@ class Links:
                 self._of_targets.append(message)
                 if len(self._of_targets) == 1:
                     self._loop.call_soon(self._hear_of_targets)
+                elif len(self._of_targets) >= UNHEARD and self._agent is not None:
+                    self._agent.pause()
             case _:
                 logger.error("the agent says what a worker does not understand: %s", type(message).__name__)
         close_all(descriptors)
@@ -126,6 +131,8 @@ class Links:
         if not self._of_targets:
             return  # the agent that has said it is gone
         message = self._of_targets.popleft()
+        if len(self._of_targets) < UNHEARD // 2 and self._agent is not None:
+            self._agent.resume()
         if self._of_targets:
             self._loop.call_soon(self._hear_of_targets)
         if isinstance(message, Upstream):

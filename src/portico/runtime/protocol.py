@@ -5,7 +5,7 @@
     supervisor -> agent     Plan (what stands, with its snapshot)  Remembered  WorkerReady (with a channel)  WorkerGone
                             ReloadWanted  SlotSockets (with sockets)  Bound  Declined  Adopted
     agent -> supervisor     Plan (a proposal, with its snapshot)  Accept  Withdraw  WantSockets
-                            Remember  Reloading
+                            WantWorker  Remember  Reloading
     supervisor -> worker    Meet (with a channel to the agent)
     agent -> worker         Prepare (with a snapshot and sockets)  Commit  Abandon  Report  Upstream  UpstreamOver
     worker -> agent         Prepared  Refused  Committed  Reported
@@ -107,6 +107,14 @@ class WantSockets:
     """The sockets of one worker are wanted, all of them: it has missed something."""
 
     slot: int
+
+
+@dataclass(frozen=True)
+class WantWorker:
+    """A new channel to this worker is wanted, if it is still there: the one before was cut."""
+
+    slot: int
+    pid: int
 
 
 @dataclass(frozen=True)
@@ -259,6 +267,7 @@ KINDS: Final[tuple[type, ...]] = (
     WorkerGone,
     ReloadWanted,
     WantSockets,
+    WantWorker,
     SlotSockets,
     Bound,
     Declined,

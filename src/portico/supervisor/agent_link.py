@@ -26,6 +26,7 @@ from portico.runtime.protocol import (
     Remembered,
     SlotSockets,
     WantSockets,
+    WantWorker,
     Withdraw,
     WorkerGone,
     WorkerReady,
@@ -119,6 +120,11 @@ class AgentLink:
             except OSError:
                 return  # it has just ended, or does not listen: either way it will be replaced
             self._send(WorkerReady(slot, child.pid), [other.fileno()])
+
+    def _introduce_again(self, slot: int, pid: int) -> None:
+        workers = self._supervisor.workers
+        if 0 <= slot < len(workers) and workers[slot].ready and workers[slot].pid == pid:
+            self.worker_ready(slot, workers[slot])
 
     def worker_gone(self, slot: int, pid: int, how: str) -> None:
         """Tell that a worker has ended."""
@@ -214,6 +220,8 @@ class AgentLink:
                     self._withdraw()
             case WantSockets():
                 self._give_sockets(message.slot)
+            case WantWorker():
+                self._introduce_again(message.slot, message.pid)
             case Remember():
                 self._supervisor.remembered = message.text
             case Reloading():
