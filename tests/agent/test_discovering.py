@@ -25,6 +25,7 @@ class Scripted(Discovery):
         self._script = list(script)
         self.looked_at: list[float] = []
         self.over = asyncio.Event()
+        self.trouble = ""
 
     async def look(self) -> Found:
         self.looked_at.append(asyncio.get_running_loop().time())
@@ -34,7 +35,7 @@ class Scripted(Discovery):
         step = self._script.pop(0)
         if isinstance(step, Exception):
             raise step
-        return Found(tuple(map(target, step)), 5.0)
+        return Found(tuple(map(target, step)), 5.0, self.trouble)
 
     @property
     def pauses(self) -> list[float]:
@@ -111,3 +112,54 @@ def test_a_long_change_is_not_logged_to_its_end(caplog: pytest.LogCaptureFixture
     played([f"a:{port}" for port in range(1, 500)])
     assert caplog.messages[0].count("+") == SHOWN
     assert caplog.messages[0].endswith(", + a:20, and 479 more")
+
+
+def test_a_look_without_an_end_is_a_failure() -> None:
+    async def main() -> None:
+        class Hangs(Scripted):
+            longest = 30.0
+
+        known: list[str] = []
+        discovering = Discovering("orders", "here", Hangs(), lambda: known.append(discovering.trouble))
+        task = asyncio.get_running_loop().create_task(discovering.run())
+        await asyncio.sleep(31)
+        task.cancel()
+        assert known == ["the look has taken more than 30 s"]
+
+    run_jumping(main)
+
+
+def test_what_is_found_in_part_is_taken_and_the_rest_told(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        scripted = Scripted(["a:1"], ["a:1"], ["a:1"])
+        scripted.trouble = "b is not there"
+        known: list[str] = []
+        discovering = Discovering("orders", "here", scripted, lambda: known.append(discovering.trouble))
+        task = asyncio.get_running_loop().create_task(discovering.run())
+        await scripted.over.wait()
+        task.cancel()
+        assert (known, [*map(str, discovering.targets)]) == (["b is not there"], ["a:1"])
+
+    run_jumping(main)
+    assert caplog.messages == ["service orders: targets from here: b is not there"]
+
+
+def test_a_look_that_swallows_its_end_is_the_last() -> None:
+    async def main() -> None:
+        class Stubborn(Scripted):
+            async def look(self) -> Found:
+                try:
+                    return await super().look()
+                except asyncio.CancelledError:
+                    return Found((target("a:1"),), 0.0)
+
+        known: list[str] = []
+        discovering = Discovering("orders", "here", Stubborn(), lambda: known.append("new"))
+        task = asyncio.get_running_loop().create_task(discovering.run())
+        await asyncio.sleep(1)
+        discovering.close()
+        task.cancel()
+        await asyncio.wait_for(task, 5)
+        assert known == []
+
+    run_jumping(main)

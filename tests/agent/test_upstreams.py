@@ -154,7 +154,7 @@ def test_what_a_reload_leaves_alone_goes_on() -> None:
 
 
 def refused(port: int) -> dict[str, Any]:
-    return {"targets": [f"127.0.0.1:{port}"], "health": {"path": "/", "interval": 0.05}}
+    return {"targets": [f"127.0.0.1:{port}"], "health": {"path": "/", "interval": 0.1}}
 
 
 def test_verdicts_reach_workers_and_end_with_the_check() -> None:

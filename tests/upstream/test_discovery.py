@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from portico.config.balance import Discover, Target
+from portico.config.balance import Discover, HealthCheck, Target
+from portico.config.upstream import Service
 from portico.upstream.discovery import Discovery, DiscoveryFailed, Found
+from portico.upstream.discovery import file as by_file
 from portico.upstream.discovery.file import SETTLE, Listed
 from portico.upstream.discovery.kinds import KINDS, discovery_of
 from tests.harness.loop import run
@@ -66,7 +72,7 @@ def listed(file: Path) -> Listed:
 
 def test_a_file_lists_targets(file: Path) -> None:
     async def main() -> None:
-        targets, again_in = await listed(file).look()
+        targets, again_in, _ = await listed(file).look()
         assert [(str(each), each.scheme, each.weight, each.metadata) for each in targets] == [
             ("127.0.0.1:1", "http", 1, {}),
             ("a:2", "https", 3, {"zone": "a"}),
@@ -112,6 +118,9 @@ def test_a_file_is_read_again_once_it_stays_as_it_is(file: Path) -> None:
         ("- a:1\n- a:1", ":2:3: the target a:1 stands there twice (hint: keep one"),
         ("[a:1", ":2:1: a ',' or ']' was expected here"),
         ("- {address: a:1, name: b}", ":1:18: unknown key 'name' in targets"),
+        ("- {address: a:1, metadata: {zone: '${HOME}'}}", "nothing is filled in here"),
+        ("- {address: a:1, metadata: {zone: " + "z" * 257 + "}}", "an entry is longer than 256 characters"),
+        ("- &m {address: a:1}\n" + "- *m\n" * 5000, "5001 targets are more than 5000"),
         ("[a, b, c, d, e]", "; and 2 more"),
     ],
 )
@@ -143,3 +152,76 @@ def test_a_file_that_breaks_is_mended(file: Path) -> None:
         assert [str(each) for each in (await discovery.look()).targets] == ["a:1"]
 
     run(main)
+
+
+def test_a_pipe_is_no_list_of_targets(file: Path) -> None:
+    discovery = listed(file)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(DiscoveryFailed, match="not a plain file"):
+        run(discovery.look)
+
+
+def test_a_file_that_does_not_answer_keeps_one_thread(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    let, reads = threading.Event(), []
+
+    def hangs(path: str) -> None:
+        reads.append(path)
+        let.wait(5)
+
+    async def main() -> None:
+        discovery = listed(file)
+        monkeypatch.setattr(by_file, "stamp", hangs)
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await discovery.look()
+        let.set()
+
+    run(main)
+    assert len(reads) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"dns": "https://a:1", "scheme": "https"}, "scheme is for the targets of srv"),
+        ({"file": __file__, "scheme": "http"}, "scheme is for the targets of srv"),
+        ({"file": __file__, "resolver": "a:53"}, "a file has no use for resolver"),
+        ({"file": __file__, "max_interval": 3}, "a file has no use for max_interval"),
+        ({"dns": "a:1", "interval": 5, "max_interval": 3}, "max_interval is shorter than interval"),
+    ],
+)
+def test_what_would_be_in_vain_is_refused(said: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        Discover.model_validate(said)
+    assert Discover(dns="a:1", interval=600.0).interval == 600
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"tcp": True, "statuses": [200]}, "statuses says nothing"),
+        ({"tcp": True, "headers": {"X": "a"}}, "headers says nothing"),
+        ({"path": "/", "headers": {"HOST": "a"}}, "write host: a"),
+        ({"path": "/", "headers": {"Content-Length": "3"}}, "leave it out"),
+        ({"path": "/", "interval": 0.05}, "at least 100 ms apart"),
+        ({"path": "/#a"}, "should match"),
+    ],
+)
+def test_what_a_health_check_cannot_do_is_refused(said: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        HealthCheck.model_validate(said)
+
+
+@pytest.mark.parametrize("discover", [{"dns": "a:1"}, {"srv": "_http._tcp.a"}])
+def test_tls_that_nobody_speaks_is_refused(discover: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="TLS is spoken to none"):
+        Service.model_validate({"discover": discover, "tls": {"verify": False}})
+    for other in ({"dns": "https://a:1"}, {"srv": "_http._tcp.a", "scheme": "https"}, {"file": __file__}):
+        assert Service.model_validate({"discover": other, "tls": {"verify": False}}).tls
+
+
+def test_metadata_is_little() -> None:
+    with pytest.raises(ValidationError, match="33 entries are more than 32"):
+        Target.model_validate({"address": "a:1", "metadata": {f"k{number}": "" for number in range(33)}})

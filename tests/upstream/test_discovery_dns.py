@@ -145,14 +145,16 @@ def test_srv_records_say_port_weight_and_priority(server: DnsServer) -> None:
     assert found.again_in == 20
 
 
-def test_what_an_srv_answer_brings_along_is_not_asked_for(server: DnsServer) -> None:
+def test_what_an_srv_answer_brings_along_is_asked_for_all_the_same(server: DnsServer) -> None:
     server.set("_http._tcp.a.test", "SRV", "1 1 81 one.test.", "1 1 82 two.test.")
     server.set("one.test", "A", "127.0.0.1", ttl=7)
     server.set("two.test", "A", "127.0.0.2")
     server.additional["_http._tcp.a.test", "SRV"] = [("one.test", "A")]
     found = look(server, srv="_http._tcp.a.test")
-    assert (addresses(found), found.again_in) == (["127.0.0.1:81", "127.0.0.2:82"], 7)
-    assert {name for name, _, _ in server.asked} == {"_http._tcp.a.test", "two.test"}
+    server.set("one.test", "AAAA", "::1", ttl=7)
+    found = look(server, srv="_http._tcp.a.test")
+    assert (addresses(found), found.again_in) == (["127.0.0.1:81", "[::1]:81", "127.0.0.2:82"], 7)
+    assert {name for name, _, _ in server.asked} == {"_http._tcp.a.test", "one.test", "two.test"}
 
 
 def test_the_same_address_twice_is_one_target(server: DnsServer) -> None:
@@ -166,9 +168,43 @@ def test_the_same_address_twice_is_one_target(server: DnsServer) -> None:
 def test_why_srv_records_lead_nowhere(server: DnsServer) -> None:
     server.set("_http._tcp.a.test", "SRV", "0 0 0 .")
     assert why_not(server, srv="_http._tcp.a.test") == "_http._tcp.a.test has no SRV records that lead anywhere"
-    server.set("_http._tcp.a.test", "SRV", "1 1 80 one.test.", "1 1 80 gone.test.")
-    server.set("one.test", "A", "127.0.0.1")
+    server.set("_http._tcp.a.test", "SRV", "1 1 80 gone.test.")
     assert why_not(server, srv="_http._tcp.a.test") == "gone.test does not exist (NXDOMAIN)"
+
+
+def test_a_host_that_does_not_exist_keeps_no_other_away(server: DnsServer) -> None:
+    server.set("_http._tcp.a.test", "SRV", "1 1 80 one.test.", "1 1 80 gone.test.", "1 1 80 no\\032host.test.")
+    server.set("one.test", "A", "127.0.0.1", "0.0.0.0", "224.0.0.1")
+    found = look(server, srv="_http._tcp.a.test")
+    assert addresses(found) == ["127.0.0.1:80"]
+    assert "gone.test does not exist (NXDOMAIN)" in found.trouble
+    assert "is no name of a host" in found.trouble
+    server.failures["gone.test"] = dns.rcode.SERVFAIL
+    assert why_not(server, srv="_http._tcp.a.test").endswith("gone.test: SERVFAIL")
+
+
+def test_silence_about_one_kind_of_addresses_is_no_answer(server: DnsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(by_dns, "LIFETIME", 0.2)
+    server.set("a.test", "A", "127.0.0.1")
+    answer = server._answer
+
+    def silent(data: bytes, way: str) -> Any:
+        made = answer(data, way)
+        return None if made is None or made.question[0].rdtype == by_dns.dns.rdatatype.AAAA else made
+
+    monkeypatch.setattr(server, "_answer", silent)
+    assert "no DNS server has answered for a.test" in why_not(server, dns="a.test:80")
+
+
+def test_more_than_a_service_can_have_is_refused(server: DnsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(by_dns, "MAX_TARGETS", 2)
+    monkeypatch.setattr(by_dns, "MAX_HOSTS", 3)
+    server.set("a.test", "A", "127.0.0.1", "127.0.0.2", "127.0.0.3")
+    assert why_not(server, dns="a.test:80") == "3 targets are more than 2"
+    server.set("_http._tcp.a.test", "SRV", "1 1 80 a.test.")
+    assert why_not(server, srv="_http._tcp.a.test") == "3 targets are more than 2"
+    server.set("_http._tcp.a.test", "SRV", *(f"1 1 80 h{number}.test." for number in range(4)))
+    assert why_not(server, srv="_http._tcp.a.test") == "4 hosts are more than 3"
 
 
 def test_the_file_of_hosts_goes_before_the_dns_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,9 @@ LONGEST_PAUSE: Final = 30.0
 SHORTEST_PAUSE: Final = 0.05
 """Seconds between two looks, whatever a provider says: one that does not wait must not keep the agent busy."""
 
+TROUBLE_LENGTH: Final = 1000
+"""How many characters of what is wrong are told: names in it are others' to choose."""
+
 SHOWN: Final = 20
 """How many targets a line of the log has."""
 
@@ -32,6 +35,7 @@ class Discovering:
         self._discovery = discovery
         self._changed = changed
         self._failures = 0
+        self._closed = False
         self.targets: tuple[Target, ...] = ()
         """The last that were found; none before there were any."""
         self.trouble = ""
@@ -39,14 +43,21 @@ class Discovering:
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
-        while True:
+        while not self._closed:
             pause = await self._look()
             await asyncio.sleep(max(pause, SHORTEST_PAUSE))
+
+    def close(self) -> None:
+        """Look no more: whoever cancels `run` may do so while a library swallows it."""
+        self._closed = True
 
     async def _look(self) -> float:
         """Look once, and return when to do it again."""
         try:
-            found = await self._discovery.look()
+            async with asyncio.timeout(self._discovery.longest):
+                found = await self._discovery.look()
+        except TimeoutError:
+            return self._failed(f"the look has taken more than {self._discovery.longest or 0:g} s", None)
         except DiscoveryFailed as failed:
             return self._failed(str(failed), failed.again_in)
         except Exception as error:  # a mistake of the provider's: what was found stays, as with any other failure
@@ -54,21 +65,28 @@ class Discovering:
             if self.trouble != why:
                 logger.exception("%s: the look has failed", self._what)
             return self._failed(why, None)
+        if self._closed:
+            return 0.0
         if not found.targets:
             return self._failed("there are none", None)
         self._failures = 0
-        trouble, self.trouble = self.trouble, ""
-        if trouble:
+        before, self.trouble = self.trouble, found.trouble[:TROUBLE_LENGTH]
+        if before and not self.trouble:
             logger.info("%s are found out again", self._what)
-        differences = _differences(self.targets, found.targets)
-        if differences:
-            logger.info("%s: %s", self._what, ", ".join(differences))
-        if trouble or self.targets != found.targets:
+        elif before != self.trouble:
+            logger.warning("%s: %s", self._what, self.trouble)
+        changed = found.targets is not self.targets and found.targets != self.targets
+        if changed:
+            logger.info("%s: %s", self._what, ", ".join(_differences(self.targets, found.targets) or ["another order"]))
             self.targets = found.targets
+        if changed or before != self.trouble:
             self._changed()
         return found.again_in
 
     def _failed(self, why: str, again_in: float | None) -> float:
+        if self._closed:
+            return 0.0
+        why = why[:TROUBLE_LENGTH]
         if why != self.trouble:
             self.trouble = why
             count = len(self.targets)
@@ -99,6 +117,6 @@ def _change(before: Target, after: Target) -> str:
         ("name", before.server_name, after.server_name),
         ("weight", before.weight, after.weight),
         ("priority", before.priority, after.priority),
-        ("metadata", before.metadata, after.metadata),
     )
-    return ", ".join(f"{what} {new}" for what, old, new in pairs if old != new)
+    other = ["metadata"] if before.metadata != after.metadata else []  # what it says may be nobody's business
+    return ", ".join([f"{what} {new}" for what, old, new in pairs if old != new] + other)

@@ -93,7 +93,8 @@ class Known:
         """End everything that was begun for it."""
         self.closed = True
         self._end_checks()
-        if self._task is not None:
+        if self._task is not None and self._discovering is not None:
+            self._discovering.close()
             self._task.cancel()
 
     @property

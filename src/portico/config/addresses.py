@@ -162,6 +162,11 @@ def _is_host(host: str) -> bool:
     return re.fullmatch(_HOST, host) is not None
 
 
+def is_host_name(name: str) -> bool:
+    """Whether `name` can be the name of a host."""
+    return ":" not in name and _is_host(name)
+
+
 def _as_text(schema: dict[str, Any], examples: list[str]) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", **schema, "examples": examples})
 

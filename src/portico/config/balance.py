@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -25,6 +25,21 @@ from portico.config.values import (
     Whole,
 )
 
+MAX_TARGETS: Final = 5000
+"""The most targets of a service that is found out: beyond that, something else was found."""
+
+MAX_METADATA: Final = 32
+"""The most entries of a target's metadata."""
+
+METADATA_LENGTH: Final = 256
+"""The most characters of a key, and of a value, there."""
+
+SHORTEST_INTERVAL: Final = 0.1
+"""Seconds that are between two looks at a target at least."""
+
+_FRAMING: Final = frozenset(("host", "content-length", "connection", "transfer-encoding"))
+"""Headers that are not the health check's to say: whoever sends the request writes them."""
+
 
 class Target(Part):
     """One of the places where a service runs. A text stands for its `address`."""
@@ -36,7 +51,16 @@ class Target(Part):
     priority: Annotated[Whole, Field(ge=0)] = 0
     """Its group: those of the lowest number are asked, the next ones while none of them is well."""
     metadata: dict[Name, str] = Field(default_factory=dict)
-    """What is to be known of it, such as its zone; `portico status` shows it."""
+    """What is to be known of it, such as its zone; `portico status` shows it. Up to 32 entries of 256 characters."""
+
+    @field_validator("metadata")
+    @classmethod
+    def _little_metadata(cls, metadata: dict[str, str]) -> dict[str, str]:
+        if len(metadata) > MAX_METADATA:
+            raise BadValue(f"{len(metadata)} entries are more than {MAX_METADATA}", "keep what is asked for")
+        if any(max(len(key), len(value)) > METADATA_LENGTH for key, value in metadata.items()):
+            raise BadValue(f"an entry is longer than {METADATA_LENGTH} characters", "keep what is asked for")
+        return metadata
 
     @property
     def scheme(self) -> Literal["http", "https"]:
@@ -236,6 +260,24 @@ class Discover(Part):
             raise BadValue("DNS is asked by UDP and TCP, not by HTTPS", "write 127.0.0.1:53")
         return resolver
 
+    @model_validator(mode="after")
+    def _nothing_in_vain(self) -> Discover:
+        said = self.model_fields_set
+        if "scheme" in said and self.srv is None:
+            hint = "write it before the addresses in the file" if self.dns is None else "write dns: https://host:port"
+            raise BadValue("scheme is for the targets of srv", hint)
+        if self.file is not None and (vain := sorted(said & {"resolver", "max_interval"})):
+            raise BadValue(f"a file has no use for {vain[0]}", f"leave out {vain[0]}")
+        if "max_interval" in said and self.max_interval < self.interval:
+            raise BadValue("max_interval is shorter than interval", "leave out max_interval, or make it longer")
+        return self
+
+    @property
+    def may_speak_tls(self) -> bool:
+        """Whether TLS is spoken with any of its targets, as far as can be said."""
+        scheme = self.scheme if self.dns is None else self.dns.scheme
+        return self.file is not None or scheme == "https"
+
     @property
     def source(self) -> str:
         """What it is, in few words: where targets are from."""
@@ -266,7 +308,7 @@ class HealthCheck(Part):
     `fall` say.
     """
 
-    path: Annotated[str, Field(pattern=r"^/[!-~]*$")] | None = None
+    path: Annotated[str, Field(pattern=r'^/[!"$-~]*$')] | None = None
     """The path, and query, that is asked for by GET."""
     tcp: bool = False
     """Whether a connection that is accepted (TLS included) is enough."""
@@ -277,7 +319,7 @@ class HealthCheck(Part):
     headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
     """Further headers of the request."""
     interval: Positive = 5.0
-    """The time between two looks at a target, spread by a tenth either way."""
+    """The time between two looks at a target, spread by a tenth either way; at least 100 ms."""
     timeout: Positive = 2.0
     """How long a look may take."""
     rise: Count = 2
@@ -285,10 +327,28 @@ class HealthCheck(Part):
     fall: Count = 3
     """How many have to go wrong until it is not well any more."""
 
+    @field_validator("headers")
+    @classmethod
+    def _not_how_it_is_sent(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name in headers:
+            if name.lower() in _FRAMING:
+                hint = f"write host: {headers[name]}" if name.lower() == "host" else "leave it out"
+                raise BadValue(f"{name} is not for headers to say", hint)
+        return headers
+
+    @field_validator("interval")
+    @classmethod
+    def _not_all_the_time(cls, interval: float) -> float:
+        if interval < SHORTEST_INTERVAL:
+            raise BadValue(f"looks are at least {SHORTEST_INTERVAL * 1000:g} ms apart", "write interval: 100ms")
+        return interval
+
     @model_validator(mode="after")
     def _one_way(self) -> HealthCheck:
         if (self.path is None) == (not self.tcp):
             raise BadValue("either a path is asked for or a connection is enough", "write health: {path: /health}")
+        if self.tcp and (vain := sorted(self.model_fields_set & {"statuses", "host", "headers"})):
+            raise BadValue(f"where a connection is enough, {vain[0]} says nothing", "leave it out, or give it a path")
         return self
 
 

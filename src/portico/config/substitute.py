@@ -100,3 +100,14 @@ class Substitution:
             return data.decode().rstrip("\r\n")
         except UnicodeDecodeError:
             raise _Failed(f"{name} is not text: it holds bytes that are not UTF-8") from None
+
+
+class Unfilled(Substitution):
+    """Fills in nothing: for files that others write, who must not get at the environment."""
+
+    def fill(self, text: str, place: Place) -> Filled:
+        """Refuse it; `$${` stands for itself."""
+        if any(marker[0] != "$${" for marker in _MARKER.finditer(text)):
+            self._findings.error(place, "nothing is filled in here", "write the value itself, and $${ for a plain ${")
+            return Filled("", broken=True)
+        return Filled(text.replace("$${", "${"))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Annotated
 
-from portico.config.balance import Target
+from portico.config.balance import MAX_TARGETS, Target
 from portico.config.build import build
 from portico.config.compose import compose
 from portico.config.document import read_text
@@ -15,7 +14,7 @@ from portico.config.forms import Shorthand
 from portico.config.nodes import Entry, Fields, Items, Node, describe, is_null
 from portico.config.part import Part
 from portico.config.source import FileSource
-from portico.config.substitute import Substitution
+from portico.config.substitute import Unfilled
 
 _HINT = "write a list: [10.0.0.7:8080, 10.0.0.8:8080]"
 
@@ -32,7 +31,7 @@ def read_targets(path: str) -> tuple[tuple[Target, ...], tuple[Finding, ...]]:
     findings = Findings()
     source = FileSource(path)
     text = read_text(source, path, Place(path), findings)
-    node = None if text is None else compose(path, text, Substitution(source, os.environ, findings), findings)
+    node = None if text is None else compose(path, text, Unfilled(source, {}, findings), findings)
     targets = () if node is None else tuple(_targets(node, findings))
     return () if findings.failed else targets, findings.sorted()
 
@@ -41,6 +40,10 @@ def _targets(node: Node, findings: Findings) -> Iterator[Target]:
     if not isinstance(node, Items):
         what = "there is nothing here" if is_null(node) else f"expected a list of targets, not {describe(node)}"
         findings.error(node.place, what, _HINT)
+        return
+    if len(node.nodes) > MAX_TARGETS:
+        many = f"{len(node.nodes)} targets are more than {MAX_TARGETS}"
+        findings.error(node.place, many, "divide them among several services")
         return
     fields = Fields(node.place, {"targets": Entry(node.place, node)})
     built = build(_Targets, fields, "the list of targets", findings)

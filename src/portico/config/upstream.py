@@ -136,6 +136,10 @@ class Service(Part):
     @classmethod
     def _where_tls_is_spoken(cls, tls: ServiceTls | None, info: ValidationInfo) -> ServiceTls | None:
         targets: tuple[Target, ...] = info.data.get("targets", ())
+        discover: Discover | None = info.data.get("discover")
+        if tls is not None and discover is not None and not discover.may_speak_tls:
+            said = "scheme: https" if discover.dns is None else f"dns: {discover.dns._replace(scheme='https')}"
+            raise BadValue("TLS is spoken to none of the service's targets", f"write {said}, or leave tls out")
         if tls is not None and targets and all(target.scheme == "http" for target in targets):
             first = targets[0].address
             secure = first._replace(scheme="https", port=443 if first.port == 80 else first.port)

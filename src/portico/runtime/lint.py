@@ -34,6 +34,7 @@ def lint(config: Config, compiled: Compiled, findings: Findings) -> None:
     _shadowed_routes(compiled.entries, findings)
     _unused_services(config, compiled.used_services, findings)
     _no_timeouts(config, findings)
+    _looks_that_overtake(config, findings)
     _open_routes(config, compiled.entries, findings)
     _strange_methods(config, findings)
     _unverified_services(config, findings)
@@ -73,6 +74,15 @@ def _no_timeouts(config: Config, findings: Findings) -> None:
             findings.warning(
                 place_of(service.origin), message, "give it timeout: {total: 60s}, or switch none of them off"
             )
+
+
+def _looks_that_overtake(config: Config, findings: Findings) -> None:
+    for name, service in config.services.items():
+        check = service.health
+        if check is not None and check.timeout > check.interval:
+            message = f"a look at a target of service {name} may take longer than the time to the next one"
+            hint = f"give its health a timeout of at most {check.interval:g}s"
+            findings.warning(place_of(service.origin), message, hint)
 
 
 def _open_routes(config: Config, entries: Sequence[Entry[Route]], findings: Findings) -> None:

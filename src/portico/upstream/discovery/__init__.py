@@ -6,10 +6,13 @@ Used by the agent alone. A kind is a class with one method, `look`, and a line i
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from portico.config.balance import Target
 from portico.errors import PorticoError
+
+LOOK_LIMIT: Final = 30.0
+"""Seconds that a look may take which does not wait for anything new."""
 
 
 class Found(NamedTuple):
@@ -18,6 +21,8 @@ class Found(NamedTuple):
     targets: tuple[Target, ...]
     again_in: float
     """After how many seconds to look again; 0 where `look` itself waits until there is something new."""
+    trouble: str = ""
+    """What could not be found out beside them, in the same words for as long as it is the same."""
 
 
 class DiscoveryFailed(PorticoError):
@@ -33,6 +38,9 @@ class DiscoveryFailed(PorticoError):
 
 class Discovery(ABC):
     """Finds out the targets of one service."""
+
+    longest: ClassVar[float | None] = None
+    """Seconds that a look may take; None where it waits until there is something new."""
 
     @abstractmethod
     async def look(self) -> Found:

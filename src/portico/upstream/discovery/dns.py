@@ -12,14 +12,13 @@ from typing import Final, Literal
 
 import dns.asyncresolver
 import dns.exception
-import dns.message
 import dns.nameserver
-import dns.rdatatype
 import dns.resolver
 
-from portico.config.addresses import Url
-from portico.config.balance import Discover, NamedTarget, Target
-from portico.upstream.discovery import Discovery, DiscoveryFailed, Found
+from portico.config.addresses import Url, is_host_name
+from portico.config.balance import MAX_TARGETS, Discover, NamedTarget, Target
+from portico.net.pem import Stamp, stamp
+from portico.upstream.discovery import LOOK_LIMIT, Discovery, DiscoveryFailed, Found
 
 LIFETIME: Final = 5.0
 """Seconds in which a question has to be answered, however often it is asked."""
@@ -27,9 +26,20 @@ LIFETIME: Final = 5.0
 QUESTIONS_AT_ONCE: Final = 8
 """How many of the hosts that SRV records lead to are asked for at the same time."""
 
+MAX_HOSTS: Final = 1000
+"""The most hosts that SRV records may lead to: each of them is asked for."""
+
 HOSTS: Final = Path("/etc/hosts")
 
 Ip = IPv4Address | IPv6Address
+
+
+class _Absent(DiscoveryFailed):
+    """There is no such name, or it has no addresses: that is an answer."""
+
+
+class _Refused(DiscoveryFailed):
+    """A server has answered that it does not answer."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,7 @@ class _Asking:
     def __init__(self, discover: Discover) -> None:
         self._server = discover.resolver
         self._shortest = discover.interval
+        self._written = _Written()
         self._longest = max(discover.max_interval, discover.interval)
 
     def again_in(self, ttl: float) -> float:
@@ -77,7 +88,7 @@ class _Asking:
 
     async def hosts(self, name: str, resolver: dns.asyncresolver.Resolver) -> _Hosts:
         """Return the addresses of `name`; raise DiscoveryFailed where it has none."""
-        if self._server is None and (written := await asyncio.to_thread(_written, name)):
+        if self._server is None and (written := await asyncio.to_thread(self._written.of, name)):
             return _Hosts(written, 0.0)
         async with asyncio.TaskGroup() as group:
             four = group.create_task(_addresses(resolver, name, "A"))
@@ -85,17 +96,20 @@ class _Asking:
         v4, v6 = four.result(), six.result()
         if isinstance(v4, DiscoveryFailed):
             raise v4
-        if isinstance(v6, DiscoveryFailed):  # there are servers that answer so where a name has no such address
-            if not v4.addresses:
+        if isinstance(v6, DiscoveryFailed):
+            # There are servers that refuse where a name has no such address; but no answer says nothing.
+            if not isinstance(v6, _Absent | _Refused) or not v4.addresses:
                 raise v6
             v6 = _Hosts((), v4.ttl)
         if not v4.addresses and not v6.addresses:
-            raise DiscoveryFailed(f"{name} has no addresses")
+            raise _Absent(f"{name} has no addresses")
         return _Hosts((*v4.addresses, *v6.addresses), min(v4.ttl, v6.ttl))
 
 
 class Addresses(Discovery):
     """Each address of a name is a target."""
+
+    longest = LOOK_LIMIT
 
     def __init__(self, discover: Discover) -> None:
         assert discover.dns is not None
@@ -109,13 +123,20 @@ class Addresses(Discovery):
         if literal is not None:
             return Found((Target(address=url),), self._asking.again_in(float("inf")))
         hosts = await self._asking.hosts(url.host, await self._asking.resolver())
+        _check_count(len(hosts.addresses))
         name = url.host.rstrip(".")
         found = (_target(url.scheme, address, url.port, name) for address in _ordered(hosts.addresses))
         return Found(tuple(found), self._asking.again_in(hosts.ttl))
 
 
 class Services(Discovery):
-    """Each address of each host that SRV records name is a target: with the record's port, weight and priority."""
+    """Each address of each host that SRV records name is a target: with the record's port, weight and priority.
+
+    A host that does not exist is left out; where one could not be asked for, a set without it would look as if it had
+    gone, so the look fails.
+    """
+
+    longest = LOOK_LIMIT
 
     def __init__(self, discover: Discover) -> None:
         assert discover.srv is not None
@@ -136,32 +157,55 @@ class Services(Discovery):
         )
         if not records:
             raise DiscoveryFailed(f"{self._name} has no SRV records that lead anywhere")
-        hosts = _told_with(answer.response)
+        hosts, skipped = await self._hosts(dict.fromkeys(name for _, name, _, _ in records), resolver)
+        if not hosts:
+            raise DiscoveryFailed(skipped[0])
+        records = [record for record in records if record[1] in hosts]
+        _check_count(sum(len(hosts[name].addresses) for _, name, _, _ in records))
+        ttl = min(float(answer.chaining_result.minimum_ttl), *(each.ttl for each in hosts.values()))
+        targets = (
+            _target(self._scheme, address, port, name, max(weight, 1), priority)
+            for priority, name, port, weight in records
+            for address in _ordered(hosts[name].addresses)
+        )
+        return Found(tuple(_merged(targets)), self._asking.again_in(ttl), "; ".join(skipped))
+
+    async def _hosts(
+        self, names: Iterable[str], resolver: dns.asyncresolver.Resolver
+    ) -> tuple[dict[str, _Hosts], list[str]]:
+        """Return the hosts of these names, and why there are others of which there are none. Raises DiscoveryFailed."""
         gate = asyncio.Semaphore(QUESTIONS_AT_ONCE)
 
         async def asked(name: str) -> _Hosts | DiscoveryFailed:
+            if not is_host_name(name):
+                return _Absent(f"{name!r} is no name of a host")
             async with gate:
                 try:
                     return await self._asking.hosts(name, resolver)
                 except DiscoveryFailed as failed:
                     return failed
 
+        wanted = list(names)
+        if len(wanted) > MAX_HOSTS:
+            raise DiscoveryFailed(f"{len(wanted)} hosts are more than {MAX_HOSTS}")
         async with asyncio.TaskGroup() as group:
-            missing = dict.fromkeys(name for _, name, _, _ in records if name not in hosts)
-            tasks = {name: group.create_task(asked(name)) for name in missing}
-        ttl = float(answer.chaining_result.minimum_ttl)
+            tasks = {name: group.create_task(asked(name)) for name in wanted}
+        hosts: dict[str, _Hosts] = {}
+        skipped: list[str] = []
         for name, task in tasks.items():
             result = task.result()
-            if isinstance(result, DiscoveryFailed):  # a set without it would look as if it had gone
+            if isinstance(result, _Absent):
+                skipped.append(str(result))
+            elif isinstance(result, DiscoveryFailed):
                 raise result
-            hosts[name] = result
-        ttl = min(ttl, *(hosts[name].ttl for _, name, _, _ in records))
-        targets = (
-            _target(self._scheme, address, port, name, max(weight, 1), priority)
-            for priority, name, port, weight in records
-            for address in _ordered(hosts[name].addresses)
-        )
-        return Found(tuple(_merged(targets)), self._asking.again_in(ttl))
+            else:
+                hosts[name] = result
+        return hosts, skipped
+
+
+def _check_count(targets: int) -> None:
+    if targets > MAX_TARGETS:
+        raise DiscoveryFailed(f"{targets} targets are more than {MAX_TARGETS}")
 
 
 def _target(
@@ -185,9 +229,11 @@ async def _ask(resolver: dns.asyncresolver.Resolver, name: str, kind: str) -> dn
     try:
         return await resolver.resolve(name, kind, raise_on_no_answer=False)
     except dns.resolver.NXDOMAIN:
-        return DiscoveryFailed(f"{name} does not exist (NXDOMAIN)")
+        return _Absent(f"{name} does not exist (NXDOMAIN)")
     except dns.resolver.NoNameservers as error:
-        return DiscoveryFailed(f"the DNS servers refuse to answer for {name}: {_refusal(error)}")
+        errors = error.kwargs.get("errors", ())
+        refused = _Refused if errors and all(each[4] is not None for each in errors) else DiscoveryFailed
+        return refused(f"the DNS servers refuse to answer for {name}: {_refusal(error)}")
     except dns.exception.Timeout:
         return DiscoveryFailed(f"no DNS server has answered for {name} within {LIFETIME:g} s")
     except (dns.exception.DNSException, OSError) as error:
@@ -204,21 +250,13 @@ async def _addresses(resolver: dns.asyncresolver.Resolver, name: str, kind: str)
     answer = await _ask(resolver, name, kind)
     if isinstance(answer, DiscoveryFailed):
         return answer
-    return _Hosts(
-        tuple(ip_address(record.address) for record in answer.rrset or ()), float(answer.chaining_result.minimum_ttl)
-    )
+    found = tuple(ip_address(record.address) for record in answer.rrset or ())
+    return _Hosts(tuple(filter(_is_somewhere, found)), float(answer.chaining_result.minimum_ttl))
 
 
-def _told_with(response: dns.message.Message) -> dict[str, _Hosts]:
-    """Return the addresses that a server has told beside its answer, to spare a question."""
-    hosts: dict[str, _Hosts] = {}
-    for found in response.additional:
-        if found.rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA):
-            name = found.name.to_text(omit_final_dot=True).lower()
-            known = hosts.get(name, _Hosts((), float("inf")))
-            more = tuple(ip_address(record.address) for record in found)
-            hosts[name] = _Hosts((*known.addresses, *more), min(known.ttl, float(found.ttl)))
-    return hosts
+def _is_somewhere(address: Ip) -> bool:
+    """Whether there can be a target at that address."""
+    return not (address.is_unspecified or address.is_multicast)
 
 
 def _ordered(addresses: Iterable[Ip]) -> list[Ip]:
@@ -232,13 +270,32 @@ def _literal(host: str) -> Ip | None:
         return None
 
 
-def _written(name: str) -> tuple[Ip, ...]:
-    """Return the addresses of `name` in the system's file of hosts, which goes before DNS."""
+class _Written:
+    """The system's file of hosts, which goes before DNS."""
+
+    def __init__(self) -> None:
+        self._stamp: Stamp = None
+        self._hosts: dict[str, tuple[Ip, ...]] = {}
+
+    def of(self, name: str) -> tuple[Ip, ...]:
+        """Return the addresses of `name` there."""
+        now = stamp(str(HOSTS))
+        if now != self._stamp:
+            self._hosts = _read_hosts()
+            self._stamp = now
+        return self._hosts.get(name.lower().rstrip("."), ())
+
+
+def _read_hosts() -> dict[str, tuple[Ip, ...]]:
     try:
         lines = HOSTS.read_text(errors="replace").splitlines()
     except OSError:
-        return ()
-    rows = (line.partition("#")[0].split() for line in lines)
-    wanted = name.lower().rstrip(".")
-    found = (_literal(row[0]) for row in rows if wanted in map(str.lower, row[1:]))
-    return tuple(address for address in found if address is not None)
+        return {}
+    hosts: dict[str, tuple[Ip, ...]] = {}
+    for line in lines:
+        row = line.partition("#")[0].split()
+        address = _literal(row[0]) if row else None
+        if address is not None and _is_somewhere(address):
+            for name in {each.lower() for each in row[1:]}:
+                hosts[name] = (*hosts.get(name, ()), address)
+    return hosts

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Callable
+from pathlib import Path
+from stat import S_ISREG
+from typing import Any, Final, TypeVar
 
 from portico.config.balance import Discover, Target
 from portico.config.targets import read_targets
 from portico.net.pem import Stamp, stamp
-from portico.upstream.discovery import Discovery, DiscoveryFailed, Found
+from portico.upstream.discovery import LOOK_LIMIT, Discovery, DiscoveryFailed, Found
+
+T = TypeVar("T")
 
 SETTLE: Final = 0.1
 """Seconds for which a changed file has to stay as it is before it is read: it may still be written."""
@@ -19,6 +24,8 @@ SHOWN: Final = 3
 
 class Listed(Discovery):
     """The targets of one file."""
+
+    longest = LOOK_LIMIT
 
     def __init__(self, discover: Discover) -> None:
         assert discover.file is not None
@@ -31,21 +38,36 @@ class Listed(Discovery):
         self._result: tuple[Target, ...] | str = ""
         """What was in it: targets, or what is wrong with it; an empty text before it was read."""
 
+        self._reading: asyncio.Future[Any] | None = None
+        """What a thread is busy with; a folder of another machine may not answer."""
+
     async def look(self) -> Found:
         """Return what is in the file; raise DiscoveryFailed where that is no list of targets."""
-        before, self._seen = self._seen, await asyncio.to_thread(stamp, self._path)
+        before, self._seen = self._seen, await self._read_by(stamp)
         again_in = self._interval
         if self._result == "" or (self._seen == before and self._seen != self._read):
             self._read = self._seen
-            self._result = await asyncio.to_thread(_result, self._path)
+            self._result = await self._read_by(_result)
         elif self._seen != self._read:
             again_in = min(SETTLE, self._interval)
         if isinstance(self._result, str):
             raise DiscoveryFailed(self._result, again_in)
         return Found(self._result, again_in)
 
+    async def _read_by(self, read: Callable[[str], T]) -> T:
+        """Read in a thread: in one at a time, since a look that is given up leaves its thread behind."""
+        if self._reading is not None and not self._reading.done():
+            await asyncio.shield(self._reading)
+        reading = self._reading = asyncio.get_running_loop().run_in_executor(None, read, self._path)
+        return await asyncio.shield(reading)
+
 
 def _result(path: str) -> tuple[Target, ...] | str:
+    try:
+        if not S_ISREG(Path(path).stat().st_mode):  # reading a pipe would wait for ever
+            return f"{path}: this is not a plain file"
+    except OSError:
+        pass  # which the reader tells
     targets, findings = read_targets(path)
     if findings:
         more = f"; and {len(findings) - SHOWN} more" if len(findings) > SHOWN else ""
