@@ -196,3 +196,27 @@ def test_a_mistake_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
 
     play(main)
     assert caplog.messages == ["service orders: target a:1 could not be looked at"]
+
+
+def test_checks_that_take_over_go_on_from_what_is_known() -> None:
+    async def main() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            first, second = World(tasks), World(tasks)
+            first.checks.follow(targets("a:1", "b:1"))
+            await first.after(1)
+            await first.after(1, "b:1")
+            second.found["a:1"] = REFUSED
+            second.checks.follow(targets("a:1", "https://b:1"))
+            second.checks.succeed(first.checks)
+            first.checks.close()
+            assert set(second.checks.verdicts) == {"a:1"}
+            assert second.checks.complete
+            verdict = await second.after(2)
+            assert verdict is not None
+            assert verdict.well
+            verdict = await second.after(3)
+            assert verdict is not None
+            assert not verdict.well
+            second.checks.close()
+
+    run_jumping(main)

@@ -294,3 +294,28 @@ async def test_where_there_is_no_health_check_an_old_verdict_is_none() -> None:
     found = Found(checked=False)
     found.find("a", "b", verdicts={"b:80": Verdict(False, 5.0, "status 503")})
     assert asked(found.roster) == {"a": 20, "b": 20}
+
+
+@runs
+async def test_a_verdict_that_is_none_any_more_is_forgotten() -> None:
+    found = Found("")
+    target = a_target("a:80")
+    found.members._targets["a:80"] = target
+    found.roster.change([target])
+    target.checked = True
+    found.feed.take(None, {"a:80": Verdict(False, 5.0, "status 503")}, "")
+    assert asked(found.roster) == {}
+    found.feed.take(None, {}, "")  # an agent that has just begun
+    assert asked(found.roster) == {}
+    found.feed.take(None, {}, "", everything=True)
+    assert (asked(found.roster), target.looked_at) == ({"a": 40}, False)
+
+
+@runs
+async def test_a_verdict_makes_no_other_targets() -> None:
+    found = Found()
+    found.find("a", "b")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Roster, "change", lambda *_: pytest.fail("nothing has come or gone"))
+        found.feed.take(None, {"b:80": Verdict(False, 5.0, "status 503")}, "")
+    assert asked(found.roster) == {"a": 40}

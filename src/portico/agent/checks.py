@@ -6,8 +6,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from portico.agent.looks import Finding
 from portico.config.balance import HealthCheck, Target
@@ -22,8 +23,8 @@ JITTER: Final = 0.1
 STAGGER: Final = 0.02
 """Seconds between the first looks at two targets, unless there are so many that they would not fit into an interval."""
 
-LOOKS_AT_ONCE: Final = 64
-"""How many targets of a service are looked at at the same time: where none of them answers, others' must not wait."""
+WHY_LENGTH: Final = 300
+"""How many characters of what a look has found are told: a target may have chosen them."""
 
 
 class _Watched:
@@ -45,23 +46,24 @@ class Checks:
         check: HealthCheck,
         look: Callable[[Target], Awaitable[Finding]],
         tasks: asyncio.TaskGroup,
-        gate: asyncio.Semaphore,
+        gate: AbstractAsyncContextManager[Any],
         changed: Callable[[str], None],
         rng: Random,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Call `changed` with each target of which something new is known; `gate` bounds all looks of the agent."""
+        """Call `changed` with each target of which something new is known; looks pass the `gate`."""
         self._service = service
         self._check = check
         self._look = look
         self._tasks = tasks
         self._gate = gate
-        self._own_gate = asyncio.Semaphore(LOOKS_AT_ONCE)
         self._changed = changed
         self._rng = rng
         self._clock = clock
         self._watched: dict[str, _Watched] = {}
         self._trouble = ""
+        self._late = False
+        """Whether looks have waited for their turn so long that the next ones were due."""
         self.verdicts: dict[str, Verdict] = {}
         """What is known, by target."""
         self.complete = False
@@ -79,6 +81,14 @@ class Checks:
             watched = self._watched[str(target)] = _Watched(target)
             watched.task = self._tasks.create_task(self._run(watched, number * step), name="health check")
 
+    def succeed(self, before: Checks) -> None:
+        """Begin with what other checks have found of the same targets: one look does not decide about these."""
+        for address, verdict in before.verdicts.items():
+            watched = self._watched.get(address)
+            if watched is not None and _same(watched.target, before._watched[address].target):
+                self.verdicts[address] = verdict
+        self.complete = before.complete
+
     def close(self) -> None:
         """Look no more."""
         for address in tuple(self._watched):
@@ -91,17 +101,31 @@ class Checks:
         self.verdicts.pop(address, None)
 
     async def _run(self, watched: _Watched, delay: float) -> None:
+        loop = asyncio.get_running_loop()
         await asyncio.sleep(delay)
         while True:
             try:
-                async with self._own_gate, self._gate:
+                due = loop.time()
+                async with self._gate:
+                    self._waited(loop.time() - due)
                     finding = await self._look(watched.target)
-                self._judge(watched, finding)
+                self._trouble = ""
+                self._judge(watched, finding._replace(why=finding.why[:WHY_LENGTH]))
             except ConfigError as error:
                 self._cannot(str(error))
             except Exception:  # a task of the agent's: the next look may go better, and until then nothing is said
                 logger.exception("service %s: target %s could not be looked at", self._service, watched.target)
             await asyncio.sleep(self._check.interval * self._rng.uniform(1 - JITTER, 1 + JITTER))
+
+    def _waited(self, seconds: float) -> None:
+        late = seconds > self._check.interval
+        if late and not self._late:
+            logger.warning(
+                "service %s: a look at a target has waited %.1f s for its turn; too many do not answer",
+                self._service,
+                seconds,
+            )
+        self._late = late
 
     def _cannot(self, why: str) -> None:
         """Tell, once, that its files of certificates do not let anyone look; that is not the targets' fault."""

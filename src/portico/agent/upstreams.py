@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from portico.agent.checks import Checks
 from portico.agent.discovering import Discovering
+from portico.agent.gates import Gates
 from portico.agent.looks import Looks
 from portico.agent.telling import Listener, Owed, Telling
 from portico.config.balance import Discover, Target
@@ -58,8 +59,12 @@ class Known:
         if before.targets != service.targets:  # of one that has gone, and may come back, nothing is known
             self._all_new()
         if (before.health, before.tls) != (service.health, service.tls):
-            self._end_checks()
+            before_it = self._checks
             self._begin_checks()
+            if before_it is not None:
+                if self._checks is not None:
+                    self._checks.succeed(before_it)
+                before_it.close()
             self._all_new()
         elif self._checks is not None:
             self._checks.follow(self.targets)
@@ -143,12 +148,12 @@ class Known:
             begins, some, judged = False, more, further
 
     def _begin_checks(self) -> None:
-        check = self._service.health
+        self._checks, check = None, self._service.health
         if check is None:
             return
         owner = self._owner
         looks = Looks(check, self._service.tls, owner.certificates, owner.tasks)
-        self._checks = Checks(self.name, check, looks.at, owner.tasks, owner.gate, self._judged, owner.rng)
+        self._checks = Checks(self.name, check, looks.at, owner.tasks, owner.gates.gate(), self._judged, owner.rng)
         self._checks.follow(self.targets)
 
     def _end_checks(self) -> None:
@@ -193,7 +198,7 @@ class Upstreams:
         self.tasks = tasks
         self.rng = rng or Random()  # noqa: S311 - it spreads looks over time
         self.discovery_of = make_discovery
-        self.gate = asyncio.Semaphore(LOOKS_AT_ONCE)
+        self.gates = Gates(LOOKS_AT_ONCE)
         self.certificates = CertificateWatch()
 
     def follow(self, services: Mapping[str, Service]) -> None:

@@ -58,7 +58,7 @@ class Feeds:
         verdicts = pieces.verdicts if said.everything else {**feed.verdicts, **pieces.verdicts}
         if pieces.targets and not said.everything:
             verdicts = {each: verdict for each, verdict in verdicts.items() if each in pieces.addresses}
-        feed.take(tuple(pieces.targets) or None, verdicts, said.trouble)
+        feed.take(tuple(pieces.targets) or None, verdicts, said.trouble, everything=said.everything)
 
     def over(self, said: UpstreamOver) -> None:
         """Take in that nothing more will be said of a service."""

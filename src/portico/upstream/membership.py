@@ -14,7 +14,7 @@ from portico.upstream.target import Target
 class Membership:
     """Keeps a roster as a feed has it, until it is closed."""
 
-    __slots__ = ("_checked", "_drop", "_feed", "_known", "_make", "_roster", "_targets")
+    __slots__ = ("_checked", "_drop", "_feed", "_found", "_known", "_make", "_roster", "_targets")
 
     def __init__(
         self,
@@ -38,6 +38,8 @@ class Membership:
         self._targets = {target.address: target for target in targets}
         for target in targets:
             target.checked = checked
+        self._found: Sequence[TargetConfig] | None = None
+        """The targets of the feed that the roster has."""
         self._known = asyncio.Event()
         feed.follow(self._changed)
         self._changed()
@@ -54,12 +56,15 @@ class Membership:
     def _changed(self) -> None:
         feed = self._feed
         gone: list[Target] = []
-        if feed.source and feed.targets is not None:
-            gone = self._change(feed.targets)
+        found = feed.targets if feed.source else None
+        others = found is not None and found is not self._found
+        if found is not None and others:
+            gone = self._change(found)
+            self._found = found
             self._known.set()
         if self._checked:
             self._judge()
-        if feed.source and feed.targets is not None:
+        if others:
             self._roster.change(tuple(self._targets.values()))
         else:
             self._roster.rebuild()
@@ -85,7 +90,10 @@ class Membership:
         verdicts = self._feed.verdicts
         for address, target in self._targets.items():
             verdict = verdicts.get(address)
-            if verdict is not None:
+            if verdict is None:
+                if target.looked_at and self._feed.everything:  # what was known is known no more
+                    self._roster.forget(target)
+            else:
                 self._roster.judge(target, well=verdict.well, since=verdict.since, why=verdict.why)
 
 

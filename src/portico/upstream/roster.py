@@ -97,9 +97,9 @@ class Roster:
 
     # How they are
 
-    def judge(self, target: Target, *, well: bool, since: float, why: str) -> bool:
-        """Note what a health check has found; return whether that is news. Then `rebuild`."""
-        was_down, seen_before = target.down_since != 0.0, target.looked_at
+    def judge(self, target: Target, *, well: bool, since: float, why: str) -> None:
+        """Note what a health check has found. Then `rebuild`."""
+        was_down = target.down_since != 0.0
         target.why, target.looked_at = why, True
         if well:
             target.down_since = 0.0
@@ -109,7 +109,10 @@ class Roster:
                 target.ejected_until = 0.0  # it has shown that it is well
         else:
             target.down_since = since
-        return was_down == well or not seen_before
+
+    def forget(self, target: Target) -> None:
+        """Note that nothing is known of a target any more. Then `rebuild`."""
+        target.down_since, target.looked_at, target.why = 0.0, False, ""
 
     def failed(self, target: Target, why: str) -> None:
         """Note an answer that was a failure."""
