@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 
 from portico.net.client import ClientStream, Connections
-from portico.upstream.health import FRESH_FOR, PROBE_TIMEOUT, HealthReport
+from portico.upstream.health import ANSWER_IN, FRESH_FOR, PROBE_TIMEOUT, PROBES, HealthReport
 from portico.upstream.stack import Service
 from portico.upstream.target import Target
 from tests.harness.loop import run, run_jumping, turns
@@ -118,3 +118,42 @@ def test_a_target_that_does_not_answer_in_time_cannot_be_reached() -> None:
             assert PROBE_TIMEOUT - 0.1 < asyncio.get_running_loop().time() - begin < PROBE_TIMEOUT + 1
 
     run_jumping(main)
+
+
+def test_thousands_of_silent_targets_keep_nobody_waiting() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        pools = [[Probed(hangs=True) for _ in range(50)] for _ in range(200)]
+        services = {
+            f"s{number}": a_service(f"s{number}", **{f"t{each}": pool for each, pool in enumerate(group)})
+            for number, group in enumerate(pools)
+        }
+        async with asyncio.TaskGroup() as tasks:
+            report = HealthReport(services, tasks, Clock())
+            begin = loop.time()
+            await report.states()
+            assert loop.time() - begin < ANSWER_IN + 0.5
+            await asyncio.sleep(60)
+            assert not any((await wells(report)).values())
+        assert max(sum(pool.probes for pool in group) for group in pools) == PROBES
+
+    run_jumping(main)
+
+
+def test_one_target_that_accepts_is_enough_and_asked_first_after_that() -> None:
+    async def main() -> None:
+        clock, pools = Clock(), [Probed(up=False) for _ in range(20)]
+        pools[13].up = True
+        async with asyncio.TaskGroup() as tasks:
+            named = {f"t{number}": pool for number, pool in enumerate(pools)}
+            report = HealthReport({"s": a_service("s", **named)}, tasks, clock)
+            for _ in range(20):
+                clock.now += FRESH_FOR + 1
+                if (await wells(report))["s"]:
+                    break
+            before = sum(pool.probes for pool in pools)
+            clock.now += FRESH_FOR + 1
+            assert (await wells(report))["s"]
+            assert sum(pool.probes for pool in pools) == before + 1
+
+    run(main)

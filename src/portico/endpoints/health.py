@@ -66,7 +66,9 @@ class HealthEndpoint(Endpoint[Health], name="health"):
         if request.client is not None and self._allowed(request.client.address):
             content["services"] = {name: "healthy" if each.well else "unhealthy" for name, each in services.items()}
             content["targets"] = {
-                name: [_target(target) for target in each.targets] for name, each in services.items() if each.targets
+                name: [_target(target) for target in targets]
+                for name, each in services.items()
+                if (targets := each.targets)
             }
         return _json(content)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 
@@ -23,9 +24,19 @@ class TargetHealth(NamedTuple):
         return self.state in ("healthy", "unchecked")
 
 
-class ServiceHealth(NamedTuple):
+class ServiceHealth:
     """How one service is."""
 
-    well: bool
-    """Whether it can be asked: one of its targets is well or, where there is no health check, accepts connections."""
-    targets: tuple[TargetHealth, ...]
+    __slots__ = ("_targets", "well")
+
+    def __init__(self, well: bool, targets: Callable[[], tuple[TargetHealth, ...]] = tuple) -> None:
+        """`targets` tells how its targets are, for those who ask: there may be thousands."""
+        self.well = well
+        """Whether it can be asked: one of its targets is well or, where there is no health check, accepts
+        connections."""
+        self._targets = targets
+
+    @property
+    def targets(self) -> tuple[TargetHealth, ...]:
+        """How its targets are, now."""
+        return self._targets()

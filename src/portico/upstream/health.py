@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
+from portico.net.client import Connections
 from portico.observe.health import ServiceHealth, TargetHealth
 from portico.upstream.target import Target
 from portico.upstream.upstream import Upstream
@@ -20,6 +21,12 @@ PROBE_TIMEOUT: Final = 1.0
 """Seconds that a target has to accept a connection."""
 
 PROBES_AT_ONCE: Final = 64
+
+PROBES: Final = 3
+"""How many targets of a service a round probes at most: one that accepts is enough."""
+
+ANSWER_IN: Final = 2.0
+"""Seconds after which those who ask are told what earlier rounds have found."""
 
 
 def health_of(target: Target) -> TargetHealth:
@@ -40,26 +47,27 @@ class HealthReport:
     However many ask at once, one round of probes runs, in the worker's group: it belongs to no request.
     """
 
-    __slots__ = ("_accepting", "_asked_at", "_clock", "_flight", "_services", "_tasks")
+    __slots__ = ("_accepting", "_asked_at", "_clock", "_flight", "_rounds", "_services", "_tasks")
 
     def __init__(self, services: Mapping[str, Upstream], tasks: asyncio.TaskGroup, clock: Callable[[], float]) -> None:
         self._services = services
         self._tasks = tasks
         self._clock = clock
         self._accepting: dict[Target, bool] = {}
+        self._rounds = 0
         self._asked_at = float("-inf")
         self._flight: asyncio.Task[None] | None = None
 
     async def states(self) -> dict[str, ServiceHealth]:
-        """Return how each service is; what was probed for it is at most 2 s old."""
+        """Return how each service is; what was probed for it is at most 2 s old, unless that takes longer."""
         if self._clock() - self._asked_at > FRESH_FOR:
             if self._flight is None:
                 self._flight = self._tasks.create_task(self._probe_all(), name="probes")
-            await asyncio.shield(self._flight)
+            await asyncio.wait([self._flight], timeout=ANSWER_IN)  # which leaves the flight to others
         return {name: self._state(service) for name, service in self._services.items()}
 
     def _state(self, service: Upstream) -> ServiceHealth:
-        return ServiceHealth(service.well(self._is_well), tuple(map(health_of, service.targets)))
+        return ServiceHealth(service.well(self._is_well), lambda: tuple(map(health_of, service.targets)))
 
     def _is_well(self, target: Target) -> bool:
         if target.checked:
@@ -76,14 +84,50 @@ class HealthReport:
             self._flight = None
 
     async def _probe_targets(self) -> None:
-        gate = asyncio.Semaphore(PROBES_AT_ONCE)
-        targets = dict.fromkeys(target for service in self._services.values() for target in service.targets)
-        asked = [target for target in targets if not target.checked]
-        by_pool = {target.pool: target for target in asked}
+        self._rounds += 1
+        accepting: dict[Target, bool] = {}
         async with asyncio.TaskGroup() as group:
-            probes = {pool: group.create_task(_accepts(target, gate)) for pool, target in by_pool.items()}
-        self._accepting = {target: probes[target.pool].result() for target in asked}
+            probes = _Probes(group)
+            for service in self._services.values():
+                targets = [target for target in service.targets if not target.checked]
+                if targets:
+                    group.create_task(self._probe(targets, probes, accepting))
+        self._accepting = accepting
         self._asked_at = self._clock()
+
+    async def _probe(self, targets: Sequence[Target], probes: _Probes, accepting: dict[Target, bool]) -> None:
+        """Find out whether one of a service's targets accepts; the others are taken for what those are that were asked.
+
+        The first is one that has accepted before; after it come others, each time.
+        """
+        before = self._accepting
+        first = next((target for target in targets if before.get(target) and not target.failing), None)
+        start = self._rounds * PROBES
+        turn = [targets[(start + number) % len(targets)] for number in range(min(PROBES, len(targets)))]
+        chosen = list(dict.fromkeys(turn if first is None else (first, *turn)))[:PROBES]
+        found = {chosen[0]: await probes.of(chosen[0])}
+        if not found[chosen[0]]:
+            rest = chosen[1:]
+            found.update(zip(rest, await asyncio.gather(*map(probes.of, rest)), strict=True))
+        if not any(found.values()):
+            for target in targets:
+                accepting.setdefault(target, False)
+        accepting.update(found)
+
+
+class _Probes:
+    """The probes of one round: one for each address, whatever services are there."""
+
+    def __init__(self, tasks: asyncio.TaskGroup) -> None:
+        self._tasks = tasks
+        self._gate = asyncio.Semaphore(PROBES_AT_ONCE)
+        self._begun: dict[Connections, asyncio.Task[bool]] = {}
+
+    def of(self, target: Target) -> Awaitable[bool]:
+        """Return what tells whether `target` accepts a connection."""
+        if target.pool not in self._begun:
+            self._begun[target.pool] = self._tasks.create_task(_accepts(target, self._gate), name="probe")
+        return asyncio.shield(self._begun[target.pool])
 
 
 async def _accepts(target: Target, gate: asyncio.Semaphore) -> bool:
