@@ -115,7 +115,7 @@ class Links:
                 if self._proposal is not None and self._proposal.order.revision == message.revision:
                     self._drop()
             case Report():
-                self._say(Reported(message.ticket, report(self._serving)))
+                self._tasks.create_task(self._report(message.ticket), name="report")
             case Upstream() | UpstreamOver():
                 self._of_targets.append(message)
                 if len(self._of_targets) == 1:
@@ -125,6 +125,12 @@ class Links:
             case _:
                 logger.error("the agent says what a worker does not understand: %s", type(message).__name__)
         close_all(descriptors)
+
+    async def _report(self, ticket: int) -> None:
+        try:
+            self._say(Reported(ticket, await report(self._serving)))
+        except Exception:  # what cannot be told of a worker must not end it
+            logger.exception("what this worker knows cannot be told")
 
     def _hear_of_targets(self) -> None:
         """Take in one message of targets; the next one after others have had the loop, since there may be many."""
