@@ -494,3 +494,26 @@ def test_what_waits_is_dropped_when_the_peer_goes() -> None:
             assert end.channel.closed
 
     run(main)
+
+
+def test_whoever_has_much_to_say_waits_for_room() -> None:
+    async def main() -> None:
+        async with two_ends() as (ours, theirs):
+            theirs.channel.pause()
+            for _ in range(20):
+                ours.channel.send(Text("a" * 100_000))
+            waiting = asyncio.get_running_loop().create_task(ours.channel.room())
+            await turns(50)
+            assert not waiting.done()
+            theirs.channel.resume()
+            assert await waiting
+            await until(lambda: len(theirs.messages) == 20)
+            theirs.channel.pause()
+            for _ in range(20):
+                ours.channel.send(Text("a" * 100_000))
+            waiting = asyncio.get_running_loop().create_task(ours.channel.room())
+            await turns()
+            ours.channel.close()
+            assert not await waiting
+
+    run(main)
