@@ -277,3 +277,15 @@ def test_a_redirect_to_where_it_comes_from(warnings: Warnings) -> None:
     text = "listen:\n  - {address: ':80', redirect_https: 80}\n  - {address: ':81', redirect_https: 80}\n"
     assert warnings(text) == ["2 :80 redirects to its own port 80, without an end"]
     assert warnings(text + "trusted_proxies: 10.0.0.0/8\n") == []  # such a proxy may speak TLS at the same port
+
+
+def test_a_look_that_takes_longer_than_the_time_to_the_next(warnings: Warnings) -> None:
+    text = """\
+services:
+  a: {url: "http://a", health: {path: /, interval: 1s}}
+  b: {url: "http://b", health: {path: /, interval: 2s}}
+routes:
+  - {path: /a, service: a}
+  - {path: /b, service: b}
+"""
+    assert warnings(text) == ["2 a look at a target of service a may take longer than the time to the next one"]
