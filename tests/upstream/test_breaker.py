@@ -35,9 +35,10 @@ from portico.errors import (
 from portico.http.body import Body, Trailers
 from portico.http.message import Request
 from portico.net.client import Patience
+from portico.observe.health import BreakerState
 from portico.state.board import Board
 from portico.state.records import PLACES, Record
-from portico.upstream.breaker import Breaker, BreakerState
+from portico.upstream.breaker import Breaker
 from tests.harness.calls import Asked, Call
 from tests.harness.gateway import DEADLINE
 from tests.harness.loop import run_jumping

@@ -29,6 +29,7 @@ def _status_lines(state: Mapping[str, Any]) -> Iterator[str]:
     if services:
         yield ""
         yield from _table([("service", "target", "state", "since", "conns", ""), *services])
+    yield from _protection(state["breakers"], state["concurrency"], state["retries"])
     yield from _discovery(state["discovery"])
     if state["certificates"]:
         yield ""
@@ -49,6 +50,31 @@ def _target(target: Mapping[str, Any]) -> tuple[str, ...]:
     ]
     notes += [f"{key}={value}" for key, value in target.get("metadata", {}).items()]
     return target["address"], state, target.get("since", ""), str(target["connections"]), ", ".join(notes)
+
+
+def _protection(
+    breakers: Mapping[str, Mapping[str, Any]], concurrency: Mapping[str, Mapping[str, int]], retries: Mapping[str, int]
+) -> Iterator[str]:
+    """Say of each service that has any what its breaker is, how much room there is, and how many tries are left."""
+    names = dict.fromkeys((*breakers, *concurrency, *retries))
+    if names:
+        yield ""
+        rows = []
+        for name in names:
+            breaker, room = breakers.get(name, {}), concurrency.get(name, {})
+            state = breaker.get("state", "")
+            rows.append(
+                (
+                    name,
+                    "OPEN" if state == "open" else state,
+                    breaker.get("since", ""),
+                    f"{room['taken']} of {room['limit']}" if room else "",
+                    str(room["waiting"]) if room else "",
+                    str(retries.get(name, "")),
+                    breaker.get("why", ""),
+                )
+            )
+        yield from _table([("service", "breaker", "since", "under way", "waiting", "retries left", ""), *rows])
 
 
 def _discovery(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

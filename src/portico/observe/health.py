@@ -23,9 +23,23 @@ class TargetHealth(NamedTuple):
         return self.state in ("healthy", "unchecked")
 
 
+class BreakerState(NamedTuple):
+    """What a breaker is, for people."""
+
+    name: str
+    """`closed`, `open` or `half-open`."""
+    since: float
+    """Since when, in seconds since the epoch; 0 where it has always been closed."""
+    why: str
+    """What it was opened for; empty while closed."""
+
+
 class ServiceHealth(NamedTuple):
     """How one service is."""
 
     well: bool
-    """Whether it can be asked: one of its targets is well or, where there is no health check, accepts connections."""
+    """Whether it can be asked: its breaker is not open, and one of its targets is well or, where there is no health
+    check, accepts connections."""
     targets: tuple[TargetHealth, ...]
+    breaker: BreakerState | None = None
+    """Its breaker; None where it has none."""

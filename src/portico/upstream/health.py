@@ -59,7 +59,9 @@ class HealthReport:
         return {name: self._state(service) for name, service in self._services.items()}
 
     def _state(self, service: Upstream) -> ServiceHealth:
-        return ServiceHealth(service.well(self._is_well), tuple(map(health_of, service.targets)))
+        breaker = service.breaker
+        targets = tuple(map(health_of, service.targets))
+        return ServiceHealth(service.well(self._is_well), targets, None if breaker is None else breaker.state)
 
     def _is_well(self, target: Target) -> bool:
         if target.checked:

@@ -41,13 +41,17 @@ class Budget:
         """Note a request."""
         self._requests += 1
 
+    @property
+    def left(self) -> float:
+        """How many tries are left."""
+        earned = self._requests * self._share + (self._clock() - self._at) * self._floor
+        return min(self._left + earned, self._most)
+
     def spend(self) -> bool:
         """Take one try, where there is one left."""
-        now = self._clock()
-        earned = self._requests * self._share + (now - self._at) * self._floor
-        self._left = min(self._left + earned, self._most)
+        self._left = self.left
         self._requests = 0
-        self._at = now
+        self._at = self._clock()
         if self._left < 1.0:
             return False
         self._left -= 1.0
