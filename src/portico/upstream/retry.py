@@ -44,18 +44,22 @@ class Budget:
     @property
     def left(self) -> float:
         """How many tries are left."""
-        earned = self._requests * self._share + (self._clock() - self._at) * self._floor
-        return min(self._left + earned, self._most)
+        return self._left_at(self._clock())
 
     def spend(self) -> bool:
         """Take one try, where there is one left."""
-        self._left = self.left
+        now = self._clock()
+        self._left = self._left_at(now)
         self._requests = 0
-        self._at = self._clock()
+        self._at = now
         if self._left < 1.0:
             return False
         self._left -= 1.0
         return True
+
+    def _left_at(self, now: float) -> float:
+        earned = self._requests * self._share + (now - self._at) * self._floor
+        return min(self._left + earned, self._most)
 
 
 class RetryPolicy:
