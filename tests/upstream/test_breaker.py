@@ -137,6 +137,18 @@ def test_a_probe_that_fails_opens_it_again(caplog: pytest.LogCaptureFixture) -> 
     assert sum("trying" in line for line in caplog.messages) == 3
 
 
+def test_where_no_target_is_well_it_stays_half_open_until_one_is() -> None:
+    rig = Rig(failures=1, open_for=10.0)
+    rig.fail()
+    rig.clock.now += 10.0
+    for _ in range(3):
+        call = rig.call().fail(NoTarget("none of its 1 targets is well", source=Source.GATEWAY))
+        assert isinstance(call.error, NoTarget)
+        assert rig.state == "half-open"
+    rig.call().answer()
+    assert rig.state == "closed"
+
+
 def test_so_many_probes_at_once_and_so_many_have_to_go_well() -> None:
     rig = Rig(failures=1, open_for=10.0, probes=2, successes=3)
     rig.fail()
