@@ -294,3 +294,15 @@ async def test_where_there_is_no_health_check_an_old_verdict_is_none() -> None:
     found = Found(checked=False)
     found.find("a", "b", verdicts={"b:80": Verdict(False, 5.0, "status 503")})
     assert asked(found.roster) == {"a": 20, "b": 20}
+
+
+@runs
+async def test_a_target_that_is_well_again_is_one_that_can_be_reached() -> None:
+    a, b = targets(2)
+    roster = roster_of([a, b], ejecting=EJECTING)
+    a.failing = b.failing = True
+    roster.judge(a, well=False, since=1.0, why="connection refused")
+    assert a.failing
+    for each in (a, b):
+        roster.judge(each, well=True, since=2.0, why="status 200")
+    assert (a.failing, b.failing) == (False, True)  # of b nothing new was found

@@ -134,7 +134,9 @@ def _services(reports: list[dict[str, Any]], upstreams: Upstreams) -> dict[str, 
             for target in targets:
                 sum_ = known.setdefault(target["address"], _nothing_of(target["address"]))
                 sum_["connections"] += target["connections"]
-                sum_["reachable"] = sum_["reachable"] and target["reachable"]
+                if not target["reachable"]:  # as that worker has found when it tried last
+                    sum_["reachable"] = False
+                    sum_["unreachable_by"] += 1
                 if target["state"] == "ejected":  # each worker finds that out for itself
                     sum_["ejected_by"] += 1
                     sum_["ejected_for"] = target["why"]
@@ -147,7 +149,14 @@ def _services(reports: list[dict[str, Any]], upstreams: Upstreams) -> dict[str, 
 
 def _nothing_of(address: str) -> dict[str, Any]:
     """Return a target of which nothing is known."""
-    return {"address": address, "reachable": True, "connections": 0, "ejected_by": 0, "ejected_for": ""}
+    return {
+        "address": address,
+        "reachable": True,
+        "unreachable_by": 0,
+        "connections": 0,
+        "ejected_by": 0,
+        "ejected_for": "",
+    }
 
 
 def _known(upstream: Known, target: Target) -> dict[str, Any]:
