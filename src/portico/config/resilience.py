@@ -162,7 +162,8 @@ class Breaker(Part):
     The breaker is closed while all is well. It opens after too many failures; then requests are answered 503 at once,
     or by the service's `fallback`. After `open_for` it is half open: `probes` requests at a time go through, and the
     first `successes` of them close it; one that fails opens it again. All workers of the machine share its state. What
-    counts is how a request came out in the end, after its retries.
+    counts is how a request came out in the end, after its retries; where a health check has found none of the targets
+    well, nothing does.
     """
 
     failures: Count = 5
