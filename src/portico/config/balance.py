@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from portico.config.addresses import DEFAULT_PORTS, Address, SrvName, TargetAddress, Url
 from portico.config.forms import Off, Shorthand, Yes
@@ -23,7 +23,11 @@ from portico.config.values import (
     StatusCode,
     Token,
     Whole,
+    not_framing,
 )
+
+ContentHeaderName = Annotated[HeaderName, AfterValidator(not_framing)]
+"""A header that says nothing of how a message is framed, or of its connection."""
 
 
 class Target(Part):
@@ -274,7 +278,7 @@ class HealthCheck(Part):
     """The statuses of a target that is well; 200 to 299 unless given."""
     host: HeaderValue | None = None
     """The `Host` of the request; the target's own unless given."""
-    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
+    headers: dict[ContentHeaderName, HeaderValue] = Field(default_factory=dict)
     """Further headers of the request."""
     interval: Positive = 5.0
     """The time between two looks at a target, spread by a tenth either way."""
@@ -284,6 +288,13 @@ class HealthCheck(Part):
     """How many looks in a row have to go well until a target that was not well is well again."""
     fall: Count = 3
     """How many have to go wrong until it is not well any more."""
+
+    @field_validator("headers")
+    @classmethod
+    def _host_has_its_key(cls, headers: dict[str, str]) -> dict[str, str]:
+        if any(name.lower() == "host" for name in headers):
+            raise BadValue("Host has a key of its own", "write it as host, beside headers")
+        return headers
 
     @model_validator(mode="after")
     def _one_way(self) -> HealthCheck:

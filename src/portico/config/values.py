@@ -50,7 +50,7 @@ _DURATION = f"({_NUMBER})|" + "".join(f"(?:({_NUMBER}){unit})?" for unit in _SEC
 _BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _SIZE = rf"({_NUMBER})({'|'.join(unit for unit in _BYTES if unit)})?"
 _MOST = 10**12
-"""More seconds or bytes than anyone means, and few enough for every timer and counter."""
+"""More of anything than anyone means, and few enough for every timer, counter and float."""
 
 
 def parse_duration(value: object) -> float:
@@ -100,6 +100,12 @@ def _no_truth(value: object) -> object:
     return value
 
 
+def _whole(value: object) -> object:
+    if isinstance(value, int | float) and abs(value) > _MOST:
+        raise BadValue("the number is larger than anyone means", f"write one up to {_MOST}")
+    return _no_truth(value)
+
+
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
@@ -144,10 +150,10 @@ Positive = Annotated[Duration, Field(gt=0)]
 PositiveOrOff = Annotated[Positive | None, Off()]
 """A Duration that is not 0, or none at all."""
 
-Whole = Annotated[int, BeforeValidator(_no_truth)]
+Whole = Annotated[int, BeforeValidator(_whole)]
 """A whole number; `true` is not one."""
 
-Count = Annotated[int, Field(ge=1), BeforeValidator(_no_truth)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 """A whole number from 1."""
 
 Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_no_truth)]
@@ -192,6 +198,16 @@ def _check_method(value: str) -> str:
     if re.fullmatch(_TCHARS, value) is None:
         raise BadValue(f"{value!r} is not a method", "write GET, or a list: [GET, POST]")
     return value.upper()
+
+
+_FRAMING = headers.HOP_BY_HOP | {b"content-length"}
+
+
+def not_framing(value: str) -> str:
+    """Return the name of a header that says nothing of how a message is framed, or of its connection."""
+    if value.lower().encode("ascii") in _FRAMING:
+        raise BadValue(f"{value} is for the gateway to say", "leave it out")
+    return value
 
 
 def _check_token(value: str) -> str:

@@ -114,7 +114,7 @@ class Service:
         self._tell_key = times.tell.lower()
         self._clock = clock
         self._retry = retry
-        self._clear = 500 if retry is None else min(500, *retry.statuses)
+        self._clear = 500 if retry is None else min((500, *retry.statuses))
         """Answers with a status below this are neither failures nor reasons to try again."""
         self._upgrades = upgrades
 
