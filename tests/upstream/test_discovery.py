@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -141,5 +142,18 @@ def test_a_file_that_breaks_is_mended(file: Path) -> None:
         with pytest.raises(DiscoveryFailed, match="cannot read"):
             await discovery.look()
         assert [str(each) for each in (await discovery.look()).targets] == ["a:1"]
+
+    run(main)
+
+
+def test_what_is_no_file_any_more_is_not_waited_for(file: Path) -> None:
+    async def main() -> None:
+        discovery = listed(file)
+        await discovery.look()
+        file.unlink()
+        os.mkfifo(file)
+        await discovery.look()
+        with pytest.raises(DiscoveryFailed, match="it is not a regular file"):
+            await discovery.look()
 
     run(main)

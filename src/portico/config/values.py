@@ -340,14 +340,14 @@ def _check_file(value: str, info: ValidationInfo[Context | None]) -> str:
     folder = os.path.dirname(os.path.abspath(info.context.file)) if info.context is not None else os.getcwd()  # noqa: PTH100, PTH109, PTH120
     # The message has the path as it was written, so that a secret in it is found there, and hidden.
     path = os.path.join(folder, value)  # noqa: PTH118
-    problem = _why_unreadable(os.path.normpath(path))
+    problem = why_unreadable(os.path.normpath(path))
     if problem:
         hint = "'~' has no meaning here; write the whole path" if value.startswith("~") else ""
         raise BadValue(f"cannot read {path}: {problem}", hint)
     return os.path.normpath(path)
 
 
-def _why_unreadable(path: str) -> str:
+def why_unreadable(path: str) -> str:
     """Return why a file cannot be read, or an empty text."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would be waited for
