@@ -45,7 +45,7 @@ from portico.http.problem import Problem
 from portico.http.template import Template, escape_for
 from portico.http.user import USER, User
 from portico.observe.exchange import Exchange, Outcome
-from portico.observe.health import ServiceHealth, TargetHealth
+from portico.observe.health import BreakerState, ServiceHealth, TargetHealth
 from portico.policy.base import Endpoint, Env, Policy, PolicyConfig, RouteInfo, Stage
 from portico.routing.matcher import ALLOWED_METHODS
 from portico.routing.preflight import UNANSWERED_PREFLIGHT
@@ -65,6 +65,7 @@ __all__ = [
     "Body",
     "BodyTooLarge",
     "BodyTruncated",
+    "BreakerState",
     "Cidr",
     "Client",
     "ConfigError",

@@ -96,6 +96,25 @@ def test_the_first_look_decides(finding: Finding, caplog: pytest.LogCaptureFixtu
     assert caplog.messages == ([] if finding.well else ["service orders: target a:1 is not well: connection refused"])
 
 
+def test_that_no_target_is_well_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def main(world: World) -> None:
+        world.found |= {"a:1": REFUSED, "b:1": REFUSED}
+        world.checks.follow(targets("a:1", "b:1", "c:1"))
+        await world.after(1, "c:1")
+        assert "none of its" not in caplog.text
+        world.checks.follow(targets("a:1", "b:1"))
+        await world.after(9)
+        world.found["a:1"] = WELL
+        await world.after(12)
+        world.found["a:1"] = REFUSED
+        await world.after(16)
+
+    play(main)
+    assert [line for line in caplog.messages if "none of its" in line] == [
+        "service orders: none of its 2 targets is well"
+    ] * 2
+
+
 def test_later_ones_have_to_agree(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
 

@@ -37,6 +37,9 @@ TOUR_SHOWS = {
     "a body that is too large: 413": "HTTP/1.1 413 ",
     "a path that no route has: 404": "HTTP/1.1 404 ",
     "a method that its route does not take: 405, Allow says which": "HTTP/1.1 405 (.*\n)*[Aa]llow: GET, HEAD, POST",
+    "kill -9 for one of two instances while requests come: all are answered; it is started again after 5 seconds": (
+        '({"roles": .*}\n200\n){40}$'
+    ),
     "a redirect": "HTTP/1.1 302 (.*\n)*[Ll]ocation: /api/v1/products",
     "an answer of the gateway itself": "HTTP/1.1 200 (.*\n)*pong",
     "the gateway's health": '"status": ?"healthy"',
@@ -168,6 +171,7 @@ def test_all_is_started_and_all_is_ended(tmp_path: Path, number: int) -> None:
         for instance in INSTANCES:
             assert get(demo.base + instance.offset, "/health") == 200
         assert "GATEWAY" not in demo.printed
+        assert f"kill -9 {demo.pids['user-1']};" in demo.printed
         lines = [line for line in demo.printed.splitlines() if "curl" in line]
         assert len(lines) == len(TOUR)
         assert all(f"http://127.0.0.1:{demo.base}/" in line for line in lines)
@@ -189,14 +193,20 @@ def test_the_gateway_gets_a_file_with_the_ports_that_were_asked_for(tmp_path: Pa
         assert demo.finish() == (0, "")
 
 
-def test_a_service_that_dies_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_service_that_dies_is_reported_and_started_again_while_the_others_go_on(tmp_path: Path) -> None:
     with Demo(tmp_path) as demo:
         demo.read_until("Ctrl-C ends it all.")
-        os.kill(demo.pids["order-2"], signal.SIGKILL)
+        pid = demo.pids["order-2"]
+        os.kill(pid, signal.SIGKILL)
         assert demo.popen.stderr is not None
         report = demo.popen.stderr.readline().decode()
-        assert report == f"portico demo: order-2 (pid {demo.pids['order-2']}) ended by SIGKILL; the others go on\n"
+        further = "the others go on, and it is started again in 5 s"
+        assert report == f"portico demo: order-2 (pid {pid}) ended by SIGKILL; {further}\n"
         assert get(demo.base + 2, "/health") == 200
+        demo.read_until("Ctrl-C ends it all.\norder-2 ")
+        wait_until(lambda: not is_free(demo.base + 12))
+        assert demo.pids["order-2"] != pid
+        assert get(demo.base + 12, "/health") == 200
         demo.popen.send_signal(signal.SIGINT)
         assert demo.finish() == (0, "")
 
@@ -237,8 +247,8 @@ def test_every_line_of_the_tour_shows_what_it_says(tmp_path: Path) -> None:
         demo.read_until("Ctrl-C ends it all.")
         tour = re.findall(r"^# (.+)\n(.+)$", demo.printed, re.MULTILINE)
         assert [shows for shows, _ in tour] == list(TOUR_SHOWS)
-        # Whose turn it is can be told only while nobody else asks the same service.
-        apart = [(shows, line) for shows, line in tour if shows == "two instances take turns"]
+        # Whose turn it is can be told only while nobody else asks the same service, and both instances are there.
+        apart = [(shows, line) for shows, line in tour if shows.startswith(("two instances", "kill -9"))]
         together = [(shows, line) for shows, line in tour if (shows, line) not in apart]
         with ThreadPoolExecutor(len(together)) as pool:
             results = list(pool.map(in_shell, (line.replace("seconds=5", "seconds=1") for _, line in together)))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 import pytest
 
@@ -24,6 +28,7 @@ from portico.config.load import validate
 from portico.config.schema import Config
 from portico.endpoints.service import Service as ServiceEndpoint
 from portico.runtime.plugins import load_registry
+from tests.harness.gateway import Answer, Gateway, curl, problem_of, wait_for
 
 ROOT = Path(__file__).parents[2]
 PLATFORM = ROOT / "examples" / "platform"
@@ -55,9 +60,9 @@ def reply_of(connection: HTTPConnection) -> Reply:
 class Process:
     """A service under the development mode of Python, which reports what was not closed."""
 
-    def __init__(self, name: str, data: Path, **peers: Process) -> None:
+    def __init__(self, name: str, data: Path, port: int = 0, **peers: Process) -> None:
         script = PLATFORM / f"{name.partition('-')[0]}_service.py"
-        command = [sys.executable, "-X", "dev", str(script), "--port", "0", "--name", name, "--data", str(data)]
+        command = [sys.executable, "-X", "dev", str(script), "--port", str(port), "--name", name, "--data", str(data)]
         for peer, process in peers.items():
             command += [f"--{peer}-service", f"http://127.0.0.1:{process.port}"]
         pipe = subprocess.PIPE
@@ -74,6 +79,10 @@ class Process:
         """End the process, which must do so without a word."""
         self.popen.send_signal(number)
         self.finish()
+
+    def kill(self) -> None:
+        self.popen.kill()
+        self.popen.communicate(timeout=DEADLINE)
 
     def finish(self) -> None:
         try:
@@ -378,3 +387,119 @@ class TestGatewayFile:
     def table(self, config: Config) -> set[tuple[str, str]]:
         ends = [(route.path, route.endpoint.config) for route in config.routes]
         return {(path, end.service) for paths, end in ends if isinstance(end, ServiceEndpoint) for path in paths}
+
+
+class Loop:
+    """curl, again and again, in a thread of its own while entered."""
+
+    def __init__(self, url: str) -> None:
+        self.answers: list[Answer] = []
+        self.failures: list[str] = []
+        self._url = url
+        self._over = False
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._over = True
+        self._thread.join(DEADLINE)
+
+    def until(self, holds: Callable[[list[Answer]], bool], what: str) -> None:
+        """Wait until it holds for the answers from now on."""
+        before = len(self.answers)
+        wait_for(lambda: self.failures or holds(self.answers[before:]), what)
+        assert not self.failures
+
+    def _run(self) -> None:
+        while not self._over:
+            try:
+                self.answers.append(curl("-f", self._url))
+            except AssertionError as error:
+                self.failures.append(str(error))
+
+
+class TestSurvival:
+    """The example's own file, and instances that are killed."""
+
+    @pytest.fixture
+    def start(self, tmp_path: Path) -> Iterator[Callable[..., Process]]:
+        """Start instances, and end those that are left."""
+        folder, running = tmp_path / "data", []
+        folder.mkdir()
+
+        def start(name: str, port: int = 0) -> Process:
+            running.append(Process(name, folder, port))
+            return running[-1]
+
+        yield start
+        for process in running:
+            if process.popen.returncode is None:
+                process.end()
+
+    def gateway_for(self, folder: Path, *processes: tuple[int, Process]) -> Gateway:
+        """Run the gateway with the example's file and these instances; where the others are, nobody listens."""
+        ports = {number: process.port for number, process in processes}
+        text = re.sub(r"(?m)^(listen|workers):.*$", "", (PLATFORM / "portico.yaml").read_text())
+        text = re.sub(
+            r"127\.0\.0\.1:(\d+)", lambda found: f"127.0.0.1:{ports.get(int(found[1]), int(found[1]) % 100)}", text
+        )
+        return Gateway(folder, text, workers=2)
+
+    def log(self, gateway: Gateway, text: str) -> None:
+        wait_for(lambda: re.search(text, gateway.log()), f"the log to say {text!r}")
+
+    def test_one_of_two_is_killed_and_nobody_notices(self, start: Callable[..., Process], tmp_path: Path) -> None:
+        one, two = start("user-1"), start("user-2")
+        with self.gateway_for(tmp_path, (9001, one), (9011, two)) as gateway:
+            target = f"service user-service: target 127.0.0.1:{one.port}"
+            with Loop(f"{gateway.url}/api/v1/users") as loop:
+                loop.until(lambda answers: served(answers) == {"user-1", "user-2"}, "answers of both")
+                one.kill()
+                self.log(gateway, f"WARNING .*{target} is out for 10 s: connection refused")
+                self.log(gateway, f"WARNING .*{target} is not well( any more)?: connection refused")
+                loop.until(lambda answers: len(answers) >= 10, "answers without it")
+                start("user-1", one.port)
+                began = time.monotonic()
+                loop.until(lambda answers: "user-1" in served(answers), "answers of the one that was started again")
+                took = time.monotonic() - began
+            assert {answer.status for answer in loop.answers} == {200}
+            self.log(gateway, f"INFO .*{target} is well again")
+            counts = Counter(answer.value("X-Served-By") for answer in loop.answers)
+            print(f"\n{len(loop.answers)} times curl, one SIGKILL: {dict(counts)}; back after {took:.1f} s")
+
+    def test_the_only_one_is_killed_and_clients_are_told(self, start: Callable[..., Process], tmp_path: Path) -> None:
+        payment, inventory = start("payment-1"), start("inventory-1")
+        with self.gateway_for(tmp_path, (9004, payment), (9003, inventory)) as gateway:
+            payments, products = (f"{gateway.url}/api/v1/{path}" for path in ("payments", "products"))
+            assert [curl(url).status for url in (payments, products)] == [200, 200]
+            payment.kill()
+            inventory.kill()
+            for _ in range(5):  # each is told what there is to tell
+                problem_of(curl(payments), 502, "service-unreachable")
+            refused = curl(payments)
+            problem_of(refused, 503, "circuit-open")
+            assert 1 <= int(refused.value("Retry-After")) <= 5
+            self.log(gateway, "payment-service: the breaker is open for 5 s: 5 failures in a row, the last: ")
+            wait_for(lambda: curl(products).status == 503, "a health check that fails")
+            problem_of(curl(products), 503, "no-healthy-target")
+            self.log(gateway, "inventory-service: target .* is not well( any more)?: connection refused")
+            told = curl(f"{gateway.url}/health").json
+            assert [told["services"][name] for name in ("payment-service", "inventory-service")] == ["unhealthy"] * 2
+            assert told["breakers"]["payment-service"]["state"] in ("open", "half-open")
+
+            start("payment-1", payment.port)
+            start("inventory-1", inventory.port)
+            began, took = time.monotonic(), []
+            for url in (products, payments):
+                wait_for(lambda url=url: curl(url).status == 200, f"{url} to be answered again")  # type: ignore[misc]
+                took.append(time.monotonic() - began)
+            self.log(gateway, "payment-service: the breaker is closed again")
+            print(f"\nback after {took[0]:.1f} s (health check) and {took[1]:.1f} s (breaker)")
+
+
+def served(answers: list[Answer]) -> set[str]:
+    """Return which instances have answered."""
+    return {answer.value("X-Served-By") for answer in answers}

@@ -1,6 +1,7 @@
 """An instance of a service as a process of its own, to be killed, paused and started again.
 
-It answers every request with its name, and writes method, path and `X-Id` of each into a file before it answers.
+It answers every request with its name, and writes method, path and `X-Id` of each into a file before it answers. The
+status of its answers may be chosen, and changed, while it runs.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class Backend:
         self.name = name
         self.log = folder / f"{name}.requests"
         self.log.touch()
+        self._status = folder / f"{name}.status"
+        self.answer(200)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", 0))
@@ -46,7 +49,8 @@ class Backend:
             self.kill()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "tests.harness.backend", self.name, str(self.port), str(self.log)]
+        command = [sys.executable, "-m", "tests.harness.backend", self.name, str(self.port)]
+        command += [str(self.log), str(self._status)]
         self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL)
         wait_for(self._answers, f"{self.name} to listen")
 
@@ -61,6 +65,12 @@ class Backend:
 
     def go_on(self) -> None:
         self._signal(signal.SIGCONT)
+
+    def answer(self, status: int) -> None:
+        """Answer with `status` from now on; with 0 nothing is answered before another one is chosen."""
+        new = self._status.with_suffix(".new")
+        new.write_text(str(status))
+        new.replace(self._status)
 
     def requests(self) -> Counter[str]:
         """Return how often each `X-Id` has come."""
@@ -80,8 +90,8 @@ class Backend:
         return False
 
 
-async def _serve(name: str, port: int, log: Path) -> None:
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(name), name.encode())
+async def _serve(name: str, port: int, log: Path, status: Path) -> None:
+    answer = b"HTTP/1.1 %d It\r\nContent-Length: %d\r\n\r\n%s"
 
     async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -91,7 +101,9 @@ async def _serve(name: str, port: int, log: Path) -> None:
                 await reader.readexactly(int(fields.get("content-length", "0")))
                 method, path, _ = head.split("\r\n")[0].split(" ")
                 out.write(f"{method} {path} {fields.get('x-id', '-')}\n")
-                writer.write(answer)
+                while (chosen := int(status.read_text())) == 0:
+                    await asyncio.sleep(0.01)
+                writer.write(answer % (chosen, len(name), name.encode()))
                 await writer.drain()
         writer.close()
 
@@ -102,4 +114,4 @@ async def _serve(name: str, port: int, log: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])))
+    asyncio.run(_serve(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])))

@@ -4,6 +4,7 @@ import base64
 import logging
 import os
 import re
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -622,6 +623,19 @@ def test_a_certificate_that_signs_itself_is_named_with_tls_ca(authority: Authori
     assert reason_of_service(error) == (
         "certificate verify failed: self-signed certificate; name who signed it with tls.ca"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ConnectionRefusedError(111, "Connection refused"), "connection refused"),
+        (socket.gaierror(-2, "Name or service not known"), "name or service not known"),
+        (OSError("Multiple exceptions"), "multiple exceptions"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_why_there_is_no_connection_is_said_in_words(error: OSError, said: str) -> None:
+    assert reason_of_service(error) == said
 
 
 def test_plain_http_is_told_of_in_plain_words(authority: Authority) -> None:

@@ -35,9 +35,10 @@ from portico.errors import (
 from portico.http.body import Body, Trailers
 from portico.http.message import Request
 from portico.net.client import Patience
+from portico.observe.health import BreakerState
 from portico.state.board import Board
 from portico.state.records import PLACES, Record
-from portico.upstream.breaker import Breaker, BreakerState
+from portico.upstream.breaker import Breaker
 from tests.harness.calls import Asked, Call
 from tests.harness.gateway import DEADLINE
 from tests.harness.loop import run_jumping
@@ -134,6 +135,18 @@ def test_a_probe_that_fails_opens_it_again(caplog: pytest.LogCaptureFixture) -> 
     assert rig.breaker.state.why == "a probe failed: status 500"
     assert sum("is open for" in line for line in caplog.messages) == 4
     assert sum("trying" in line for line in caplog.messages) == 3
+
+
+def test_where_no_target_is_well_it_stays_half_open_until_one_is() -> None:
+    rig = Rig(failures=1, open_for=10.0)
+    rig.fail()
+    rig.clock.now += 10.0
+    for _ in range(3):
+        call = rig.call().fail(NoTarget("none of its 1 targets is well", source=Source.GATEWAY))
+        assert isinstance(call.error, NoTarget)
+        assert rig.state == "half-open"
+    rig.call().answer()
+    assert rig.state == "closed"
 
 
 def test_so_many_probes_at_once_and_so_many_have_to_go_well() -> None:

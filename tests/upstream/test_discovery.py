@@ -154,14 +154,6 @@ def test_a_file_that_breaks_is_mended(file: Path) -> None:
     run(main)
 
 
-def test_a_pipe_is_no_list_of_targets(file: Path) -> None:
-    discovery = listed(file)
-    file.unlink()
-    os.mkfifo(file)
-    with pytest.raises(DiscoveryFailed, match="not a plain file"):
-        run(discovery.look)
-
-
 def test_a_file_that_does_not_answer_keeps_one_thread(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     let, reads = threading.Event(), []
 
@@ -203,7 +195,7 @@ def test_what_would_be_in_vain_is_refused(said: dict[str, Any], why: str) -> Non
     [
         ({"tcp": True, "statuses": [200]}, "statuses says nothing"),
         ({"tcp": True, "headers": {"X": "a"}}, "headers says nothing"),
-        ({"path": "/", "headers": {"HOST": "a"}}, "write host: a"),
+        ({"path": "/", "headers": {"HOST": "a"}}, "Host has a key of its own|HOST"),
         ({"path": "/", "headers": {"Content-Length": "3"}}, "leave it out"),
         ({"path": "/", "interval": 0.05}, "at least 100 ms apart"),
         ({"path": "/#a"}, "should match"),
@@ -225,3 +217,16 @@ def test_tls_that_nobody_speaks_is_refused(discover: dict[str, Any]) -> None:
 def test_metadata_is_little() -> None:
     with pytest.raises(ValidationError, match="33 entries are more than 32"):
         Target.model_validate({"address": "a:1", "metadata": {f"k{number}": "" for number in range(33)}})
+
+
+def test_what_is_no_file_any_more_is_not_waited_for(file: Path) -> None:
+    async def main() -> None:
+        discovery = listed(file)
+        await discovery.look()
+        file.unlink()
+        os.mkfifo(file)
+        await discovery.look()
+        with pytest.raises(DiscoveryFailed, match="it is not a regular file"):
+            await discovery.look()
+
+    run(main)

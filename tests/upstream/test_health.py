@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import asyncio
 
+from portico.config.resilience import Breaker as BreakerConfig
 from portico.net.client import ClientStream, Connections
+from portico.state.records import Record
+from portico.upstream.breaker import Breaker
 from portico.upstream.health import ANSWER_IN, FRESH_FOR, PROBE_TIMEOUT, PROBES, HealthReport
+from portico.upstream.split import Part, Split
 from portico.upstream.stack import Service
 from portico.upstream.target import Target
+from tests.harness.calls import Asked, Call
 from tests.harness.loop import run, run_jumping, turns
 from tests.harness.upstream import service_of
 
@@ -155,5 +160,28 @@ def test_one_target_that_accepts_is_enough_and_asked_first_after_that() -> None:
             clock.now += FRESH_FOR + 1
             assert (await wells(report))["s"]
             assert sum(pool.probes for pool in pools) == before + 1
+
+
+def test_a_service_whose_breaker_is_open_cannot_be_asked() -> None:
+    async def main() -> None:
+        clock = Clock()
+        service = a_service("s", a=Probed())
+        inner = Asked()
+        service.breaker = Breaker("s", BreakerConfig(failures=1, open_for=5.0), Record.private(), clock, inner.handle)
+        others = {"split": Split("split", [Part(service, 1)]), "other": a_service("other", b=Probed())}
+        async with asyncio.TaskGroup() as tasks:
+            report = HealthReport({"s": service, **others}, tasks, clock)
+            breaker = (await report.states())["s"].breaker
+            assert breaker is not None
+            assert breaker == ("closed", 0.0, "")
+            Call(service.breaker.handle).answer(500)
+            states = await report.states()
+            assert {name: each.well for name, each in states.items()} == {"s": False, "split": False, "other": True}
+            breaker = states["s"].breaker
+            assert breaker is not None
+            assert (breaker.name, breaker.why) == ("open", "1 failure in a row, the last: status 500")
+            assert (states["split"].breaker, states["other"].breaker) == (None, None)
+            clock.now += 5.0
+            assert (await report.states())["s"].well  # it is half open: the next one who asks tries
 
     run(main)

@@ -164,6 +164,7 @@ def test_statuses_are_a_choice() -> None:
     assert Asked([closed()], [status(200)], retry=lambda: policy(on=frozenset(("timeout",)))).status == 502
     assert Asked([slow()], [status(200)], retry=lambda: policy(on=frozenset(("timeout",)))).status == 200
     assert Asked([slow()], [status(200)], retry=lambda: policy(on=frozenset(("failure",)))).status == 504
+    assert Asked([status(503)], [status(200)], retry=lambda: policy(statuses=frozenset())).status == 503
     malformed = MalformedResponse("x", source=Source.RESPONSE)
     assert Asked([malformed], [status(200)], retry=lambda: policy(on=frozenset(("failure",)))).status == 200
 

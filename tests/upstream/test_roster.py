@@ -319,3 +319,15 @@ async def test_a_verdict_makes_no_other_targets() -> None:
         patch.setattr(Roster, "change", lambda *_: pytest.fail("nothing has come or gone"))
         found.feed.take(None, {"b:80": Verdict(False, 5.0, "status 503")}, "")
     assert asked(found.roster) == {"a": 40}
+
+
+@runs
+async def test_a_target_that_is_well_again_is_one_that_can_be_reached() -> None:
+    a, b = targets(2)
+    roster = roster_of([a, b], ejecting=EJECTING)
+    a.failing = b.failing = True
+    roster.judge(a, well=False, since=1.0, why="connection refused")
+    assert a.failing
+    for each in (a, b):
+        roster.judge(each, well=True, since=2.0, why="status 200")
+    assert (a.failing, b.failing) == (False, True)  # of b nothing new was found

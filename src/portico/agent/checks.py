@@ -64,6 +64,7 @@ class Checks:
         self._trouble = ""
         self._late = False
         """Whether looks have waited for their turn so long that the next ones were due."""
+        self._none_well = False
         self.verdicts: dict[str, Verdict] = {}
         """What is known, by target."""
         self.complete = False
@@ -80,6 +81,7 @@ class Checks:
         for number, target in enumerate(new):
             watched = self._watched[str(target)] = _Watched(target)
             watched.task = self._tasks.create_task(self._run(watched, number * step), name="health check")
+        self._see_whether_any_is_well()
 
     def succeed(self, before: Checks) -> None:
         """Begin with what other checks have found of the same targets: one look does not decide about these."""
@@ -161,7 +163,16 @@ class Checks:
     def _note(self, address: str, verdict: Verdict) -> None:
         self.verdicts[address] = verdict
         self.complete = self.complete or len(self.verdicts) == len(self._watched)
+        self._see_whether_any_is_well()
         self._changed(address)
+
+    def _see_whether_any_is_well(self) -> None:
+        """Tell, once, that none is; of a lone target that was told."""
+        known = self.verdicts
+        none_well = 1 < len(known) == len(self._watched) and not any(each.well for each in known.values())
+        if none_well and not self._none_well:
+            logger.error("service %s: none of its %d targets is well", self._service, len(known))
+        self._none_well = none_well
 
 
 def _same(one: Target, other: Target) -> bool:

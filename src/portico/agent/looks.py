@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from typing import Final, NamedTuple
 
 from portico.config.balance import HealthCheck, Target
 from portico.config.tls import ServiceTls
-from portico.errors import ConnectFailed, PorticoError
+from portico.errors import PorticoError
 from portico.http.headers import Headers
 from portico.http.message import Request, Response
 from portico.net.client import ClientStream, Patience
@@ -67,11 +66,8 @@ class Looks:
                 return await self._answer(stream, target)
         except TimeoutError:
             return Finding(False, f"no {what} within {check.timeout:g} s")
-        except ConnectFailed as error:
-            cause = error.__cause__
-            return Finding(False, _reason(cause) if isinstance(cause, OSError) else error.detail)
         except OSError as error:
-            return Finding(False, _reason(error))
+            return Finding(False, reason_of_service(error))
         except PorticoError as error:
             return Finding(False, str(error))
 
@@ -105,12 +101,3 @@ async def _read(response: Response) -> None:
             left -= len(piece)
     finally:
         body.close()
-
-
-def _reason(error: OSError) -> str:
-    """Say why there is no connection, in few words and without the address."""
-    if isinstance(error, ssl.SSLError):
-        return reason_of_service(error)
-    if error.errno is None or error.strerror is None:
-        return str(error) or type(error).__name__
-    return error.strerror[:1].lower() + error.strerror[1:]

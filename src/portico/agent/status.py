@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,6 +76,9 @@ async def status(
         "supervisor": {"pid": supervisor, "memory": _memory(supervisor)},
         "processes": processes,
         "services": _services(reports, upstreams),
+        "breakers": _breakers(reports),
+        "concurrency": _concurrency(reports),
+        "retries": _retries(reports),
         "discovery": _discovery(upstreams),
         "certificates": _certificates(reports),
         "counters": board.counters(),
@@ -130,7 +134,9 @@ def _services(reports: list[dict[str, Any]], upstreams: Upstreams) -> dict[str, 
             for target in targets:
                 sum_ = known.setdefault(target["address"], _nothing_of(target["address"]))
                 sum_["connections"] += target["connections"]
-                sum_["reachable"] = sum_["reachable"] and target["reachable"]
+                if not target["reachable"]:  # as that worker has found when it tried last
+                    sum_["reachable"] = False
+                    sum_["unreachable_by"] += 1
                 if target["state"] == "ejected":  # each worker finds that out for itself
                     sum_["ejected_by"] += 1
                     sum_["ejected_for"] = target["why"]
@@ -143,7 +149,14 @@ def _services(reports: list[dict[str, Any]], upstreams: Upstreams) -> dict[str, 
 
 def _nothing_of(address: str) -> dict[str, Any]:
     """Return a target of which nothing is known."""
-    return {"address": address, "reachable": True, "connections": 0, "ejected_by": 0, "ejected_for": ""}
+    return {
+        "address": address,
+        "reachable": True,
+        "unreachable_by": 0,
+        "connections": 0,
+        "ejected_by": 0,
+        "ejected_for": "",
+    }
 
 
 def _known(upstream: Known, target: Target) -> dict[str, Any]:
@@ -157,6 +170,34 @@ def _known(upstream: Known, target: Target) -> dict[str, Any]:
             known["health"] = "well" if verdict.well else f"not well: {verdict.why}"
             known["since"] = _time(verdict.since)
     return known
+
+
+def _breakers(reports: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return what each breaker is, which is the same for all workers."""
+    breakers: dict[str, dict[str, Any]] = {}
+    for report in reports:
+        for name, each in report.get("breakers", {}).items():
+            since = _time(each["since"]) if each["since"] else ""
+            breakers.setdefault(name, {"state": each["name"], "since": since, "why": each["why"]})
+    return breakers
+
+
+def _concurrency(reports: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Return how many requests are under way, and wait, where they are limited: those of all workers together."""
+    together: dict[str, dict[str, int]] = {}
+    for report in reports:
+        for name, room in report.get("concurrency", {}).items():
+            known = together.get(name, {})
+            together[name] = {key: known.get(key, 0) + count for key, count in room.items()}
+    return together
+
+
+def _retries(reports: list[dict[str, Any]]) -> dict[str, int]:
+    """Return how many further tries are left in the budgets of all workers together."""
+    left: Counter[str] = Counter()
+    for report in reports:
+        left.update(report.get("retries", {}))
+    return dict(left)
 
 
 def _discovery(upstreams: Upstreams) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ PORT = 8000
 SERVICES_FROM = 9000
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
+AGAIN_SECONDS = 5.0
+"""When an instance that has died is started again."""
 PROBE_SECONDS = 1.0
 
 
@@ -84,11 +87,16 @@ TOUR = (
     ("a body that is too large: 413", "head -c 2000000 /dev/zero | curl -s -i GATEWAY/api/v1/orders --data-binary @-"),
     ("a path that no route has: 404", "curl -s -i GATEWAY/api/v1/nothing"),
     ("a method that its route does not take: 405, Allow says which", "curl -s -i -X DELETE GATEWAY/api/v1/orders/1"),
+    (
+        "kill -9 for one of two instances while requests come: all are answered; it is started again after 5 seconds",
+        "for n in $(seq 40); do [ $n = 9 ] && kill -9 USER_1; curl -s -w '%{http_code}\\n' GATEWAY/api/v1/roles; done",
+    ),
     ("a redirect", "curl -s -i GATEWAY/"),
     ("an answer of the gateway itself", "curl -s -i GATEWAY/ping"),
     ("the gateway's health", "curl -s GATEWAY/health"),
 )
-"""What to try: what it shows, and one line for the shell, in which GATEWAY stands for the gateway's URL."""
+"""What to try: what it shows, and one line for the shell, in which GATEWAY stands for the gateway's URL, and USER_1 for
+the process of the first instance of the user service."""
 
 
 def portico_run(config: Path) -> Sequence[str]:
@@ -133,21 +141,19 @@ class _Demo:
         self._data = data
         self._port = port
         self._services_from = services_from
+        self._instances: dict[Instance, Child] = {}
         self._children: list[Child] = []
 
     def start_services(self) -> None:
         """Start every instance, and wait until all of them answer."""
-        folder = platform_folder()
         _want(self._port, "the gateway", "--port")
         for instance in INSTANCES:
             _want(self._services_from + instance.offset, instance.name, "--services-from")
         for instance in INSTANCES:
-            log = self._data / f"{instance.name}.log"
-            self._children.append(Child(instance.name, self._command(folder, instance), log=log))
-        for instance, child in zip(INSTANCES, self._children, strict=True):
-            port = self._services_from + instance.offset
-            self._wait_for(child, port, "/health")
-            print(f"{instance.name:<16} http://{HOST}:{port}  pid {child.pid}", flush=True)
+            self._start(instance)
+        for instance, child in self._instances.items():
+            self._wait_for(child, self._services_from + instance.offset, "/health")
+            self._tell(instance, child)
 
     def start_gateway(self, command: Callable[[Path], Sequence[str]]) -> None:
         """Start the gateway, and say what to try as soon as it answers."""
@@ -156,21 +162,44 @@ class _Demo:
         self._children.append(gateway)
         self._wait_for(gateway, self._port, "/livez")
         print(f"{gateway.name:<16} http://{HOST}:{self._port}  pid {gateway.pid}  {config}\n")
+        url, user_1 = f"http://{HOST}:{self._port}", str(self._instances[INSTANCES[0]].pid)
         for shows, line in TOUR:
-            print(f"# {shows}\n{line.replace('GATEWAY', f'http://{HOST}:{self._port}')}")
+            print(f"# {shows}\n{line.replace('GATEWAY', url).replace('USER_1', user_1)}")
         print("\nCtrl-C ends it all.", flush=True)
 
     def watch(self) -> NoReturn:
-        """Report services that die, until a signal comes or the gateway dies."""
-        *services, gateway = self._children
+        """Report instances that die, and start them again, until a signal comes or the gateway dies."""
+        gateway = self._children[-1]
+        due: dict[Instance, float] = {}
         while True:
             self._signals.check()
             if not gateway.alive():
                 raise DemoFailed(gateway.epitaph())
-            for child in [child for child in services if not child.alive()]:
-                services.remove(child)
-                print(f"portico demo: {child.epitaph()}; the others go on", file=sys.stderr, flush=True)
-            self._signals.pause()
+            now = time.monotonic()
+            for instance, child in self._instances.items():
+                if instance not in due and not child.alive():
+                    due[instance] = now + AGAIN_SECONDS
+                    further = f"the others go on, and it is started again in {AGAIN_SECONDS:g} s"
+                    print(f"portico demo: {child.epitaph()}; {further}", file=sys.stderr, flush=True)
+            for instance in [instance for instance, at in due.items() if at <= now]:
+                del due[instance]
+                self._tell(instance, self._start(instance))
+            self._signals.pause(max(0.0, min(due.values()) - now) if due else None)
+
+    def _start(self, instance: Instance) -> Child:
+        log = self._data / f"{instance.name}.log"
+        child = Child(instance.name, self._command(platform_folder(), instance), log=log)
+        before = self._instances.get(instance)
+        if before is not None:
+            before.bury()
+            self._children.remove(before)
+        self._instances[instance] = child
+        self._children.insert(0, child)
+        return child
+
+    def _tell(self, instance: Instance, child: Child) -> None:
+        port = self._services_from + instance.offset
+        print(f"{instance.name:<16} http://{HOST}:{port}  pid {child.pid}", flush=True)
 
     def end(self) -> None:
         """End every process, the gateway first."""

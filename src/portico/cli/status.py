@@ -29,6 +29,7 @@ def _status_lines(state: Mapping[str, Any]) -> Iterator[str]:
     if services:
         yield ""
         yield from _table([("service", "target", "state", "since", "conns", ""), *services])
+    yield from _protection(state["breakers"], state["concurrency"], state["retries"])
     yield from _discovery(state["discovery"])
     if state["certificates"]:
         yield ""
@@ -38,17 +39,47 @@ def _status_lines(state: Mapping[str, Any]) -> Iterator[str]:
 
 def _target(target: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the cells of a target: what is known of its health, by the agent first."""
-    state = target.get("health", "reachable" if target["reachable"] else "NOT REACHABLE")
-    if "health" in target and not target["reachable"]:
-        state += ", NOT REACHABLE"
+    states = [target["health"]] if "health" in target else []
+    if not target["reachable"]:
+        states.append(f"NOT REACHABLE for {_workers(target['unreachable_by'])}")
+    elif not states:
+        states.append("reachable")
     if target["ejected_by"]:
-        workers = "1 worker" if target["ejected_by"] == 1 else f"{target['ejected_by']} workers"
-        state += f", ejected by {workers}: {target['ejected_for']}"
+        states.append(f"ejected by {_workers(target['ejected_by'])}: {target['ejected_for']}")
     notes = [
         f"{key} {target[key]}" for key, usual in (("weight", 1), ("priority", 0)) if target.get(key, usual) != usual
     ]
     notes += [f"{key}={value}" for key, value in target.get("metadata", {}).items()]
-    return target["address"], state, target.get("since", ""), str(target["connections"]), ", ".join(notes)
+    return target["address"], ", ".join(states), target.get("since", ""), str(target["connections"]), ", ".join(notes)
+
+
+def _workers(count: int) -> str:
+    return "1 worker" if count == 1 else f"{count} workers"
+
+
+def _protection(
+    breakers: Mapping[str, Mapping[str, Any]], concurrency: Mapping[str, Mapping[str, int]], retries: Mapping[str, int]
+) -> Iterator[str]:
+    """Say of each service that has any what its breaker is, how much room there is, and how many tries are left."""
+    names = dict.fromkeys((*breakers, *concurrency, *retries))
+    if names:
+        yield ""
+        rows = []
+        for name in names:
+            breaker, room = breakers.get(name, {}), concurrency.get(name, {})
+            state = breaker.get("state", "")
+            rows.append(
+                (
+                    name,
+                    "OPEN" if state == "open" else state,
+                    breaker.get("since", ""),
+                    f"{room['taken']} of {room['limit']}" if room else "",
+                    str(room["waiting"]) if room else "",
+                    str(retries.get(name, "")),
+                    breaker.get("why", ""),
+                )
+            )
+        yield from _table([("service", "breaker", "since", "under way", "waiting", "retries left", ""), *rows])
 
 
 def _discovery(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
 
-from portico.config.forms import NotInFile
+from portico.config.forms import NotInFile, Shorthand
 
 
 def file_keys(model: type[BaseModel]) -> dict[str, FieldInfo]:
@@ -35,6 +35,11 @@ def field_of(model: type[BaseModel], path: Sequence[str | int], key: str) -> Fie
 def below(annotations: Sequence[Any], step: str | int) -> list[Any]:
     """Return the annotations of what stands under the key, or at the index, `step`."""
     return [inner for annotation in annotations for inner in _below(annotation, step)]
+
+
+def of_scalar(annotations: Sequence[Any]) -> list[Any]:
+    """Return the annotations of a value that is no mapping: where it stands for one field, that field's."""
+    return [inner for annotation in annotations for inner in _of_scalar(annotation)]
 
 
 def holds_secret(annotations: Sequence[Any]) -> bool:
@@ -63,10 +68,26 @@ def _below(annotation: Any, step: str | int) -> Iterator[Any]:
         if _is_model(member):
             field = file_keys(member).get(str(step))
             if field is not None:
-                yield field.annotation
+                marks = [mark for mark in field.metadata if isinstance(mark, Shorthand)]
+                yield Annotated[field.annotation, marks[0]] if marks else field.annotation
         elif get_args(member):
             inner = [argument for argument in get_args(member) if argument is not Ellipsis]
             yield from inner if isinstance(step, int) else inner[-1:]
+
+
+def _of_scalar(annotation: Any) -> Iterator[Any]:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        inner, *marks = get_args(annotation)
+        short = next((mark for mark in marks if isinstance(mark, Shorthand)), None)
+        if short is not None and _is_model(inner):
+            yield inner.model_fields[short.field].annotation
+        else:
+            yield from _of_scalar(inner)
+    elif origin in {Union, UnionType}:
+        yield from of_scalar(get_args(annotation))
+    else:
+        yield annotation
 
 
 def _parts(annotation: Any) -> list[Any]:

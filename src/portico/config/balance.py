@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from portico.config.addresses import DEFAULT_PORTS, Address, SrvName, TargetAddress, Url
 from portico.config.forms import Off, Shorthand, Yes
@@ -23,6 +23,7 @@ from portico.config.values import (
     StatusCode,
     Token,
     Whole,
+    not_framing,
 )
 
 MAX_TARGETS: Final = 5000
@@ -37,8 +38,8 @@ METADATA_LENGTH: Final = 256
 SHORTEST_INTERVAL: Final = 0.1
 """Seconds that are between two looks at a target at least."""
 
-_FRAMING: Final = frozenset(("host", "content-length", "connection", "transfer-encoding"))
-"""Headers that are not the health check's to say: whoever sends the request writes them."""
+ContentHeaderName = Annotated[HeaderName, AfterValidator(not_framing)]
+"""A header that says nothing of how a message is framed, or of its connection."""
 
 
 class Target(Part):
@@ -316,7 +317,7 @@ class HealthCheck(Part):
     """The statuses of a target that is well; 200 to 299 unless given."""
     host: HeaderValue | None = None
     """The `Host` of the request; the target's own unless given."""
-    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
+    headers: dict[ContentHeaderName, HeaderValue] = Field(default_factory=dict)
     """Further headers of the request."""
     interval: Positive = 5.0
     """The time between two looks at a target, spread by a tenth either way; at least 100 ms."""
@@ -329,11 +330,9 @@ class HealthCheck(Part):
 
     @field_validator("headers")
     @classmethod
-    def _not_how_it_is_sent(cls, headers: dict[str, str]) -> dict[str, str]:
-        for name in headers:
-            if name.lower() in _FRAMING:
-                hint = f"write host: {headers[name]}" if name.lower() == "host" else "leave it out"
-                raise BadValue(f"{name} is not for headers to say", hint)
+    def _host_has_its_key(cls, headers: dict[str, str]) -> dict[str, str]:
+        if any(name.lower() == "host" for name in headers):
+            raise BadValue("Host has a key of its own", "write it as host, beside headers")
         return headers
 
     @field_validator("interval")

@@ -6,14 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from portico.config.balance import HashKey
+from portico.config.balance import ContentHeaderName, HashKey
 from portico.config.forms import Off, Shorthand
 from portico.config.part import Part
 from portico.config.values import (
     BadValue,
     Count,
     Duration,
-    HeaderName,
     HeaderValue,
     Method,
     Positive,
@@ -43,7 +42,7 @@ class Timeout(Part):
     """Between two pieces of the answer's body."""
     total: PositiveOrOff = None
     """For everything, from the first attempt to the last byte; none unless given."""
-    tell: Annotated[HeaderName | None, Off()] = "X-Request-Timeout-Ms"
+    tell: Annotated[ContentHeaderName | None, Off()] = "X-Request-Timeout-Ms"
     """The header in which the service is told how many milliseconds are left, where there is such a time; or `off`."""
 
 
@@ -109,7 +108,7 @@ class Retry(Part):
     """How many times a request may be sent in all, the first one included."""
     per_try: PositiveOrOff = None
     """How long one try may take, from its connection to the head of the answer; `timeout` alone unless given."""
-    on: tuple[RetryOn, ...] = ("failure", "timeout", 502, 503, 504)
+    on: Annotated[tuple[RetryOn, ...], Field(min_length=1)] = ("failure", "timeout", 502, 503, 504)
     """What has a request sent again: `failure` (the connection broke off before the answer's head, or that was
     malformed), `timeout` (no answer in time), and the statuses of answers."""
     methods: tuple[Method, ...] = ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE")
@@ -162,7 +161,8 @@ class Breaker(Part):
     The breaker is closed while all is well. It opens after too many failures; then requests are answered 503 at once,
     or by the service's `fallback`. After `open_for` it is half open: `probes` requests at a time go through, and the
     first `successes` of them close it; one that fails opens it again. All workers of the machine share its state. What
-    counts is how a request came out in the end, after its retries.
+    counts is how a request came out in the end, after its retries; where a health check has found none of the targets
+    well, nothing does.
     """
 
     failures: Count = 5
@@ -212,8 +212,8 @@ class Fallback(Part):
     """The service that is asked instead."""
     status: StatusCode = 200
     """The status of the answer."""
-    headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict)
-    """Further headers of the answer."""
+    headers: dict[ContentHeaderName, HeaderValue] = Field(default_factory=dict)
+    """Further headers of the answer; none of those that frame it, such as `Content-Length`."""
     body: str = ""
     """The body of the answer."""
     content_type: HeaderValue = "text/plain; charset=utf-8"
@@ -226,6 +226,14 @@ class Fallback(Part):
             other = next(key for key in given if key != "service")
             raise BadValue(f"'{other}' belongs to an answer, and there is a service", "leave one of them out")
         return given
+
+    @field_validator("body")
+    @classmethod
+    def _where_there_is_one(cls, body: str, info: ValidationInfo) -> str:
+        status = info.data.get("status")
+        if body and status in {204, 205, 304}:
+            raise BadValue(f"an answer with status {status} has no body", "leave it out, or take another status")
+        return body
 
 
 class Mirror(Part):

@@ -15,6 +15,7 @@ from portico.config.nodes import Entry, Fields, Items, Node, describe, is_null
 from portico.config.part import Part
 from portico.config.source import FileSource
 from portico.config.substitute import Unfilled
+from portico.config.values import why_unreadable
 
 _HINT = "write a list: [10.0.0.7:8080, 10.0.0.8:8080]"
 
@@ -29,6 +30,10 @@ class _Targets(Part):
 def read_targets(path: str) -> tuple[tuple[Target, ...], tuple[Finding, ...]]:
     """Return the targets that a file lists, in YAML or JSON, and what is wrong with it: then they are none."""
     findings = Findings()
+    problem = why_unreadable(path)
+    if problem:
+        findings.error(Place(path), f"cannot read {path}: {problem}")
+        return (), findings.sorted()
     source = FileSource(path)
     text = read_text(source, path, Place(path), findings)
     node = None if text is None else compose(path, text, Unfilled(source, {}, findings), findings)

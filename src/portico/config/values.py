@@ -50,7 +50,7 @@ _DURATION = f"({_NUMBER})|" + "".join(f"(?:({_NUMBER}){unit})?" for unit in _SEC
 _BYTES = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _SIZE = rf"({_NUMBER})({'|'.join(unit for unit in _BYTES if unit)})?"
 _MOST = 10**12
-"""More seconds or bytes than anyone means, and few enough for every timer and counter."""
+"""More of anything than anyone means, and few enough for every timer, counter and float."""
 
 
 def parse_duration(value: object) -> float:
@@ -100,6 +100,12 @@ def _no_truth(value: object) -> object:
     return value
 
 
+def _whole(value: object) -> object:
+    if isinstance(value, int | float) and abs(value) > _MOST:
+        raise BadValue("the number is larger than anyone means", f"write one up to {_MOST}")
+    return _no_truth(value)
+
+
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
@@ -144,10 +150,10 @@ Positive = Annotated[Duration, Field(gt=0)]
 PositiveOrOff = Annotated[Positive | None, Off()]
 """A Duration that is not 0, or none at all."""
 
-Whole = Annotated[int, BeforeValidator(_no_truth)]
+Whole = Annotated[int, BeforeValidator(_whole)]
 """A whole number; `true` is not one."""
 
-Count = Annotated[int, Field(ge=1), BeforeValidator(_no_truth)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 """A whole number from 1."""
 
 Port = Annotated[int, Field(ge=1, le=65535), BeforeValidator(_no_truth)]
@@ -192,6 +198,16 @@ def _check_method(value: str) -> str:
     if re.fullmatch(_TCHARS, value) is None:
         raise BadValue(f"{value!r} is not a method", "write GET, or a list: [GET, POST]")
     return value.upper()
+
+
+_FRAMING = headers.HOP_BY_HOP | {b"content-length"}
+
+
+def not_framing(value: str) -> str:
+    """Return the name of a header that says nothing of how a message is framed, or of its connection."""
+    if value.lower().encode("ascii") in _FRAMING:
+        raise BadValue(f"{value} is for the gateway to say", "leave it out")
+    return value
 
 
 def _check_token(value: str) -> str:
@@ -324,14 +340,14 @@ def _check_file(value: str, info: ValidationInfo[Context | None]) -> str:
     folder = os.path.dirname(os.path.abspath(info.context.file)) if info.context is not None else os.getcwd()  # noqa: PTH100, PTH109, PTH120
     # The message has the path as it was written, so that a secret in it is found there, and hidden.
     path = os.path.join(folder, value)  # noqa: PTH118
-    problem = _why_unreadable(os.path.normpath(path))
+    problem = why_unreadable(os.path.normpath(path))
     if problem:
         hint = "'~' has no meaning here; write the whole path" if value.startswith("~") else ""
         raise BadValue(f"cannot read {path}: {problem}", hint)
     return os.path.normpath(path)
 
 
-def _why_unreadable(path: str) -> str:
+def why_unreadable(path: str) -> str:
     """Return why a file cannot be read, or an empty text."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would be waited for

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from portico.config.annotations import below, field_of, holds_secret, keys_of
+from portico.config.annotations import below, field_of, holds_secret, keys_of, of_scalar
 from portico.config.findings import Findings, Place
 from portico.config.nearest import did_you_mean, one_of
 from portico.config.nodes import Fields, Items, Node, Scalar, describe, find, is_null, scalars
@@ -191,7 +191,7 @@ def _sentence(details: ErrorDetails) -> tuple[str, str]:
 def _secrets(node: Node, annotations: list[Any]) -> Iterator[str]:
     """Iterate over the texts under `node` that no message may repeat."""
     if isinstance(node, Scalar):
-        if node.text and (node.secret or holds_secret(annotations)):
+        if node.text and (node.secret or holds_secret(of_scalar(annotations))):
             yield node.text
     elif isinstance(node, Items):
         for index, item in enumerate(node.nodes):

@@ -1,8 +1,9 @@
 """Tell whether the gateway, and the services behind it, are well.
 
-Three routes that every configuration has, unless the file has the same path: `/health` (with the state of each service
-and of its targets, and since when, for those whom `health.allow` names), `/livez` (the process is alive) and `/readyz`
-(it takes traffic). Point restarts at `/livez`: a service that is down must not have the gateway restarted.
+Three routes that every configuration has, unless the file has the same path: `/health` (with the state of each service,
+of its targets and of its breaker, and since when, for those whom `health.allow` names), `/livez` (the process is alive)
+and `/readyz` (it takes traffic). Point restarts at `/livez`: a service that is down must not have the gateway
+restarted.
 
 ```yaml
 routes:
@@ -32,13 +33,17 @@ def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _target(target: TargetHealth) -> dict[str, str]:
-    told = {"address": target.address, "state": target.state}
-    if target.since:
-        told["since"] = _time(target.since)
-    if target.why:
-        told["why"] = target.why
+def _state(state: str, since: float, why: str) -> dict[str, str]:
+    told = {"state": state}
+    if since:
+        told["since"] = _time(since)
+    if why:
+        told["why"] = why
     return told
+
+
+def _target(target: TargetHealth) -> dict[str, str]:
+    return {"address": target.address, **_state(target.state, target.since, target.why)}
 
 
 class Health(PolicyConfig):
@@ -70,6 +75,9 @@ class HealthEndpoint(Endpoint[Health], name="health"):
                 for name, each in services.items()
                 if (targets := each.targets)
             }
+            breakers = {name: _state(*each.breaker) for name, each in services.items() if each.breaker is not None}
+            if breakers:
+                content["breakers"] = breakers
         return _json(content)
 
     def _allowed(self, address: str) -> bool:

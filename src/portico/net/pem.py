@@ -116,8 +116,11 @@ def reason(error: ssl.SSLError) -> str:
     return _WORDS.get(error.reason) or error.reason.lower().replace("_", " ")
 
 
-def reason_of_service(error: ssl.SSLError) -> str:
-    """Say why TLS with a service failed, and what of its `tls` would mend that."""
+def reason_of_service(error: OSError) -> str:
+    """Say why there is no connection to a service, without its address, and what of its `tls` would mend that."""
+    if not isinstance(error, ssl.SSLError):
+        said = error.strerror if error.errno is not None and error.strerror is not None else str(error)
+        return said[:1].lower() + said[1:] if said else type(error).__name__
     said = reason(error)
     if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _NOT_SIGNED_BY_THESE:
         return f"{said}; name who signed it with tls.ca"

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import logging
 import random
-import ssl
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -194,8 +193,7 @@ class Pool(Connections):
                 self._connections -= 1
                 raise Overloaded(f"no more can be opened here: {error}", source=_CONNECT_SOURCE) from error
             self._failed()
-            detail = reason_of_service(error) if isinstance(error, ssl.SSLError) else str(error)
-            raise ConnectFailed(detail, source=_CONNECT_SOURCE, retryable=True) from error
+            raise ConnectFailed(reason_of_service(error), source=_CONNECT_SOURCE, retryable=True) from error
         except BaseException:
             self._connections -= 1
             raise

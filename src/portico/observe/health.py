@@ -24,16 +24,34 @@ class TargetHealth(NamedTuple):
         return self.state in ("healthy", "unchecked")
 
 
+class BreakerState(NamedTuple):
+    """What a breaker is, for people."""
+
+    name: str
+    """`closed`, `open` or `half-open`."""
+    since: float
+    """Since when, in seconds since the epoch; 0 where it has always been closed."""
+    why: str
+    """What it was opened for; empty while closed."""
+
+
 class ServiceHealth:
     """How one service is."""
 
-    __slots__ = ("_targets", "well")
+    __slots__ = ("_targets", "breaker", "well")
 
-    def __init__(self, well: bool, targets: Callable[[], tuple[TargetHealth, ...]] = tuple) -> None:
+    def __init__(
+        self,
+        well: bool,
+        targets: Callable[[], tuple[TargetHealth, ...]] = tuple,
+        breaker: BreakerState | None = None,
+    ) -> None:
         """`targets` tells how its targets are, for those who ask: there may be thousands."""
         self.well = well
-        """Whether it can be asked: one of its targets is well or, where there is no health check, accepts
-        connections."""
+        """Whether it can be asked: its breaker is not open, and one of its targets is well or, where there is no
+        health check, accepts connections."""
+        self.breaker = breaker
+        """Its breaker; None where it has none."""
         self._targets = targets
 
     @property

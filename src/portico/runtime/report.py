@@ -35,6 +35,19 @@ async def report(serving: Serving) -> dict[str, object]:
         "routes": len(runtime.routes),
         "tasks": len(asyncio.all_tasks()),
         "services": services,
+        "breakers": {
+            name: service.breaker.state._asdict()
+            for name, service in runtime.services.items()
+            if service.breaker is not None
+        },
+        "concurrency": {
+            name: {"taken": each.room.taken, "limit": each.limit, "waiting": each.room.waiting}
+            for name, service in runtime.services.items()
+            if (each := service.bulkhead) is not None
+        },
+        "retries": {
+            name: int(service.budget.left) for name, service in runtime.services.items() if service.budget is not None
+        },
         "certificates": [
             {"file": expiry.certificate, "expires": expiry.not_after}
             for entrance in runtime.entrances

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from portico.config.findings import Findings, place_of
 from portico.config.resilience import Breaker as BreakerConfig
+from portico.config.resilience import Concurrency, Retry
 from portico.config.resilience import Fallback as FallbackConfig
-from portico.config.resilience import Retry
 from portico.config.schema import Config
 from portico.config.tls import ServiceTls
 from portico.config.upstream import Service as ServiceConfig
@@ -120,14 +120,22 @@ class ServiceBuilder:
             built.surround(lambda _: Hedge(built, retry, hedge.after, hedge.max).handle)
         concurrency = service.concurrency
         if concurrency is not None:
-            room = lease.share(("room", built.name), Room)
-            built.surround(lambda inner: Bulkhead(room, concurrency, inner).handle)
+            self._bound(built, concurrency, lease)
         if service.breaker is not None:
             self._break(built, service.breaker)
         if service.fallback is not None:
             self._fall_back(built, service.fallback, service.origin)
         if built.surrounded:
             built.surround(lambda inner: Rescue(built.name, inner).handle)
+
+    def _bound(self, built: Service, config: Concurrency, lease: Lease) -> None:
+        room = lease.share(("room", built.name), Room)
+
+        def around(inner: Handler) -> Handler:
+            built.bulkhead = Bulkhead(room, config, inner)
+            return built.bulkhead.handle
+
+        built.surround(around)
 
     def _break(self, built: Service, config: BreakerConfig) -> None:
         record = self.records(f"breaker {built.name}")

@@ -15,11 +15,12 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from portico.config.resilience import Breaker as BreakerConfig
 from portico.errors import CircuitOpen, Source, UpstreamError
 from portico.http.message import Handler, Request, Response
+from portico.observe.health import BreakerState
 from portico.state.records import PLACES, SLOTS, Record
 from portico.upstream.fault import is_of_service, ran_out
 
@@ -57,17 +58,6 @@ assert _BUCKETS + _BUCKET_COUNT <= SLOTS
 
 
 _GIVEN_UP: Final = "no answer in the time that its route gives"
-
-
-class BreakerState(NamedTuple):
-    """What a breaker is, for people."""
-
-    name: str
-    """`closed`, `open` or `half-open`."""
-    since: float
-    """Since when, in seconds since the epoch; 0 where it has always been closed."""
-    why: str
-    """What it was opened for; empty while closed."""
 
 
 class Measure(Protocol):

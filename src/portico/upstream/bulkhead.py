@@ -81,18 +81,19 @@ class Bulkhead:
     connection. Of a request that a policy made by itself nobody says when it is over: its answer's head is the end.
     """
 
-    __slots__ = ("_config", "_inner", "_limit", "_room")
+    __slots__ = ("_config", "_inner", "limit", "room")
 
     def __init__(self, room: Room, config: Concurrency, inner: Handler) -> None:
-        self._room = room
+        self.room = room
         self._config = config
-        self._limit = config.limit
+        self.limit = config.limit
+        """How many requests may be under way."""
         self._inner = inner
 
     async def handle(self, request: Request) -> Response:
         """Pass `request` on as soon as there is room; raise Overloaded where there is none in time."""
-        room = self._room
-        if room.taken < self._limit:
+        room = self.room
+        if room.taken < self.limit:
             room.taken += 1
         else:
             await room.wait(self._config, request.deadline)

@@ -15,7 +15,8 @@ def is_of_service(error: UpstreamError, request: Request) -> bool:
     """Tell whether it is for the service that a request has come to nothing.
 
     Where the time was over while the client was still awaited to send its content, it is for the client; otherwise
-    whoever sends slowly could have a service left alone. What the gateway has refused by itself says nothing either.
+    whoever sends slowly could have a service left alone. What the gateway has refused by itself says nothing either:
+    where none of the targets is well, that is known, and they are asked as soon as one is.
     """
     if isinstance(error, (Overloaded, CircuitOpen, NoTarget)):
         return False

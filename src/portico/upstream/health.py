@@ -67,7 +67,9 @@ class HealthReport:
         return {name: self._state(service) for name, service in self._services.items()}
 
     def _state(self, service: Upstream) -> ServiceHealth:
-        return ServiceHealth(service.well(self._is_well), lambda: tuple(map(health_of, service.targets)))
+        breaker = service.breaker
+        state = None if breaker is None else breaker.state
+        return ServiceHealth(service.well(self._is_well), lambda: tuple(map(health_of, service.targets)), state)
 
     def _is_well(self, target: Target) -> bool:
         if target.checked:

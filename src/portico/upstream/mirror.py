@@ -12,6 +12,7 @@ from portico.errors import PorticoError
 from portico.http.body import Body, BodySource, Trailers
 from portico.http.message import Request, Response
 from portico.observe.exchange import Exchange
+from portico.upstream.breaker import Breaker
 from portico.upstream.target import Target
 from portico.upstream.upstream import Upstream
 
@@ -97,6 +98,11 @@ class Mirror:
     def targets(self) -> Sequence[Target]:
         """Where its requests may end, the copies not among them."""
         return self._within.targets
+
+    @property
+    def breaker(self) -> Breaker | None:
+        """That of the service."""
+        return self._within.breaker
 
     def well(self, is_well: Callable[[Target], bool]) -> bool:
         """Return whether the service can be asked; the copies are of no concern."""

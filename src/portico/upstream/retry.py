@@ -41,17 +41,25 @@ class Budget:
         """Note a request."""
         self._requests += 1
 
+    @property
+    def left(self) -> float:
+        """How many tries are left."""
+        return self._left_at(self._clock())
+
     def spend(self) -> bool:
         """Take one try, where there is one left."""
         now = self._clock()
-        earned = self._requests * self._share + (now - self._at) * self._floor
-        self._left = min(self._left + earned, self._most)
+        self._left = self._left_at(now)
         self._requests = 0
         self._at = now
         if self._left < 1.0:
             return False
         self._left -= 1.0
         return True
+
+    def _left_at(self, now: float) -> float:
+        earned = self._requests * self._share + (now - self._at) * self._floor
+        return min(self._left + earned, self._most)
 
 
 class RetryPolicy:

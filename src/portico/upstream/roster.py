@@ -107,6 +107,7 @@ class Roster:
             if was_down:
                 self._begin(target, self._clock())
                 target.ejected_until = 0.0  # it has shown that it is well
+                target.failing = False
         else:
             target.down_since = since
 

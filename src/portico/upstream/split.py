@@ -11,6 +11,7 @@ from itertools import accumulate
 from typing import Final, NamedTuple
 
 from portico.http.message import Request, Response
+from portico.upstream.breaker import Breaker
 from portico.upstream.target import Target
 from portico.upstream.upstream import Upstream
 
@@ -68,6 +69,11 @@ class Split:
     def targets(self) -> Sequence[Target]:
         """Where its requests may end: the targets of all parts."""
         return tuple(dict.fromkeys(target for part in self.parts for target in part.to.targets))
+
+    @property
+    def breaker(self) -> Breaker | None:
+        """None: each part has its own."""
+        return None
 
     def well(self, is_well: Callable[[Target], bool]) -> bool:
         """Return whether it can be asked: where each of its parts can."""

@@ -19,8 +19,9 @@ from portico.net.client import ClientStream, Patience
 from portico.net.stream import NEVER
 from portico.upstream.balance import Balancer, observe
 from portico.upstream.breaker import Breaker
+from portico.upstream.bulkhead import Bulkhead
 from portico.upstream.fault import is_of_service, ran_out
-from portico.upstream.retry import RetryPolicy
+from portico.upstream.retry import Budget, RetryPolicy
 from portico.upstream.roster import Roster
 from portico.upstream.target import Target
 
@@ -73,6 +74,8 @@ class Service:
         "_total",
         "_upgrades",
         "breaker",
+        "budget",
+        "bulkhead",
         "handle",
         "known",
         "name",
@@ -93,6 +96,10 @@ class Service:
         self.roster = roster
         self.breaker: Breaker | None = None
         """Leaves it alone for a while where it fails too often."""
+        self.bulkhead: Bulkhead | None = None
+        """How many of its requests are under way, where they are limited."""
+        self.budget: Budget | None = None if retry is None else retry.budget
+        """How many further tries it may be sent, where there are any."""
         self.known: asyncio.Event | None = None
         """Set once its targets are known, where they are to be found out."""
         self.handle: Handler = self.attempt
@@ -107,7 +114,7 @@ class Service:
         self._tell_key = times.tell.lower()
         self._clock = clock
         self._retry = retry
-        self._clear = 500 if retry is None else min(500, *retry.statuses)
+        self._clear = 500 if retry is None else min((500, *retry.statuses))
         """Answers with a status below this are neither failures nor reasons to try again."""
         self._upgrades = upgrades
 
@@ -117,7 +124,9 @@ class Service:
         return self.roster.targets
 
     def well(self, is_well: Callable[[Target], bool]) -> bool:
-        """Return whether it can be asked: where one of its targets is well."""
+        """Return whether it can be asked: where one of its targets is well, and its breaker is not open."""
+        if self.breaker is not None and self.breaker.state.name == "open":
+            return False
         return any(is_well(target) for target in self.targets)
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from portico.http.message import Request, Response
+from portico.upstream.breaker import Breaker
 from portico.upstream.target import Target
 
 
@@ -20,6 +21,11 @@ class Upstream(Protocol):
     @property
     def targets(self) -> Sequence[Target]:
         """Where its requests may end."""
+        ...
+
+    @property
+    def breaker(self) -> Breaker | None:
+        """Its breaker, where it has one of its own."""
         ...
 
     def well(self, is_well: Callable[[Target], bool]) -> bool:

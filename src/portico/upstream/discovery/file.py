@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
-from stat import S_ISREG
 from typing import Any, Final, TypeVar
 
 from portico.config.balance import Discover, Target
@@ -63,11 +61,6 @@ class Listed(Discovery):
 
 
 def _result(path: str) -> tuple[Target, ...] | str:
-    try:
-        if not S_ISREG(Path(path).stat().st_mode):  # reading a pipe would wait for ever
-            return f"{path}: this is not a plain file"
-    except OSError:
-        pass  # which the reader tells
     targets, findings = read_targets(path)
     if findings:
         more = f"; and {len(findings) - SHOWN} more" if len(findings) > SHOWN else ""
