@@ -46,6 +46,7 @@ from portico.http.template import Template, escape_for
 from portico.http.user import USER, User
 from portico.observe.exchange import Exchange, Outcome
 from portico.observe.health import BreakerState, ServiceHealth, TargetHealth
+from portico.policy.authentication import Authenticator, AuthenticatorConfig, Found, Refusal
 from portico.policy.base import Endpoint, Env, Policy, PolicyConfig, RouteInfo, Stage
 from portico.routing.matcher import ALLOWED_METHODS
 from portico.routing.preflight import UNANSWERED_PREFLIGHT
@@ -61,6 +62,8 @@ __all__ = [
     "UNANSWERED_PREFLIGHT",
     "USER",
     "AcceptEncoding",
+    "Authenticator",
+    "AuthenticatorConfig",
     "BadValue",
     "Body",
     "BodyTooLarge",
@@ -73,6 +76,7 @@ __all__ = [
     "Endpoint",
     "Env",
     "Exchange",
+    "Found",
     "Handler",
     "HeaderBlock",
     "HeaderName",
@@ -88,6 +92,7 @@ __all__ = [
     "PolicyConfig",
     "PorticoError",
     "Problem",
+    "Refusal",
     "Request",
     "RequestError",
     "Response",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
 from portico.http.body import Trailers
@@ -26,6 +26,12 @@ class TestEnv:
         return asyncio.get_running_loop().time()
 
     def service(self, name: str) -> Handler:
+        raise NotImplementedError
+
+    def web(self, url: str, ca: str | None = None) -> Handler:
+        raise NotImplementedError
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         raise NotImplementedError
 
     async def health(self) -> Mapping[str, ServiceHealth]:

@@ -22,6 +22,14 @@ class User:
     """What they have allowed the client to do in their name (RFC 6749 section 3.3)."""
     claims: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     """What else is said of them, such as the claims of a token (RFC 7519 section 4): values as JSON has them."""
+    permissions: frozenset[str] = frozenset()
+    """What they may do, as whoever knows them says."""
+    groups: frozenset[str] = frozenset()
+    """Which groups they are in."""
+    kind: str = ""
+    """What has found it out: the name of a policy, such as `jwt`."""
+    consumer: str = ""
+    """Which of the configuration's consumers they are; empty where they are none of them."""
 
     def __post_init__(self) -> None:
         if not self.name:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from enum import IntEnum
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, get_args, get_origin
@@ -106,6 +106,21 @@ class Env(Protocol):
 
     async def health(self) -> Mapping[str, ServiceHealth]:
         """Return how each service of the file is, and its targets; what is probed for it is at most 2 seconds old."""
+        ...
+
+    def web(self, url: str, ca: str | None = None) -> Handler:
+        """Return the Handler of whatever host a URL of http or https names, for requests that are not a client's own.
+
+        It has no service of the file's policies, and the limits and timeouts that a service has by default; a path is
+        each request's own. Where `ca` is a file, one of its authorities must have signed the host's certificate.
+        Raises ConfigError where it is no such URL.
+        """
+        ...
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Do work that belongs to no request, such as keeping something fresh. It ends with this configuration; what it
+        raises is logged.
+        """
         ...
 
     def share(self, key: tuple[object, ...], make: Callable[[], Shared]) -> Shared:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from portico.http.message import Handler, Request, Response
+from portico.policy.authentication import Authentication
 from portico.policy.base import Policy, Stage
 
 _Ask: TypeAlias = Callable[[Request], Response | None]
@@ -57,7 +58,9 @@ class Conditional:
         return choose
 
 
-def assemble(policies: Sequence[Policy[Any] | Conditional], endpoint: Handler, failed: Failed) -> Handler:
+def assemble(
+    policies: Sequence[Policy[Any] | Conditional | Authentication], endpoint: Handler, failed: Failed
+) -> Handler:
     """Return `endpoint` with `policies` around it, the first outermost.
 
     They are called as they would be if each `handle` were given the next one. Neighbours that keep the `handle` of
@@ -70,8 +73,8 @@ def assemble(policies: Sequence[Policy[Any] | Conditional], endpoint: Handler, f
     plain: list[Policy[Any]] = []
     for item in reversed(policies):
         policy = item.policy if isinstance(item, Conditional) else item
-        keeps = _keeps(policy, "handle")
-        if keeps and policy is item:
+        keeps = isinstance(policy, Policy) and _keeps(policy, "handle")
+        if isinstance(policy, Policy) and keeps and policy is item:
             plain.append(policy)
             continue
         inner = _fused(plain[::-1], handler, failed)

@@ -18,6 +18,8 @@ from portico.config.values import Condition as ConditionConfig
 from portico.errors import ConfigError, PorticoError
 from portico.http.target import EncodedSlashes
 from portico.net.stream import Outbox
+from portico.policy.authentication import Authentication, Authenticator
+from portico.policy.authentication import Part as AuthPart
 from portico.policy.base import Component, Policy, RouteInfo
 from portico.policy.chain import Conditional, Scoped
 from portico.policy.registry import Registry
@@ -30,12 +32,14 @@ from portico.runtime.conditions import Conditions
 from portico.runtime.env import RouteEnv
 from portico.runtime.errors import ErrorWriters
 from portico.runtime.feeds import Feeds
+from portico.runtime.life import Life
 from portico.runtime.listeners import entrances
 from portico.runtime.pace import at_once
 from portico.runtime.runtime import Route, Runtime
 from portico.runtime.services import ServiceBuilder
 from portico.runtime.shared import Leases
 from portico.runtime.upstreams import Upstreams
+from portico.runtime.web import Web
 from portico.state.records import PrivateRecords, Record
 from portico.upstream.health import HealthReport
 from portico.upstream.mirror import Mirror
@@ -113,6 +117,7 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
     made: list[Route] = []
     services: dict[str, Service] = {}
     upstreams: dict[str, Upstream] = {}
+    life: Life | None = None
     try:
         builder = ServiceBuilder(
             config,
@@ -139,13 +144,14 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
             together.make(name)
             yield
         health = HealthReport(upstreams, surroundings.tasks, surroundings.clock)
+        life = Life(surroundings.tasks, Web(builder.build))
         doors = entrances(config, surroundings.certificates, findings)
         yield
 
         used: set[str] = set()
 
         def env(route: RouteInfo) -> RouteEnv:
-            return RouteEnv(route, upstreams, used, lease, health, surroundings.clock)
+            return RouteEnv(route, upstreams, used, lease, health, surroundings.clock, life)
 
         yield from conditions.compiling(config)
         writers = ErrorWriters(config)
@@ -166,11 +172,13 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
     except BaseException:
         for each in made:
             each.close()
+        if life is not None:
+            life.close()
         for built in services.values():
             built.close()
         lease.close()
         raise
-    runtime = Runtime(revision, matcher, made, services, doors, lease, writers.of_file)
+    runtime = Runtime(revision, matcher, made, services, doors, lease, writers.of_file, life.close)
     return Compiled(runtime, tuple(entries), frozenset(used), tuple(together.splits), tuple(together.mirrors))
 
 
@@ -258,18 +266,24 @@ class _Routes:
         endpoint = self._registry.endpoints[config.endpoint.kind](config.endpoint.config)
         ready = self._set_up(endpoint, env, config.endpoint.origin)
         components: list[Component[Any]] = [endpoint] if ready else []
-        policies: list[Policy[Any] | Conditional] = []
+        policies: list[Policy[Any] | Conditional | Authentication] = []
+        authentication: Authentication | None = None
         conditionals: dict[str, Conditional] = {}
         for item in scoped:
             policy = self._registry.policies[item.use.kind](item.use.config)
             if self._set_up(policy, env, item.use.origin):
                 components.append(policy)
             condition = self._conditions.of(item.use, item.scope, env.route)
-            if condition is None:
-                policies.append(policy)
+            conditional = None if condition is None else Conditional(policy, condition.holds)
+            if conditional is not None:
+                conditionals[item.use.name] = conditional
+            if isinstance(policy, Authenticator):  # all of a route stand where the first of them does
+                if authentication is None:
+                    authentication = Authentication()
+                    policies.append(authentication)
+                authentication.add(AuthPart(policy, None if condition is None else condition.holds))
             else:
-                conditionals[item.use.name] = conditional = Conditional(policy, condition.holds)
-                policies.append(conditional)
+                policies.append(conditional or policy)
         route = Route(
             config.name,
             policies,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from typing import Any
 
+from portico.config.addresses import parse_url
+from portico.config.values import BadValue
 from portico.errors import ConfigError
 from portico.http.message import Handler
 from portico.observe.health import ServiceHealth
 from portico.policy.base import RouteInfo, Shared
+from portico.runtime.life import Life
 from portico.runtime.shared import Lease
 from portico.upstream.health import HealthReport
 from portico.upstream.target import Target
@@ -18,7 +22,7 @@ from portico.upstream.upstream import Upstream
 class RouteEnv:
     """The `Env` of one route's policies and endpoint."""
 
-    __slots__ = ("_health", "_lease", "_services", "_urls", "_used", "clock", "logger", "route")
+    __slots__ = ("_health", "_lease", "_life", "_services", "_urls", "_used", "clock", "logger", "route")
 
     def __init__(
         self,
@@ -28,6 +32,7 @@ class RouteEnv:
         lease: Lease,
         health: HealthReport,
         clock: Callable[[], float],
+        life: Life,
     ) -> None:
         self.route = route
         self.clock = clock
@@ -35,6 +40,7 @@ class RouteEnv:
         self._services = services
         self._used = used
         self._lease = lease
+        self._life = life
         self._health = health
         self._urls: dict[str, tuple[tuple[Target, ...], tuple[str, ...]]] = {}
 
@@ -61,6 +67,17 @@ class RouteEnv:
     async def health(self) -> Mapping[str, ServiceHealth]:
         """Return how each service is."""
         return await self._health.states()
+
+    def web(self, url: str, ca: str | None = None) -> Handler:
+        """Return the Handler of whatever host a URL names."""
+        try:
+            return self._life.web.handler(parse_url(url), ca)
+        except BadValue as error:
+            raise ConfigError(str(error)) from None
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Do work that belongs to no request."""
+        self._life.spawn(work, name)
 
     def share(self, key: tuple[object, ...], make: Callable[[], Shared]) -> Shared:
         """Return the value that is leased under `key`."""

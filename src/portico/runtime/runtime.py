@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from portico.errors import RequestError, UpstreamError
 from portico.http.error_shapes import ProblemWriter
 from portico.http.message import Handler, Request, Response
+from portico.policy.authentication import Authentication
 from portico.policy.base import Component, Endpoint, Policy
 from portico.policy.chain import Conditional, Scoped, assemble
 from portico.routing.matcher import Matcher
@@ -50,7 +51,7 @@ class Route:
     def __init__(
         self,
         name: str,
-        parts: Sequence[Policy[Any] | Conditional],
+        parts: Sequence[Policy[Any] | Conditional | Authentication],
         end: Handler,
         max_body: int,
         *,
@@ -139,7 +140,17 @@ class Route:
 class Runtime:
     """A compiled Config. `handle` is the Handler of everything that it serves."""
 
-    __slots__ = ("__weakref__", "_lease", "_matcher", "entrances", "revision", "routes", "services", "write_problem")
+    __slots__ = (
+        "__weakref__",
+        "_end",
+        "_lease",
+        "_matcher",
+        "entrances",
+        "revision",
+        "routes",
+        "services",
+        "write_problem",
+    )
 
     def __init__(
         self,
@@ -150,8 +161,10 @@ class Runtime:
         entrances: Sequence[Entrance],
         lease: Lease,
         write_problem: ProblemWriter,
+        end: Callable[[], None],
     ) -> None:
-        """`write_problem` writes what fails before there is a route."""
+        """`write_problem` writes what fails before there is a route; `end` ends what belongs to no request."""
+        self._end = end
         self.revision = revision
         self.routes = tuple(routes)
         self.services = services
@@ -187,6 +200,7 @@ class Runtime:
         while routes:
             routes.pop().close()
             yield
+        self._end()
         for service in self.services.values():
             service.close()
             yield

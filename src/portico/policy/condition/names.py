@@ -81,6 +81,26 @@ def _scopes(request: Request) -> frozenset[str]:
     return _NOBODY if user is None else user.scopes
 
 
+def _permissions(request: Request) -> frozenset[str]:
+    user = request.get(USER)
+    return _NOBODY if user is None else user.permissions
+
+
+def _groups(request: Request) -> frozenset[str]:
+    user = request.get(USER)
+    return _NOBODY if user is None else user.groups
+
+
+def _kind(request: Request) -> str:
+    user = request.get(USER)
+    return "" if user is None else user.kind
+
+
+def _consumer(request: Request) -> str:
+    user = request.get(USER)
+    return "" if user is None else user.consumer
+
+
 NAMES: Final[Mapping[str, Value]] = {
     "method": Value(kind=Kind.TEXT, read=lambda request: request.method),
     "path": Value(kind=Kind.TEXT, read=lambda request: request.path),
@@ -92,6 +112,10 @@ NAMES: Final[Mapping[str, Value]] = {
     "user.name": Value(kind=Kind.TEXT, read=_user),
     "user.roles": Value(kind=Kind.TEXTS, read=_roles),
     "user.scopes": Value(kind=Kind.TEXTS, read=_scopes),
+    "user.permissions": Value(kind=Kind.TEXTS, read=_permissions),
+    "user.groups": Value(kind=Kind.TEXTS, read=_groups),
+    "user.kind": Value(kind=Kind.TEXT, read=_kind),
+    "user.consumer": Value(kind=Kind.TEXT, read=_consumer),
 }
 """Single values."""
 

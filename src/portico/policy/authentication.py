@@ -1,0 +1,146 @@
+"""Who is calling: policies that each know one kind of credentials, and what several of them on one route come to.
+
+Those of a route stand together, where the first of them stands. A request passes when one of them finds out who it is
+from; credentials of another kind are not looked for any more then. One that is `required` has to find out as well,
+whatever the others have found. Where none does, the answer is 401, with what each of them would take.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar, Generic, NamedTuple, TypeAlias, TypeVar, cast
+
+from portico.http.message import Handler, Request, Response
+from portico.http.user import USER, User
+from portico.policy.base import Policy, PolicyConfig
+
+security = logging.getLogger("portico.security")
+
+
+class AuthenticatorConfig(PolicyConfig):
+    """What the settings of every policy that authenticates have."""
+
+    required: bool = False
+    """Whether these credentials have to be there and be good, whatever others are. Unless given, those of one policy of
+    the route are enough."""
+
+
+AuthConfigT = TypeVar("AuthConfigT", bound=AuthenticatorConfig)
+
+
+class Refusal(NamedTuple):
+    """Why credentials that were shown are not taken."""
+
+    type: str
+    """A stable name, such as `token-expired`."""
+    title: str
+    """What is wrong, in words that any client may read: `Token expired`."""
+    reason: str = ""
+    """What the log is told beside that; it has no part of the credentials."""
+    error: str = ""
+    """The `error` of the challenge where its scheme has one (RFC 6750 section 3.1): `invalid_token`."""
+    status: int = 401
+    """What is answered; 503 where it could not be found out whether they are good."""
+
+
+Found: TypeAlias = User | Refusal | None
+"""Who it is, or why it is not taken; None where no credentials of the kind were shown."""
+
+
+class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
+    """A policy that finds out who is calling by one kind of credentials; see `identify` and `challenge`."""
+
+    missing: ClassVar[str] = "Missing authentication"
+    """The title of the answer where nothing was shown."""
+
+    def identify(self, request: Request) -> Found | Awaitable[Found]:
+        """Return who the request is from, or an awaitable of that where it takes some waiting."""
+        raise NotImplementedError
+
+    def challenge(self, refusal: Refusal | None) -> str:
+        """Return the challenge for WWW-Authenticate (RFC 9110 section 11.6.1), such as `Bearer realm="api"`.
+
+        `refusal` is why the credentials were not taken; None where none were shown.
+        """
+        raise NotImplementedError
+
+    async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - the field's word
+        """Pass on what comes from somebody; answer everything else."""
+        return await Authentication((Part(self, None),)).handle(request, next)
+
+
+class Part(NamedTuple):
+    """One of the policies of a route that authenticate."""
+
+    policy: Authenticator[Any]
+    holds: Callable[[Request], bool] | None
+    """For which requests it is there; for all where None."""
+
+
+class Authentication:
+    """All policies of a route that authenticate, as one."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: Sequence[Part] = ()) -> None:
+        self._parts = list(parts)
+
+    def add(self, part: Part) -> None:
+        """Take in one more, at load."""
+        self._parts.append(part)
+
+    async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - the field's word
+        """Pass on what comes from somebody; answer everything else."""
+        asked: list[Authenticator[Any]] = []
+        refused: tuple[Authenticator[Any], Refusal] | None = None
+        known: User | None = None
+        for policy, holds in self._parts:
+            if holds is not None and not holds(request):
+                continue
+            asked.append(policy)
+            required = policy.config.required
+            if known is not None and not required:
+                continue
+            found = policy.identify(request)
+            if found is not None and type(found) is not User and type(found) is not Refusal:
+                found = await cast("Awaitable[Found]", found)
+            if type(found) is User:
+                known = known or found
+            elif type(found) is Refusal:
+                refused = refused or (policy, found)
+                if required:
+                    return self._refuse(request, asked, refused)
+            elif required:
+                return self._refuse(request, [policy], None)
+        if known is None and asked:
+            return self._refuse(request, asked, refused)
+        if known is not None:
+            request[USER] = known
+        return await next(request)
+
+    def _refuse(
+        self,
+        request: Request,
+        asked: Sequence[Authenticator[Any]],
+        refused: tuple[Authenticator[Any], Refusal] | None,
+    ) -> Response:
+        """Return the answer to a request from nobody that is known, and tell the log."""
+        policy, refusal = refused or (asked[0], None)
+        if refusal is None:
+            response = Response.problem(401, "authentication-required", policy.missing)
+        else:
+            response = Response.problem(refusal.status, refusal.type, refusal.title)
+        client = request.client
+        security.warning(
+            "refused %s: %s, client %s, route %s",
+            policy.name,
+            "no credentials" if refusal is None else refusal.reason or refusal.title,
+            "-" if client is None else client.address or "-",
+            "-" if request.exchange is None else request.exchange.route or "-",
+        )
+        if response.status == 401:
+            for each in asked:
+                value = each.challenge(refusal if each is policy else None)
+                response.headers.add(b"WWW-Authenticate", value.encode("latin-1"))
+        return response

@@ -1,0 +1,45 @@
+"""What lives as long as a runtime: work that belongs to no request, and the hosts that it asks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from portico.runtime.web import Web
+
+logger = logging.getLogger("portico.runtime")
+
+
+class Life:
+    """Work in the worker's group that ends with one runtime."""
+
+    def __init__(self, tasks: asyncio.TaskGroup, web: Web) -> None:
+        self.web = web
+        self._tasks = tasks
+        self._running: set[asyncio.Task[None]] | None = set()
+        """None once it is over."""
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Do some work; what it raises is logged, and ends nothing else."""
+        if self._running is None:
+            work.close()
+            return
+        task = self._tasks.create_task(_safely(work, name), name=name)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    def close(self) -> None:
+        """End it all."""
+        running, self._running = self._running, None
+        for task in running or ():
+            task.cancel()
+        self.web.close()
+
+
+async def _safely(work: Coroutine[Any, Any, None], name: str) -> None:
+    try:
+        await work
+    except Exception:  # a policy's mistake must not end the worker
+        logger.exception("%s: the work has failed", name)
