@@ -12,6 +12,8 @@ ROOTS: Final = ("RequestError", "UpstreamError")
 """What is made from these errors becomes an answer; they themselves are not raised."""
 _ARGUMENTS: Final = ("status", "type", "title", "detail")
 """What `Response.problem` and `Problem` are called with, in this order."""
+_OF_REFUSAL: Final = ("type", "title", "reason", "error", "status")
+"""What `Refusal` is called with."""
 
 Said = Mapping[str, object]
 
@@ -88,7 +90,9 @@ def _of_answers() -> Iterator[ProblemType]:
     for path in files():
         owners = {inner: node for node in tree(path).body if isinstance(node, ast.ClassDef) for inner in ast.walk(node)}
         for call in (node for node in ast.walk(tree(path)) if isinstance(node, ast.Call) and _makes_a_problem(node)):
-            said = dict(zip(_ARGUMENTS, map(_constant, call.args), strict=False))
+            refuses = ast.unparse(call.func) == "Refusal"
+            said: dict[str, object] = {"status": 401} if refuses else {}
+            said |= zip(_OF_REFUSAL if refuses else _ARGUMENTS, map(_constant, call.args), strict=False)
             said |= {keyword.arg: _constant(keyword.value) for keyword in call.keywords if keyword.arg}
             owner = owners.get(call)
             meaning = str(said.get("detail") or (_endpoint_doc(owner) if owner is not None else ""))
@@ -98,7 +102,7 @@ def _of_answers() -> Iterator[ProblemType]:
 
 
 def _makes_a_problem(call: ast.Call) -> bool:
-    return ast.unparse(call.func) in {"Response.problem", "Problem"}
+    return ast.unparse(call.func) in {"Response.problem", "Problem", "Refusal"}
 
 
 def _constant(node: ast.expr) -> object:

@@ -9,6 +9,7 @@ from portico.config.forms import OneOrMany
 from portico.config.values import (
     BadValue,
     Duration,
+    FilePath,
     HeaderName,
     HeaderValue,
     Method,
@@ -44,6 +45,11 @@ from portico.http.negotiation import IDENTITY, AcceptEncoding, Negotiation, vary
 from portico.http.problem import Problem
 from portico.http.template import Template, escape_for
 from portico.http.user import USER, User
+from portico.jose.compact import NotTaken
+from portico.jose.keys import Algorithm, KeySet, UnusableKey
+from portico.jose.provider import WELL_KNOWN, KeyUrl, ProviderKeys
+from portico.jose.rules import TokenRules, claim_at, words_at
+from portico.jose.verifier import FixedKeys, Keys, TokenVerifier
 from portico.observe.exchange import Exchange, Outcome
 from portico.observe.health import BreakerState, ServiceHealth, TargetHealth
 from portico.policy.authentication import Authenticator, AuthenticatorConfig, Found, Refusal
@@ -61,7 +67,9 @@ __all__ = [
     "SLICE",
     "UNANSWERED_PREFLIGHT",
     "USER",
+    "WELL_KNOWN",
     "AcceptEncoding",
+    "Algorithm",
     "Authenticator",
     "AuthenticatorConfig",
     "BadValue",
@@ -76,6 +84,8 @@ __all__ = [
     "Endpoint",
     "Env",
     "Exchange",
+    "FilePath",
+    "FixedKeys",
     "Found",
     "Handler",
     "HeaderBlock",
@@ -83,15 +93,20 @@ __all__ = [
     "HeaderValue",
     "Headers",
     "Key",
+    "KeySet",
+    "KeyUrl",
+    "Keys",
     "MalformedContent",
     "Method",
     "Negotiation",
+    "NotTaken",
     "OneOrMany",
     "Outcome",
     "Policy",
     "PolicyConfig",
     "PorticoError",
     "Problem",
+    "ProviderKeys",
     "Refusal",
     "Request",
     "RequestError",
@@ -105,8 +120,12 @@ __all__ = [
     "StatusCode",
     "TargetHealth",
     "Template",
+    "TokenRules",
+    "TokenVerifier",
+    "UnusableKey",
     "UpstreamError",
     "User",
+    "claim_at",
     "codings_of",
     "decoded",
     "encode_at_once",
@@ -115,4 +134,5 @@ __all__ = [
     "may_be_recoded",
     "recoded",
     "vary_by_encoding",
+    "words_at",
 ]

@@ -22,6 +22,7 @@ from portico.cli.ask import NoGateway, ask, find
 from portico.cli.handover import handover_of, new_snapshot
 from portico.cli.new import Kind, NotWritten, write_new
 from portico.cli.status import reload_text, status_text
+from portico.cli.token import NoToken, make_token, write_key
 from portico.config.findings import Severity, report
 from portico.config.json_schema import json_schema
 from portico.runtime.loading import Loaded, load
@@ -214,6 +215,42 @@ def new(
         sys.stderr.write(f"{error}\n")
         raise typer.Exit(1) from None
     typer.echo(f"wrote {file} and {test}; next: python -m pytest {test}, and plugins: [{file}] in the configuration")
+
+
+@app.command()
+def token(
+    secret: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The secret to sign with, 32 bytes or more.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(metavar="FILE", help="The private key to sign with, as PEM.")] = None,
+    new_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a private key to FILE, and its JWKS beside it; no token is made."),
+    ] = None,
+    sub: Annotated[str, typer.Option(metavar="NAME", help="Whose token it is.")] = "developer",
+    roles: Annotated[str, typer.Option(metavar="LIST", help="Roles, with commas between them.")] = "",
+    scope: Annotated[str, typer.Option(metavar="TEXT", help="Scopes, with spaces between them.")] = "",
+    issuer: Annotated[str, typer.Option(metavar="TEXT", help="The claim `iss`.")] = "",
+    audience: Annotated[str, typer.Option(metavar="TEXT", help="The claim `aud`.")] = "",
+    expires: Annotated[str, typer.Option(metavar="TIME", help="In what time it expires.")] = "1h",
+    claim: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Another claim, or another value; JSON or a text; repeatable."),
+    ] = None,
+) -> None:
+    """Print a signed token (JWT) for development, or write a key to sign some with. See [jwt](policies/jwt.md)."""
+    try:
+        if new_key is not None:
+            jwks = write_key(new_key)
+            typer.echo(
+                f"wrote {new_key} and {jwks}; next: jwt: {{jwks_file: {jwks}}}, and portico token --key {new_key}"
+            )
+            return
+        said = {"sub": sub, "roles": [role for role in roles.split(",") if role], "scope": scope, "iss": issuer}
+        typer.echo(make_token(secret, key, {**said, "aud": audience}, expires, claim or []))
+    except NoToken as error:
+        sys.stderr.write(f"{error}\n")
+        raise typer.Exit(1) from None
 
 
 @app.command()

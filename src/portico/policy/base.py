@@ -91,6 +91,10 @@ class Env(Protocol):
         """Return the worker's monotonic time in seconds, as in `Request.deadline`."""
         ...
 
+    def wall(self) -> float:
+        """Return the time of day: the seconds since 1970 in UTC, as tokens and certificates have it. It may jump."""
+        ...
+
     def service(self, name: str) -> Handler:
         """Return the Handler of a service of the file; the only way to reach one."""
         ...

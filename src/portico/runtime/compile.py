@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -78,6 +79,8 @@ class Surroundings:
     """What workers share, by name: the board's, or for a check nobody else's."""
     feeds: Feeds = field(default_factory=Feeds)
     """What the agent knows of services."""
+    wall: Callable[[], float] = time.time
+    """The time of day."""
 
 
 class FirstLot(random.Random):
@@ -151,7 +154,7 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
         used: set[str] = set()
 
         def env(route: RouteInfo) -> RouteEnv:
-            return RouteEnv(route, upstreams, used, lease, health, surroundings.clock, life)
+            return RouteEnv(route, upstreams, used, lease, health, surroundings.clock, life, surroundings.wall)
 
         yield from conditions.compiling(config)
         writers = ErrorWriters(config)

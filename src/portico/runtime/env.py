@@ -22,7 +22,7 @@ from portico.upstream.upstream import Upstream
 class RouteEnv:
     """The `Env` of one route's policies and endpoint."""
 
-    __slots__ = ("_health", "_lease", "_life", "_services", "_urls", "_used", "clock", "logger", "route")
+    __slots__ = ("_health", "_lease", "_life", "_services", "_urls", "_used", "clock", "logger", "route", "wall")
 
     def __init__(
         self,
@@ -33,9 +33,11 @@ class RouteEnv:
         health: HealthReport,
         clock: Callable[[], float],
         life: Life,
+        wall: Callable[[], float],
     ) -> None:
         self.route = route
         self.clock = clock
+        self.wall = wall
         self.logger = logging.getLogger(f"portico.route.{route.name}")
         self._services = services
         self._used = used

@@ -74,10 +74,15 @@ class Clock:
     def __init__(self, loop: asyncio.AbstractEventLoop, run: Callable[[float], None]) -> None:
         self._loop = loop
         self._run = run
+        self._began = time.time() - loop.time()
 
     def __call__(self) -> float:
         """Return the seconds that it shows; it began at 1000."""
         return self._loop.time()
+
+    def wall(self) -> float:
+        """Return the time of day as the gateway has it: that of the test's start, and what has passed since."""
+        return self._began + self._loop.time()
 
     def advance(self, seconds: float) -> None:
         """Let `seconds` pass, with all that was to happen in them."""

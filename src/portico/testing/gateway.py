@@ -137,6 +137,7 @@ class Gateway:
                 Outbox(loop),
                 loop.time,
                 rng=random.Random(SEED),  # noqa: S311
+                wall=self.clock.wall,
             )
             try:
                 compiled = compile_config(config, surroundings)

@@ -1,0 +1,56 @@
+"""Making tokens and keys, for development and tests."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from joserfc.jwk import ECKey, Key, OctKey
+from joserfc.jws import JWSRegistry
+
+from portico.jose.keys import MIN_SECRET, UnusableKey
+from portico.jose.material import algorithm_of, key_of_pem
+
+
+def secret_key(secret: str) -> Key:
+    """Return the key that a secret is; raise UnusableKey where it is too short."""
+    if len(secret.encode()) < MIN_SECRET:
+        raise UnusableKey(f"a secret has at least {MIN_SECRET} bytes")
+    return OctKey.import_key(secret)
+
+
+def private_key(pem: bytes) -> Key:
+    """Return the private key that is written as PEM; raise UnusableKey."""
+    key = key_of_pem(pem)
+    if not key.is_private:
+        raise UnusableKey("this is a public key, and a private one signs")
+    return key
+
+
+def new_key() -> tuple[bytes, bytes]:
+    """Return a new private key for ES256 as PEM, and the JWKS that has its public half."""
+    key = ECKey.generate_key("P-256")
+    jwk = dict(key.as_dict(private=False), kid=key.thumbprint(), alg="ES256", use="sig")
+    return key.as_pem(private=True), json.dumps({"keys": [jwk]}, indent=2).encode() + b"\n"
+
+
+def sign(claims: Mapping[str, Any], key: Key, algorithm: str | None = None, **header: Any) -> str:
+    """Return a token that says `claims`, by the algorithm that the key is for unless another one is given.
+
+    The header names the key by its thumbprint (RFC 7638), unless it is a secret.
+    """
+    algorithm = algorithm or algorithm_of(key)
+    said: dict[str, Any] = {"alg": algorithm, "typ": "JWT"}
+    if not isinstance(key, OctKey):
+        said["kid"] = key.thumbprint()
+    model: Any = JWSRegistry.algorithms[algorithm]
+    signed = f"{encode(orjson.dumps(said | header))}.{encode(orjson.dumps(dict(claims)))}"
+    return f"{signed}.{encode(model.sign(signed.encode(), key))}"
+
+
+def encode(data: bytes) -> str:
+    """Return base64url without padding (RFC 7515 section 2)."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

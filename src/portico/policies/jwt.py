@@ -1,0 +1,285 @@
+"""Let in who shows a signed token (JWT, RFC 7519) of an issuer that is trusted.
+
+```yaml
+services: {orders: "http://127.0.0.1:9002"}
+policies:
+  - jwt: {discovery_url: "https://issuer.example/.well-known/openid-configuration", audience: portico}
+routes:
+  - {path: /orders/**, service: orders}
+  - path: /machines/**
+    service: orders
+    policies:
+      - jwt:
+          jwks_url: https://machines.example/jwks.json
+          issuer: https://machines.example
+          audience: [portico, orders]
+          algorithms: ES256
+          roles: realm_access.roles
+  - {path: /public/**, service: orders, policies: [{jwt: off}]}
+```
+
+Where the keys are is said by one of `discovery_url`, `jwks_url`, `jwks_file`, `public_key_file`, `keys` and `secret`.
+The key decides by which algorithm a token is signed, and never the token: one of RSA takes RS256 to RS512 and PS256 to
+PS512, one of an elliptic curve takes the algorithm of its curve, Ed25519 takes EdDSA, and a secret takes HS256 (HS384
+and HS512 where it has 48 and 64 bytes). A JWK that names its `alg` takes that one. Unsigned tokens are never taken, nor
+keys of RSA below 2048 bits, nor tokens that bring a key with them (`jwk`, `jku`, `x5c`, `x5u`), or have extensions
+(`crit`).
+
+Keys at a URL are fetched when the gateway starts, and again before they are old: by `Cache-Control: max-age` between a
+minute and a day, otherwise every 10 minutes. A token of a key that is not known has them fetched at once, at most every
+10 seconds. While the provider is down the keys that are known go on serving. Before any are known, a request waits up
+to 2 seconds and is then answered 503. Redirects are not followed.
+
+A token is looked for in `Authorization: Bearer`, then in `cookie`, then in `query`, where those are named; the first
+that is there counts. Without one the answer is 401 with the title `Missing authentication`; with one that is no good it
+is `Invalid token`, and with one that was good `Token expired`. The log `portico.security` says more.
+
+Who it is from is then known to policies, conditions and logs further in: `user` is the claim that is their name, and
+roles, scopes, permissions and groups are lists of texts, or a text with spaces between them. A claim within others is
+written with dots: `realm_access.roles`. A verified token is remembered until it expires, or the keys change; so none is
+taken once its key is gone.
+
+`portico token` makes tokens to try this with.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import Awaitable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Final
+from urllib.parse import unquote_plus
+
+from pydantic import Field, model_validator
+
+from portico.plugin import (
+    WELL_KNOWN,
+    Algorithm,
+    Authenticator,
+    AuthenticatorConfig,
+    BadValue,
+    ConfigError,
+    Duration,
+    Env,
+    FilePath,
+    FixedKeys,
+    Found,
+    Keys,
+    KeySet,
+    KeyUrl,
+    NotTaken,
+    OneOrMany,
+    ProviderKeys,
+    Refusal,
+    Request,
+    Secret,
+    Size,
+    Stage,
+    TokenRules,
+    TokenVerifier,
+    UnusableKey,
+    User,
+    claim_at,
+    words_at,
+)
+
+_SOURCES: Final = ("discovery_url", "jwks_url", "jwks_file", "public_key_file", "keys", "secret")
+_BY_DIGEST: Final = os.urandom(32)
+"""What settings are told apart by where they are shared; nobody can guess a secret by its digest."""
+_DESCRIPTIONS: Final = {"invalid-token": "The token is not valid here", "token-expired": "The token has expired"}
+_Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], OneOrMany()]
+
+
+class Jwt(AuthenticatorConfig):
+    """Whose tokens are taken."""
+
+    discovery_url: KeyUrl | None = None
+    """The description of an OpenID Connect provider, which says where its keys are; its issuer is checked."""
+    jwks_url: KeyUrl | None = None
+    """Where the provider publishes its keys, a JWKS (RFC 7517)."""
+    jwks_file: FilePath | None = None
+    """A file with keys, a JWKS."""
+    public_key_file: FilePath | None = None
+    """A file with one public key, or a certificate, as PEM."""
+    keys: tuple[Mapping[str, Any], ...] | None = None
+    """Public keys, each a JWK: what a JWKS has as `keys`."""
+    secret: Secret | None = None
+    """What the issuer and the gateway both know, of 32 bytes or more; better `${file:...}` than in the file itself."""
+    ca: FilePath | None = None
+    """A file with the authorities that must have signed the provider's certificate; those of the system otherwise."""
+    issuer: _Names = ()
+    """Who must have issued it (`iss`), one of these; where none is given, that of `discovery_url`, or anyone."""
+    audience: _Names = ()
+    """Whom it must be for (`aud`), one of these. Without one, a token for any other application of the issuer is taken
+    as well."""
+    algorithms: Annotated[tuple[Algorithm, ...], OneOrMany()] = ()
+    """The only ways in which it may be signed, where not all that the keys are for."""
+    leeway: Duration = 60.0
+    """By how much the clocks of issuer and gateway may differ."""
+    max_age: Duration | None = None
+    """How long after it was issued (`iat`) it is taken at most, whatever it says itself."""
+    claims_required: _Names = ("exp",)
+    """Claims that must be there."""
+    cookie: Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", examples=["access_token"])] | None = None
+    """A cookie that may have the token."""
+    query: Annotated[str, Field(min_length=1, examples=["access_token"])] | None = None
+    """A query parameter that may have the token; it will be in the logs of others."""
+    max_size: Size = 8192
+    """The most bytes of a token."""
+    user: str = "sub"
+    """The claim that is the user's name; a token without it is not taken."""
+    roles: _Names = ("roles",)
+    """The claim that has the roles: the first of these that is there."""
+    scopes: _Names = ("scope", "scp")
+    """The claim that has the scopes."""
+    permissions: _Names = ("permissions",)
+    """The claim that has the permissions."""
+    groups: _Names = ("groups",)
+    """The claim that has the groups."""
+    realm: Annotated[str, Field(pattern=r"^[ !#-\[\]-~]+$")] = "api"
+    """What the challenge of a 401 calls the things behind it."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Jwt:
+        given = [name for name in _SOURCES if getattr(self, name) is not None]
+        if len(given) != 1:
+            what = f"the keys are in {' and in '.join(given)}" if given else "there are no keys"
+            raise BadValue(what, f"give one of {', '.join(_SOURCES)}")
+        if self.ca is not None and given[0] not in ("discovery_url", "jwks_url"):
+            raise BadValue("there is a ca, and nobody is asked for keys", "leave it out")
+        if any(key.get("kty") == "oct" or "d" in key for key in self.keys or ()):
+            hint = "give a secret as secret, and of other keys the public half"
+            raise BadValue("keys has a secret or a private key in it", hint)
+        return self
+
+
+class JwtPolicy(Authenticator[Jwt], name="jwt", stages=(Stage.AUTHENTICATE,)):
+    """Verifies tokens."""
+
+    def setup(self, env: Env) -> None:
+        """Read the keys, or have them fetched."""
+        config = self.config
+        issuers = frozenset(config.issuer)
+        if config.discovery_url is not None and not issuers:
+            issuers = _issuers_of(config.discovery_url)
+        keys, known = self._keys(env, issuers)
+        rules = TokenRules(
+            issuers=issuers,
+            audiences=frozenset(config.audience),
+            algorithms=frozenset(config.algorithms),
+            required=config.claims_required,
+            leeway=config.leeway,
+            max_age=config.max_age,
+            max_size=config.max_size,
+        )
+        said = hmac.digest(_BY_DIGEST, config.model_dump_json(exclude={"required"}).encode() + known, "sha256")
+        verifier = env.share(
+            ("jwt", said), lambda: TokenVerifier(keys, rules, lambda claims: user_of(config, claims), env.wall)
+        )
+        self._recall = verifier.recall
+        self._verify = verifier.verify
+        self._challenge = f'Bearer realm="{config.realm}"'
+        self._cookie = None if config.cookie is None else config.cookie.encode() + b"="
+
+    def _keys(self, env: Env, issuers: frozenset[str]) -> tuple[Keys, bytes]:
+        """Return where the keys come from, and what tells them from others that the settings alone do not."""
+        config = self.config
+        url = config.discovery_url or config.jwks_url
+        if url is not None:
+            describes = None if config.discovery_url is None else issuers
+            key = ("jwt keys", url, config.ca, describes)
+            shared = env.share(key, lambda: ProviderKeys(url, env.clock, config.ca, describes))
+            shared.serve(env)
+            return shared, b""
+        try:
+            if config.secret is not None:
+                known = config.secret.get_secret_value().encode()
+                keys = KeySet.of_secret(config.secret.get_secret_value())
+            elif config.keys is not None:
+                known = b""
+                keys = KeySet.of_jwks(config.keys)
+            else:
+                file = config.jwks_file or config.public_key_file
+                assert file is not None
+                known = Path(file).read_bytes()
+                keys = KeySet.of_json(known) if config.jwks_file is not None else KeySet.of_pem(known)
+        except UnusableKey as error:
+            raise ConfigError(f"jwt: {error}") from None
+        except OSError as error:
+            raise ConfigError(f"jwt: the keys cannot be read: {error.strerror}") from None
+        if not keys.keys:
+            raise ConfigError(f"jwt: no key verifies a token: {'; '.join(keys.unusable) or 'there is none'}")
+        for problem in keys.unusable:
+            env.logger.warning("jwt: left out %s", problem)
+        if config.algorithms and keys.algorithms.isdisjoint(config.algorithms):
+            able = ", ".join(sorted(keys.algorithms))
+            raise ConfigError(f"jwt: none of the algorithms is one of the keys; they are for {able}")
+        return FixedKeys(keys), known
+
+    def identify(self, request: Request) -> Found | Awaitable[Found]:
+        """Return whose token it is."""
+        headers = request.headers
+        shown = headers.get(b"authorization")
+        if shown is not None:
+            if len(headers.index) != len(headers.pairs) and len(headers.get_all(b"authorization")) > 1:
+                return Refusal("invalid-token", "Invalid token", "Authorization stands twice", "invalid_token")
+            known = self._recall(shown)
+            if known is not None:
+                return known
+            scheme, _, token = shown.partition(b" ")
+            if scheme.lower() == b"bearer":
+                return self._verify(token.strip(b" "), shown)
+        token_elsewhere = self._elsewhere(request)
+        if token_elsewhere is None:
+            return None
+        return self._recall(token_elsewhere) or self._verify(token_elsewhere, token_elsewhere)
+
+    def _elsewhere(self, request: Request) -> bytes | None:
+        """Return the token of the cookie or of the query."""
+        if self._cookie is not None:
+            for line in request.headers.get_all(b"cookie"):
+                for part in line.split(b";"):
+                    pair = part.strip(b" \t")
+                    if pair.startswith(self._cookie):
+                        return pair[len(self._cookie) :].strip(b'"')
+        if self.config.query is not None and request.query is not None:
+            for item in request.query.split("&"):
+                name, _, value = item.partition("=")
+                if unquote_plus(name) == self.config.query:
+                    return value.encode("utf-8", "replace")
+        return None
+
+    def challenge(self, refusal: Refusal | None) -> str:
+        """Return the challenge (RFC 6750 section 3)."""
+        if refusal is None:
+            return self._challenge
+        description = _DESCRIPTIONS.get(refusal.type, refusal.title)
+        return f'{self._challenge}, error="{refusal.error}", error_description="{description}"'
+
+
+def user_of(config: Jwt, claims: Mapping[str, Any]) -> User:
+    """Return who the claims of a verified token speak of; raise NotTaken where they do not say it."""
+    name = claim_at(claims, config.user)
+    if isinstance(name, int) and not isinstance(name, bool):
+        name = str(name)
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        raise NotTaken(f"its claim {config.user} is no name")
+    return User(
+        name,
+        roles=words_at(claims, config.roles),
+        scopes=words_at(claims, config.scopes),
+        claims=MappingProxyType(dict(claims)),
+        permissions=words_at(claims, config.permissions),
+        groups=words_at(claims, config.groups),
+        kind="jwt",
+    )
+
+
+def _issuers_of(discovery_url: str) -> frozenset[str]:
+    """Return the issuer whose description is at a URL; whether it ends with a slash cannot be seen there."""
+    issuer, found, rest = discovery_url.partition(WELL_KNOWN)
+    if not found or rest:
+        raise ConfigError(f"jwt: the discovery_url does not end with {WELL_KNOWN}; give the issuer as well")
+    return frozenset((issuer, f"{issuer}/"))
