@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -40,10 +41,12 @@ def test_a_key_takes_no_algorithm_but_its_own(kind: str, claimed: str) -> None:
     signed = encode(json.dumps({"alg": claimed, "kid": "k"}).encode()) + "." + encode(json.dumps(CLAIMS).encode())
     signature = encode(JWSRegistry.algorithms[own].sign(signed.encode(), key(kind)))
     keys = KeySet.of_jwks([public(key(kind), kid="k")])
-    try:
-        assert keys.check(decode(f"{signed}.{signature}".encode())) is False
-    except NotTaken as error:
-        assert str(error) == "its key is not for its algorithm"
+    forged = decode(f"{signed}.{signature}".encode())
+    if claimed in KINDS[kind]:
+        assert keys.check(forged) is False
+    else:
+        with pytest.raises(NotTaken, match="its key is not for its algorithm"):
+            keys.check(forged)
 
 
 def test_a_public_key_is_no_secret() -> None:
@@ -63,10 +66,8 @@ def test_a_public_key_is_no_secret() -> None:
         for header in ({}, {"kid": rsa.thumbprint()}):
             forged = decode(sign(CLAIMS, forger, "HS256", **header).encode())
             for keys in sets:
-                try:
+                with suppress(NotTaken):
                     assert keys.check(forged) is None
-                except NotTaken:
-                    pass
     with pytest.raises(UnusableKey, match="this is a public key"):
         KeySet.of_secret(rsa.as_pem(private=False).decode())
 

@@ -134,10 +134,12 @@ class ProviderKeys:
         """Get the keys, and say when they are due next."""
         self._busy = True
         self._asked = now = self._clock()
-        self._due = now  # another one's turn, where this one is ended
         try:
             document, age = await self._ask(env)
             self._take(document)
+        except asyncio.CancelledError:
+            self._due = now  # it is another configuration's turn, for whose answer those who wait go on waiting
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the keys that are known go on serving
             known = isinstance(error, _NoKeys | UnusableKey | PorticoError)
             self._failed(str(error) if known else f"{type(error).__name__}: {error}")
@@ -149,9 +151,9 @@ class ProviderKeys:
                 logger.info("the keys of %s could be fetched again", _plain(self.url))
         finally:
             self._busy = False
-            news, self._news = self._news, asyncio.Event()
-            news.set()
             self._roused()
+        news, self._news = self._news, asyncio.Event()
+        news.set()
 
     def _failed(self, why: str) -> None:
         self._due = self._clock() + _RETRIES[min(self._failures, len(_RETRIES) - 1)]
@@ -175,7 +177,8 @@ class ProviderKeys:
         if self._issuers is None:
             return await _get(env, self.url, self._ca)
         found, age = await _get(env, self.url, self._ca)
-        if found.get("issuer") not in self._issuers:
+        issuer = found.get("issuer")
+        if not isinstance(issuer, str) or issuer not in self._issuers:
             raise _NoKeys("the provider says that it is another issuer")
         url = found.get("jwks_uri")
         if not isinstance(url, str):
