@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
-import httpx
 import pytest
 
-from tests.harness.gateway import Gateway, curl, problem_of, refusing_port, wait_for
+from tests.harness.gateway import DEADLINE, Gateway, curl, problem_of, refusing_port, wait_for
 
-provider_mock = pytest.importorskip("oidc_provider_mock")
+pytestmark = pytest.mark.skipif(find_spec("oidc_provider_mock") is None, reason="needs oidc-provider-mock")
 
 BACK = "http://client.example/back"
 
 
+@contextmanager
+def provider(port: int) -> Iterator[None]:
+    """Run a provider, which begins with a new key."""
+    command = [sys.executable, "-W", "ignore", "-m", "oidc_provider_mock", "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: curl(f"http://localhost:{port}/jwks", codes=(0, 7)).status == 200, "the provider")
+        yield
+    finally:
+        process.terminate()
+        process.wait(DEADLINE)
+
+
 def signed_in(issuer: str) -> str:
     """Return the ID token of someone who has signed in (OpenID Connect Core 1.0 section 3.1)."""
-    with httpx.Client(base_url=issuer) as http:
-        http.put("/users/ada", json={"email": "ada@x.example"}).raise_for_status()
-        asked = {"client_id": "shop", "redirect_uri": BACK, "response_type": "code", "scope": "openid email"}
-        location = http.post("/oauth2/authorize", params=asked, data={"sub": "ada"}).headers["location"]
-        code = parse_qs(urlsplit(location).query)["code"][0]
-        grant = {"grant_type": "authorization_code", "code": code, "redirect_uri": BACK}
-        answer = http.post("/oauth2/token", data=grant, auth=("shop", "any")).raise_for_status()
-        token: str = answer.json()["id_token"]
-        return token
+    user = curl("-X", "PUT", "--json", '{"email": "ada@x.example"}', f"{issuer}/users/ada")
+    assert user.status == 204
+    asked = {"client_id": "shop", "redirect_uri": BACK, "response_type": "code", "scope": "openid email"}
+    location = curl("-d", "sub=ada", f"{issuer}/oauth2/authorize?{urlencode(asked)}").value("Location")
+    code = parse_qs(urlsplit(location).query)["code"][0]
+    grant = {"grant_type": "authorization_code", "code": code, "redirect_uri": BACK}
+    token: str = curl("-u", "shop:any", "-d", urlencode(grant), f"{issuer}/oauth2/token").json["id_token"]
+    return token
 
 
 def config_of(issuer: str) -> str:
@@ -46,14 +62,14 @@ def test_its_tokens_are_taken_and_its_new_key_is_found(tmp_path: Path) -> None:
         pass
     issuer = f"http://localhost:{port}"
     with Gateway(tmp_path, config_of(issuer)) as gateway:
-        with provider_mock.run_server_in_thread(port=port):
+        with provider(port):
             token = signed_in(issuer)
             wait_for(lambda: status_of(gateway, token) == 200, "the first keys")
             header, payload, signature = token.split(".")
             forged = f"{header}.{payload}.{signature[:-8]}AAAAAAAA"
             problem_of(curl("-H", f"Authorization: Bearer {forged}", f"{gateway.url}/orders"), 401, "invalid-token")
         assert status_of(gateway, token) == 200  # while it is down
-        with provider_mock.run_server_in_thread(port=port):  # it begins with a new key
+        with provider(port):
             other = signed_in(issuer)
             wait_for(lambda: status_of(gateway, other) == 200, "the new key")
             assert status_of(gateway, token) == 401
