@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from docs.source import files, markdown, name_given, tree
+from docs.source import files, markdown, name_given, tree, value_docs
 
 ROOTS: Final = ("RequestError", "UpstreamError")
 """What is made from these errors becomes an answer; they themselves are not raised."""
@@ -96,6 +96,8 @@ def _of_answers() -> Iterator[ProblemType]:
             said |= {keyword.arg: _constant(keyword.value) for keyword in call.keywords if keyword.arg}
             owner = owners.get(call)
             meaning = str(said.get("detail") or (_endpoint_doc(owner) if owner is not None else ""))
+            if refuses:
+                meaning = _refusal_doc(path, call)
             problem = _problem(said, meaning)
             if problem is not None:
                 yield problem
@@ -103,6 +105,16 @@ def _of_answers() -> Iterator[ProblemType]:
 
 def _makes_a_problem(call: ast.Call) -> bool:
     return ast.unparse(call.func) in {"Response.problem", "Problem", "Refusal"}
+
+
+def _refusal_doc(path: str, call: ast.Call) -> str:
+    """Return what stands below the name of a refusal, or what the function that makes it is said to be for."""
+    for statement in tree(path).body:
+        if call in ast.walk(statement):
+            if isinstance(statement, ast.FunctionDef):
+                return markdown((ast.get_docstring(statement) or "").partition("\n\n")[2])
+            return markdown(value_docs(path).get(name_given(statement), ""))
+    return ""
 
 
 def _constant(node: ast.expr) -> object:

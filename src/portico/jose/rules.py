@@ -11,9 +11,11 @@ from portico.jose.compact import NotTaken
 from portico.policy.authentication import Refusal
 
 EXPIRED: Final = Refusal("token-expired", "Token expired", "the token has expired", "invalid_token", 401)
+"""The token was good, and is too old."""
 UNAVAILABLE: Final = Refusal(
     "authentication-unavailable", "Authentication not available", "no keys are known yet", "", 503
 )
+"""No keys that verify tokens could be got yet."""
 _MAX_TIME: Final = 10**11
 """Seconds after 1970 that no honest token names; it is in the year 5138."""
 _TEXTS: Final = ("iss", "sub", "jti")
@@ -21,7 +23,10 @@ _TIMES: Final = ("exp", "nbf", "iat")
 
 
 def invalid(reason: str) -> Refusal:
-    """Return the refusal of a token that is no good; `reason` is for the log."""
+    """Return the refusal of a token; `reason` is for the log.
+
+    The token is not well formed, not signed by a key that is trusted, or not for this.
+    """
     return Refusal("invalid-token", "Invalid token", reason, "invalid_token", 401)
 
 

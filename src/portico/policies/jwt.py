@@ -39,6 +39,9 @@ roles, scopes, permissions and groups are lists of texts, or a text with spaces 
 written with dots: `realm_access.roles`. A verified token is remembered until it expires, or the keys change; so none is
 taken once its key is gone.
 
+A `jwt` of the file stands around `/livez`, `/readyz` and `/health` as well; where probes have no token, give it to the
+routes that need it.
+
 `portico token` makes tokens to try this with.
 """
 

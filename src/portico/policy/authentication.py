@@ -128,7 +128,7 @@ class Authentication:
         """Return the answer to a request from nobody that is known, and tell the log."""
         policy, refusal = refused or (asked[0], None)
         if refusal is None:
-            response = Response.problem(401, "authentication-required", policy.missing)
+            response = Response.problem(401, "authentication-required", policy.missing, "No credentials were shown.")
         else:
             response = Response.problem(refusal.status, refusal.type, refusal.title)
         client = request.client

@@ -29,6 +29,7 @@ class Life:
         task = self._tasks.create_task(_safely(work, name), name=name)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        task.add_done_callback(lambda _: work.close())  # where it was ended before it had begun
 
     def close(self) -> None:
         """End it all."""
