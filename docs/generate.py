@@ -15,6 +15,7 @@ from docs.problems import problem_types
 from docs.source import ROOT, class_doc, markdown, module_doc, value_docs
 from docs.tables import Models, table, value_kinds
 from portico.cli.commands import app
+from portico.config.consumers import ConsumerSettings
 from portico.config.errors import Errors, ErrorText
 from portico.config.json_schema import json_schema
 from portico.config.policy_use import PolicyUse
@@ -54,7 +55,7 @@ def pages() -> dict[str, str]:
 
 
 def _configuration() -> Iterator[str]:
-    models = Models({"PolicyUse": "Policy"})
+    models = Models({"PolicyUse": "Policy", "ConsumerSettings": "Consumers"})
     yield from ("# The configuration file", _NOTICE)
     yield (
         "A configuration is one YAML file. A key that is not listed here is an error. The types are explained under"
@@ -69,6 +70,8 @@ def _configuration() -> Iterator[str]:
             yield "Which there are: [policies](policies.md)."
             yield models.keys(model, only=("name", "stage", "when"))
             continue
+        if model is ConsumerSettings:
+            yield _without_title(module_doc("config/consumers.py"))
         if model.__name__ == "Route":
             yield _without_title(module_doc("config/routes.py"))
             yield "Which there are: [endpoints](endpoints.md)."

@@ -5,6 +5,7 @@ Everything that the built-in policies use is here, and nothing else of Portico i
 """
 
 from portico.config.addresses import LOCAL_NETWORKS, Cidr
+from portico.config.consumers import ApiKeys, Consumer, Credential, digest_of
 from portico.config.forms import OneOrMany
 from portico.config.values import (
     BadValue,
@@ -52,8 +53,17 @@ from portico.jose.rules import TokenRules, claim_at, words_at
 from portico.jose.verifier import FixedKeys, Keys, TokenVerifier
 from portico.observe.exchange import Exchange, Outcome
 from portico.observe.health import BreakerState, ServiceHealth, TargetHealth
-from portico.policy.authentication import Authenticator, AuthenticatorConfig, Found, Refusal
+from portico.policy.authentication import (
+    Authenticator,
+    AuthenticatorConfig,
+    Found,
+    Refusal,
+    note_refusal,
+    unknown_user,
+)
 from portico.policy.base import Endpoint, Env, Policy, PolicyConfig, RouteInfo, Stage
+from portico.policy.condition import Condition, ConditionError
+from portico.policy.consumers import ConsumerLookup
 from portico.routing.matcher import ALLOWED_METHODS
 from portico.routing.preflight import UNANSWERED_PREFLIGHT
 
@@ -70,6 +80,7 @@ __all__ = [
     "WELL_KNOWN",
     "AcceptEncoding",
     "Algorithm",
+    "ApiKeys",
     "Authenticator",
     "AuthenticatorConfig",
     "BadValue",
@@ -79,7 +90,12 @@ __all__ = [
     "BreakerState",
     "Cidr",
     "Client",
+    "Condition",
+    "ConditionError",
     "ConfigError",
+    "Consumer",
+    "ConsumerLookup",
+    "Credential",
     "Duration",
     "Endpoint",
     "Env",
@@ -128,11 +144,14 @@ __all__ = [
     "claim_at",
     "codings_of",
     "decoded",
+    "digest_of",
     "encode_at_once",
     "encoded",
     "escape_for",
     "may_be_recoded",
+    "note_refusal",
     "recoded",
+    "unknown_user",
     "vary_by_encoding",
     "words_at",
 ]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
+from portico.config.consumers import Consumers
 from portico.http.body import Trailers
 from portico.plugin import Body, Handler, Headers, Policy, Request, Response, RouteInfo, ServiceHealth
 
@@ -21,6 +22,7 @@ class TestEnv:
     logger = logging.getLogger("portico.route.test")
 
     def __init__(self, captures: Iterable[str] = ()) -> None:
+        self.consumers: Consumers[Any] = Consumers()
         self.route = RouteInfo("test", ("/**",), {"/**": frozenset(captures)})
 
     def clock(self) -> float:

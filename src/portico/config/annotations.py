@@ -13,10 +13,12 @@ from portico.config.forms import NotInFile, Shorthand
 
 
 def file_keys(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """Return the fields of `model` that a file can give, by key."""
+    """Return the fields of `model` that a file can give, by key: its own, then those that all of its kind have."""
+    own = model.__annotations__
+    ordered = sorted(model.model_fields.items(), key=lambda item: item[0] not in own)
     return {
         field.alias or name: field
-        for name, field in model.model_fields.items()
+        for name, field in ordered
         if not any(isinstance(mark, NotInFile) for mark in field.metadata)
     }
 

@@ -21,9 +21,10 @@ FILE_LIMIT = 16 * 1024 * 1024
 """The most bytes that one file of a configuration may have."""
 MAX_INCLUDE_DEPTH = 8
 """How long a chain of files that include each other may be."""
-INCLUDABLE = ("services", "policies", "routes", "plugins", "include")
+INCLUDABLE = ("services", "consumers", "policies", "routes", "plugins", "include")
 """The keys that an included file may have."""
 
+_BY_NAME = ("services", "consumers")
 # What YAML allows in a text (1.2, production 1): the parser would refuse the rest without saying where it is.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _GLOB = re.compile(r"[*?\[]")
@@ -173,7 +174,7 @@ class _Reader:
                 self._extend(key, entry)
 
     def _extend(self, key: str, entry: Entry) -> None:
-        if key == "services":
+        if key in _BY_NAME:
             more: Node = Fields(entry.node.place, entries_of(key, entry, self._findings))
         else:
             more = Items(entry.node.place, items_of(key, entry, self._findings))

@@ -25,7 +25,7 @@ from portico.config.versions import DEPRECATION_KEYS, VERSION_KEYS, Versions
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 _MARKER = r"\$\{"
-_MAY_BE_EMPTY = ("services", "policies", "routes", "plugins")
+_MAY_BE_EMPTY = ("services", "consumers", "policies", "routes", "plugins")
 """Keys with a list or a mapping below them, every line of which may be commented out."""
 _NULL: JsonSchema = {"type": "null"}
 _SUBSTITUTION: JsonSchema = {
@@ -34,7 +34,8 @@ _SUBSTITUTION: JsonSchema = {
     "description": "A value from the environment, `${NAME}` or `${NAME:-default}`, or from a file, `${file:PATH}`.",
 }
 _INCLUDE: JsonSchema = {
-    "description": "More files, relative to this one, with services, policies, routes and plugins; `*` matches many.",
+    "description": "More files, relative to this one, with services, consumers, policies, routes and plugins; `*` "
+    "matches many.",
     "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
 }
 
@@ -170,9 +171,9 @@ class _Maker:
         full = {**self._defs[self._names[model]], "required": required}
         about = {"description": full.pop("description")} if "description" in full else {}
         forms = [full]
-        first = next(iter(self._properties(model).values()), None)
+        first = next(iter(file_keys(model)), None)
         if first is not None:
-            forms.insert(0, first)
+            forms.insert(0, self._properties(model)[first])
         if not required:
             forms.append(_NULL)
         return {**about, "anyOf": forms}

@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from portico.config.addresses import EVERYONE, LOCAL_NETWORKS, Address, Cidr, ListenAddress
+from portico.config.consumers import Consumers, ConsumerSettings
 from portico.config.errors import Errors
 from portico.config.forms import NotInFile, Off, OneOrMany, Shorthand, Yes
 from portico.config.part import Part
@@ -213,6 +214,8 @@ class Config(Part):
     """How many processes serve; `auto` is one for each core."""
     services: dict[str, Annotated[Service, Shorthand("url")]] = Field(default_factory=dict)
     """What requests can be sent to, by name."""
+    consumers: Consumers[ConsumerSettings] = Field(default_factory=Consumers)
+    """Who calls, by name: see [consumers](#consumers)."""
     policies: Policies = ()
     """Policies around every request."""
     routes: tuple[Route, ...] = ()

@@ -2,16 +2,17 @@
 
 Those of a route stand together, where the first of them stands. A request passes when one of them finds out who it is
 from; credentials of another kind are not looked for any more then. One that is `required` has to find out as well,
-whatever the others have found. Where none does, the answer is 401, with what each of them would take.
+whatever the others have found. Where none does, the answer is 401, with what each of them would take. What takes those
+who have no credentials, as `anonymous` does, is asked last, and only where none were shown.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, ClassVar, Generic, NamedTuple, TypeAlias, TypeVar, cast
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeAlias, TypeVar, cast
 
-from portico.http.message import Handler, Request, Response
+from portico.http.message import Handler, Key, Request, Response
 from portico.http.user import USER, User
 from portico.policy.base import Policy, PolicyConfig
 
@@ -44,8 +45,12 @@ class Refusal(NamedTuple):
     """What is answered; 503 where it could not be found out whether they are good."""
 
 
+_LONGEST_NAME: Final = 128
+
 Found: TypeAlias = User | Refusal | None
 """Who it is, or why it is not taken; None where no credentials of the kind were shown."""
+
+_AT_ONCE: Final = frozenset((User, Refusal, type(None)))
 
 
 class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
@@ -53,6 +58,8 @@ class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
 
     missing: ClassVar[str] = "Missing authentication"
     """The title of the answer where nothing was shown."""
+    takes_nobody: ClassVar[bool] = False
+    """Whether `identify` returns, at once, who those are that have shown no credentials; it is never challenged."""
 
     def identify(self, request: Request) -> Found | Awaitable[Found]:
         """Return who the request is from, or an awaitable of that where it takes some waiting."""
@@ -65,9 +72,16 @@ class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
         """
         raise NotImplementedError
 
+    def conceal(self, request: Request) -> None:
+        """Take from a request what its service is not to see, such as the credentials; whoever they were good for."""
+
     async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - the field's word
         """Pass on what comes from somebody; answer everything else."""
         return await Authentication((Part(self, None),)).handle(request, next)
+
+
+ASKED: Final[Key[Sequence[Authenticator[Any]]]] = Key("asked")
+"""Who has looked for credentials in vain, where nobody's were taken: what a client could show to be somebody."""
 
 
 class Part(NamedTuple):
@@ -81,14 +95,17 @@ class Part(NamedTuple):
 class Authentication:
     """All policies of a route that authenticate, as one."""
 
-    __slots__ = ("_parts",)
+    __slots__ = ("_guests", "_parts")
 
-    def __init__(self, parts: Sequence[Part] = ()) -> None:
-        self._parts = list(parts)
+    def __init__(self, parts: Iterable[Part] = ()) -> None:
+        self._parts: list[Part] = []
+        self._guests: list[Part] = []
+        for part in parts:
+            self.add(part)
 
     def add(self, part: Part) -> None:
         """Take in one more, at load."""
-        self._parts.append(part)
+        (self._guests if part.policy.takes_nobody else self._parts).append(part)
 
     async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - the field's word
         """Pass on what comes from somebody; answer everything else."""
@@ -103,7 +120,7 @@ class Authentication:
             if known is not None and not required:
                 continue
             found = policy.identify(request)
-            if found is not None and type(found) is not User and type(found) is not Refusal:
+            if type(found) not in _AT_ONCE:
                 found = await cast("Awaitable[Found]", found)
             if type(found) is User:
                 known = known or found
@@ -113,11 +130,27 @@ class Authentication:
                     return self._refuse(request, asked, refused)
             elif required:
                 return self._refuse(request, [policy], None)
+        known = known or self._guest(request, asked, refused)
         if known is None and asked:
             return self._refuse(request, asked, refused)
         if known is not None:
             request[USER] = known
+        for policy in asked:
+            policy.conceal(request)
         return await next(request)
+
+    def _guest(
+        self,
+        request: Request,
+        asked: Sequence[Authenticator[Any]],
+        refused: tuple[Authenticator[Any], Refusal] | None,
+    ) -> User | None:
+        """Return who somebody without credentials is, or None where they are nobody."""
+        for policy, holds in self._guests if refused is None else ():
+            if holds is None or holds(request):
+                request[ASKED] = asked
+                return cast(User, policy.identify(request))
+        return None
 
     def _refuse(
         self,
@@ -131,16 +164,39 @@ class Authentication:
             response = Response.problem(401, "authentication-required", policy.missing, "No credentials were shown.")
         else:
             response = Response.problem(refusal.status, refusal.type, refusal.title)
-        client = request.client
-        security.warning(
-            "refused %s: %s, client %s, route %s",
-            policy.name,
-            "no credentials" if refusal is None else refusal.reason or refusal.title,
-            "-" if client is None else client.address or "-",
-            "-" if request.exchange is None else request.exchange.route or "-",
-        )
+        note_refusal(request, policy.name, "no credentials" if refusal is None else refusal.reason or refusal.title)
         if response.status == 401:
             for each in asked:
-                value = each.challenge(refusal if each is policy else None)
-                response.headers.add(b"WWW-Authenticate", value.encode("latin-1"))
+                _add_challenge(response, each.challenge(refusal if each is policy else None))
         return response
+
+
+def note_refusal(request: Request, policy: str, reason: str) -> None:
+    """Tell the log of security that a policy has refused a request; neither `reason` nor anything else is a secret."""
+    client, user = request.client, request.get(USER)
+    security.warning(
+        "refused %s: %s, %sclient %s, route %s",
+        policy,
+        reason,
+        "" if user is None else f"user {shown(user.name)}, ",
+        "-" if client is None else client.address or "-",
+        "-" if request.exchange is None else request.exchange.route or "-",
+    )
+
+
+def shown(name: str) -> str:
+    """Return a name as a log may have it: on one line, and not too long of it."""
+    text = name if name.isprintable() else ascii(name)
+    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
+
+
+def unknown_user(request: Request) -> Response:
+    """Return the answer to a request from nobody that is known, with the challenges of those who were asked for it."""
+    response = Response.problem(401, "authentication-required", "Missing authentication")
+    for policy in request.get(ASKED) or ():
+        _add_challenge(response, policy.challenge(None))
+    return response
+
+
+def _add_challenge(response: Response, value: str) -> None:
+    response.headers.add(b"WWW-Authenticate", value.encode("latin-1"))

@@ -14,6 +14,7 @@ from portico.config.nearest import one_of
 from portico.errors import ConfigError
 from portico.http.message import Handler, Request, Response
 from portico.observe.health import ServiceHealth
+from portico.policy.consumers import ConsumerLookup
 
 
 class Closable(Protocol):
@@ -85,6 +86,11 @@ class Env(Protocol):
     @property
     def route(self) -> RouteInfo:
         """The route that this is set up for."""
+        ...
+
+    @property
+    def consumers(self) -> ConsumerLookup:
+        """The consumers of the file."""
         ...
 
     def clock(self) -> float:

@@ -154,7 +154,9 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
         used: set[str] = set()
 
         def env(route: RouteInfo) -> RouteEnv:
-            return RouteEnv(route, upstreams, used, lease, health, surroundings.clock, life, surroundings.wall)
+            return RouteEnv(
+                route, config.consumers, upstreams, used, lease, health, surroundings.clock, life, surroundings.wall
+            )
 
         yield from conditions.compiling(config)
         writers = ErrorWriters(config)

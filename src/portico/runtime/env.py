@@ -12,6 +12,7 @@ from portico.errors import ConfigError
 from portico.http.message import Handler
 from portico.observe.health import ServiceHealth
 from portico.policy.base import RouteInfo, Shared
+from portico.policy.consumers import ConsumerLookup
 from portico.runtime.life import Life
 from portico.runtime.shared import Lease
 from portico.upstream.health import HealthReport
@@ -22,11 +23,24 @@ from portico.upstream.upstream import Upstream
 class RouteEnv:
     """The `Env` of one route's policies and endpoint."""
 
-    __slots__ = ("_health", "_lease", "_life", "_services", "_urls", "_used", "clock", "logger", "route", "wall")
+    __slots__ = (
+        "_health",
+        "_lease",
+        "_life",
+        "_services",
+        "_urls",
+        "_used",
+        "clock",
+        "consumers",
+        "logger",
+        "route",
+        "wall",
+    )
 
     def __init__(
         self,
         route: RouteInfo,
+        consumers: ConsumerLookup,
         services: Mapping[str, Upstream],
         used: set[str],
         lease: Lease,
@@ -36,6 +50,7 @@ class RouteEnv:
         wall: Callable[[], float],
     ) -> None:
         self.route = route
+        self.consumers = consumers
         self.clock = clock
         self.wall = wall
         self.logger = logging.getLogger(f"portico.route.{route.name}")

@@ -9,6 +9,7 @@ import pickle
 from collections.abc import Generator, Sequence
 from typing import Final, NamedTuple
 
+from portico.config.consumers import Consumers, ConsumerSettings
 from portico.config.schema import Config, Route
 from portico.config.upstream import Service
 from portico.runtime.plugins import PluginModule, PluginSource
@@ -16,6 +17,8 @@ from portico.runtime.shared import Lease
 
 _ROUTES_A_STEP: Final = 16
 """Routes that are read in one step, which takes about a millisecond."""
+_CONSUMERS_A_STEP: Final = 128
+"""Consumers that are read in one step, which takes about as long."""
 
 
 class Snapshot(NamedTuple):
@@ -31,8 +34,11 @@ def pack(config: Config, plugins: Sequence[PluginSource]) -> bytes:
     bare = {name: service.model_copy(update={"policies": ()}) for name, service in config.services.items()}
     pickle.dump(pickle.dumps(bare, pickle.HIGHEST_PROTOCOL), out, pickle.HIGHEST_PROTOCOL)
     routes = config.routes
+    consumers = list(config.consumers)
     pieces = [routes[at : at + _ROUTES_A_STEP] for at in range(0, len(routes), _ROUTES_A_STEP)]
-    for part in (tuple(plugins), config.model_copy(update={"routes": ()}), len(pieces), *pieces):
+    more = [consumers[at : at + _CONSUMERS_A_STEP] for at in range(0, len(consumers), _CONSUMERS_A_STEP)]
+    rest = config.model_copy(update={"routes": (), "consumers": Consumers()})
+    for part in (tuple(plugins), rest, len(pieces), *pieces, len(more), *more):
         pickle.dump(part, out, pickle.HIGHEST_PROTOCOL)
     return out.getvalue()
 
@@ -64,7 +70,15 @@ def unpack(packed: bytes, modules: Lease) -> Generator[None, None, Snapshot]:
         piece = load()
         assert isinstance(piece, tuple)
         routes += piece
-    return Snapshot(config.model_copy(update={"routes": tuple(routes)}), plugins)
+    count = load()
+    assert isinstance(count, int)
+    consumers: Consumers[ConsumerSettings] = Consumers()
+    for _ in range(count):
+        yield
+        more = load()
+        assert isinstance(more, list)
+        consumers.take(more)
+    return Snapshot(config.model_copy(update={"routes": tuple(routes), "consumers": consumers}), plugins)
 
 
 def services_of(packed: bytes) -> dict[str, Service]:
