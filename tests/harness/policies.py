@@ -14,7 +14,7 @@ from portico.plugin import Client, Env, Headers, Policy, Request, Response, Rout
 P = TypeVar("P", bound=Policy[Any])
 
 
-def policy_of(kind: type[P], takes: tuple[str, ...] = (), **settings: object) -> P:
+def policy_of(kind: type[P], takes: tuple[str, ...] = (), /, **settings: object) -> P:
     """Return a policy that is ready, on a route that takes these methods."""
     policy = kind(kind.config_class.model_validate(settings))
     policy.setup(cast(Env, SimpleNamespace(route=RouteInfo("r", ("/**",), {}, takes))))

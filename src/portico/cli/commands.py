@@ -20,6 +20,7 @@ from portico.cli import explain as explaining
 from portico.cli import platform_demo
 from portico.cli.ask import NoGateway, ask, find
 from portico.cli.handover import handover_of, new_snapshot
+from portico.cli.hash import NotHashed, What, asked_for, hash_of, warning_about
 from portico.cli.new import Kind, NotWritten, write_new
 from portico.cli.status import reload_text, status_text
 from portico.cli.token import NoToken, make_token, write_key
@@ -215,6 +216,26 @@ def new(
         sys.stderr.write(f"{error}\n")
         raise typer.Exit(1) from None
     typer.echo(f"wrote {file} and {test}; next: python -m pytest {test}, and plugins: [{file}] in the configuration")
+
+
+@app.command("hash")
+def hash_(
+    what: Annotated[What, typer.Argument(metavar="WHAT", help="`key` or `password`.")],
+) -> None:
+    """Print what stands in the file for a consumer's key or password, which is asked for, or read from stdin.
+
+    A key's hash stands under `keys`, a password's under `password`, in single quotes.
+    """
+    try:
+        text = asked_for(what)
+        hashed = hash_of(what, text)
+    except NotHashed as error:
+        sys.stderr.write(f"{error}\n")
+        raise typer.Exit(1) from None
+    warning = warning_about(what, text)
+    if warning:
+        sys.stderr.write(f"warning: {warning}\n")
+    typer.echo(hashed)
 
 
 @app.command()

@@ -55,13 +55,13 @@ SHORTEST_KEY: Final = 16
 """Characters of a key that stands in a file: fewer could be found by trying, out of a hash that is quick to make."""
 NEVER: Final = math.inf
 """When a key expires that does not."""
-DECOY: Final = "$argon2id$v=19$m=65536,t=3,p=4$bm9ib2R5IGlzIGhlcmU$DFYKyX5mrcvWqWAydvHb1kD3IaZ0vGYdA4mVbXo0tA0"
+DECOY: Final = "$argon2id$v=19$m=65536,t=3,p=4$bm9ib2R5IGlzIGhlcmUhIQ$DFYKyX5mrcvWqWAydvHb1kD3IaZ0vGYdA4mVbXo0tA0"
 """A hash of no password, as `portico hash` would make it."""
 
 _NAME: Final = r"[^\x00-\x20\x7f:]([^\x00-\x1f\x7f:]{0,126}[^\x00-\x20\x7f:])?"
 _HASHED_KEY: Final = "sha256:"
 _HASHED_PASSWORD: Final = re.compile(
-    r"\$argon2id\$v=\d+\$m=\d+,t=\d+,p=\d+\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{16,}|\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}"
+    r"\$argon2id\$v=19\$m=\d{1,7},t=\d{1,3},p=\d{1,2}\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{16,}|\$2[aby]\$(?:0[4-9]|1\d|20)\$[./A-Za-z0-9]{53}"
 )
 
 

@@ -1,0 +1,98 @@
+"""Keys, passwords and rights as curl sees them, with a real gateway; and no secret anywhere but where it was given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import argon2
+import pytest
+
+from tests.harness.gateway import Gateway, Service, curl, portico, problem_of, wait_for
+
+KEY, OTHER, OWN = "the-secret-key-of-ada", "another-secret-key", "billing-secret-key-1"
+PASSWORD = "swordfish:ä"
+SECRETS = (KEY, OTHER, OWN, "swordfish")
+CONFIG = """
+consumers:
+  ada: {keys: ["${ADA_KEY}", "${file:key}"], roles: [staff, admin], metadata: {email: ada@example.com}}
+  bob: {password: 'HASH', roles: [staff]}
+services:
+  shop:
+    url: http://127.0.0.1:PORT
+    policies:
+      - key-auth: {query: api_key, keys: {billing: "${OWN_KEY}"}}
+      - basic-auth: {realm: shop}
+      - user-headers: {claims: {email: X-User-Email}}
+routes:
+  - {path: /shop/**, service: shop}
+  - {path: /admin/**, service: shop, policies: [{authorize: admin}]}
+  - {path: /open/**, service: shop, policies: [{key-auth: off}, {basic-auth: off}]}
+"""
+
+
+def test_keys_passwords_and_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADA_KEY", KEY)
+    monkeypatch.setenv("OWN_KEY", OWN)
+    (tmp_path / "key").write_text(OTHER + "\n")
+    hashed = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(PASSWORD)
+    with Service() as shop:
+        config = CONFIG.replace("PORT", str(shop.port)).replace("HASH", hashed)
+        with Gateway(tmp_path, config) as gateway:
+            url = gateway.url
+
+            def user(*arguments: str) -> list[str]:
+                answer = curl(*arguments)
+                assert answer.status == 200, answer
+                seen = shop.seen[-1]
+                assert not {"authorization", "x-api-key", "x_user_id"} & seen.names
+                assert not any(secret in f"{seen.target} {seen.headers}" for secret in SECRETS)
+                names = ("X-User-ID", "X-User-Roles", "X-User-Email")
+                return [",".join(seen.values(name)) for name in names]
+
+            ada = ["ada", "admin,staff", "ada@example.com"]
+            forged = ("-H", "X-User-ID: root", "-H", "X_User_ID: root", "-H", "X-User-Email: root")
+            assert user("-H", f"X-API-Key: {KEY}", f"{url}/shop/a") == ada
+            assert user("-H", f"X-API-Key: {OTHER}", *forged, f"{url}/admin/a") == ada
+            assert user("-H", f"X-API-Key: {KEY}", "-H", "Connection: x-user-id, x-user-roles", f"{url}/shop/a") == ada
+            assert user(f"{url}/shop/a?api_key={KEY}&b=1") == ada
+            assert shop.seen[-1].target == "/shop/a?b=1"
+            assert user("-H", f"X-API-Key: {OWN}", f"{url}/shop/a") == ["billing", "", ""]
+            for _ in range(2):
+                assert user("-u", f"bob:{PASSWORD}", f"{url}/shop/a") == ["bob", "staff", ""]
+            assert user("-u", f"bob:{PASSWORD}", "-H", f"X-API-Key: {KEY}", f"{url}/shop/a") == ada
+            assert user(*forged, f"{url}/open/a") == ["", "", ""]
+
+            missing = curl(f"{url}/shop/a")
+            assert problem_of(missing, 401, "authentication-required")["title"] == "Missing authentication"
+            challenges = [value for name, value in missing.headers if name.lower() == "www-authenticate"]
+            assert challenges == ['Key realm="api"', 'Basic realm="shop", charset="UTF-8"']
+            refused = curl("-H", f"X-API-Key: {KEY}x", f"{url}/shop/a")
+            assert problem_of(refused, 401, "invalid-api-key")["title"] == "Invalid API key"
+            twice = curl("-H", f"X-API-Key: {KEY}", "-H", f"X-API-Key: {OTHER}", f"{url}/shop/a")
+            problem_of(twice, 401, "duplicate-api-key")
+            problem_of(curl("-u", "bob:wrong", f"{url}/shop/a"), 401, "invalid-credentials")
+            problem_of(curl("-u", "eve:wrong", f"{url}/shop/a"), 401, "invalid-credentials")
+            assert problem_of(curl("-u", f"bob:{PASSWORD}", f"{url}/admin/a"), 403, "forbidden")["title"] == "Forbidden"
+            assert curl("-H", "X-API-Key: " + "k" * 40_000, f"{url}/shop/a").status == 431
+
+            gateway.agent_answers()
+            said = [portico(command, gateway.file).out for command in ("check", "explain", "status")]
+            said += [portico("explain", gateway.file, "GET", "/shop/a").out]
+            (tmp_path / "key").write_text("short\n")
+            wrong = portico("check", gateway.file)
+            assert "a key has 16 or more characters" in wrong.err
+            said += [wrong.err, repr(portico("reload", gateway.file)), *map(str, missing.headers)]
+            snapshots = [snapshot for pid in (gateway.popen.pid, gateway.agent_pid()) for snapshot in memory_files(pid)]
+            assert any(b"ada@example.com" in each for each in snapshots)
+            for secret in SECRETS:
+                assert not any(secret in text for text in said)
+                assert not any(secret.encode() in each for each in snapshots)
+            log = wait_for(lambda: gateway.log() if "refused authorize" in gateway.log() else "", "the log")
+            assert "refused authorize: roles, user bob, client 127.0.0.1, route admin" in log
+            assert not any(secret in log for secret in SECRETS)
+
+
+def memory_files(pid: int) -> list[bytes]:
+    """Return what is in the files in memory that a process has open: the snapshots for workers are such."""
+    descriptors = Path(f"/proc/{pid}/fd").iterdir()
+    return [each.read_bytes() for each in descriptors if "memfd:" in str(each.readlink())]
