@@ -14,6 +14,9 @@ _ARGUMENTS: Final = ("status", "type", "title", "detail")
 """What `Response.problem` and `Problem` are called with, in this order."""
 _OF_REFUSAL: Final = ("type", "title", "reason", "error", "status")
 """What `Refusal` is called with."""
+_NOT_TAKEN: Final = (
+    "The credentials that were shown are not taken, or it cannot be found out now whether they are good."
+)
 
 Said = Mapping[str, object]
 
@@ -97,7 +100,7 @@ def _of_answers() -> Iterator[ProblemType]:
             owner = owners.get(call)
             meaning = str(said.get("detail") or (_endpoint_doc(owner) if owner is not None else ""))
             if refuses:
-                meaning = _refusal_doc(path, call)
+                meaning = _refusal_doc(path, call) or _NOT_TAKEN
             problem = _problem(said, meaning)
             if problem is not None:
                 yield problem

@@ -19,7 +19,7 @@ from portico import __version__
 from portico.wire import h1
 from tests.harness.gateway import DEADLINE, PORTICO, Done, portico, wait_for
 
-COMMANDS = ["run", "reload", "status", "check", "explain", "demo", "init", "new", "token", "schema", "version"]
+COMMANDS = ["run", "reload", "status", "check", "explain", "demo", "init", "new", "hash", "token", "schema", "version"]
 PLATFORM = Path(__file__).parents[2] / "examples" / "platform" / "portico.yaml"
 
 

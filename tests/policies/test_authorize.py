@@ -62,7 +62,12 @@ def test_who_may(settings: dict[str, Any], names: list[str], expected: bool) -> 
     if not expected:
         problem = asked.response.problem_value
         assert problem is not None
-        assert (problem.status, problem.type, problem.title, problem.detail) == (403, "forbidden", "Forbidden", "")
+        assert (problem.status, problem.type, problem.title, problem.detail) == (
+            403,
+            "forbidden",
+            "Forbidden",
+            "You may not do this.",
+        )
         assert not asked.response.headers.pairs
 
 

@@ -258,8 +258,9 @@ class Consumers(Generic[SettingsT]):
         return around(compact, handler.generate_schema(dict[str, settings]), serialization=to_plain(_names))
 
 
-def _names(consumers: Iterable[Consumer]) -> list[str]:
-    return [each.name for each in consumers]
+def _names(consumers: Iterable[Consumer]) -> dict[str, dict[str, object]]:
+    """Return what a dump has of them: who they are, and nothing that they prove it by."""
+    return {each.name: {} for each in consumers}
 
 
 def _compact(name: str, settings: ConsumerSettings) -> Consumer:

@@ -5,8 +5,8 @@ consumers:
   ada: {keys: "${ADA_KEY:-ada-has-a-long-key}", roles: [reader, writer]}
 policies: [key-auth, {anonymous: {roles: [reader]}}]
 routes:
-  - {path: /articles/**, methods: [GET], service: "articles:8080"}
-  - {path: /articles/**, service: "articles:8080", policies: [{authorize: writer}]}
+  - {path: /articles/**, methods: [GET], service: articles}
+  - {path: /articles/**, service: articles, policies: [{authorize: writer}]}
 ```
 
 It stands among the policies that authenticate, and is asked after all of them, wherever it stands. Credentials that

@@ -5,13 +5,13 @@ consumers:
   ada: {keys: "${ADA_KEY:-ada-has-a-long-key}", roles: [admin], permissions: [orders:read, orders:write]}
 policies: [key-auth]
 routes:
-  - {path: /admin/**, service: "admin:8080", policies: [{authorize: admin}]}
+  - {path: /admin/**, service: admin, policies: [{authorize: admin}]}
   - path: /orders/**
-    service: "orders:8080"
+    service: orders
     policies:
       - authorize: {permissions: [orders:read, orders:write], match: {permissions: any}}
   - path: /users/{id}/**
-    service: "users:8080"
+    service: users
     policies:
       - authorize: {allow: "user == captures['id'] || 'admin' in user.roles"}
 ```
@@ -141,7 +141,7 @@ class AuthorizePolicy(Policy[Authorize], name="authorize", stages=(Stage.AUTHORI
         note_refusal(request, self.name, why)
         if user.kind == _BY_NOTHING:
             return unknown_user(request)
-        response = Response.problem(403, "forbidden", "Forbidden")
+        response = Response.problem(403, "forbidden", "Forbidden", "You may not do this.")
         if why == "scopes" and user.kind == _BY_TOKEN:
             response.headers.add(b"WWW-Authenticate", b'Bearer error="insufficient_scope"')
         return response

@@ -6,9 +6,9 @@ consumers:
     password: $argon2id$v=19$m=65536,t=3,p=4$c29tZSBmcmVzaCBzYWx0$DFYKyX5mrcvWqWAydvHb1kD3IaZ0vGYdA4mVbXo0tA0
     roles: [staff]
 routes:
-  - {path: /staff/**, service: "staff:8080", policies: [basic-auth]}
+  - {path: /staff/**, service: staff, policies: [basic-auth]}
   - path: /reports/**
-    service: "reports:8080"
+    service: reports
     policies:
       - basic-auth: {realm: reports, remember: 1m, hide: off}
 ```

@@ -5,13 +5,13 @@ consumers:
   ada: {keys: "${ADA_KEY:-ada-has-a-long-key}", roles: [admin]}
   mobile-app: {keys: [sha256:5c7f4aa0f9b1b6c6c3a7b4a2e1f0d9c8b7a69584736251403f2e1d0c9b8a7968]}
 routes:
-  - {path: /orders/**, service: "orders:8080", policies: [key-auth]}
+  - {path: /orders/**, service: orders, policies: [key-auth]}
   - path: /reports/**
-    service: "reports:8080"
+    service: reports
     policies:
       - key-auth: {header: X-Reports-Key, query: api_key, realm: reports}
   - path: /hooks/**
-    service: "hooks:8080"
+    service: hooks
     policies:
       - key-auth: {keys: {billing: "${BILLING_KEY:-billing-has-a-long-key}"}, consumers: off}
 ```

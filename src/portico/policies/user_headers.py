@@ -5,9 +5,9 @@ consumers:
   ada: {keys: "${ADA_KEY:-ada-has-a-long-key}", roles: [admin, staff], metadata: {email: ada@example.com}}
 policies: [key-auth, user-headers]
 routes:
-  - {path: /orders/**, service: "orders:8080"}
+  - {path: /orders/**, service: orders}
   - path: /invoices/**
-    service: "invoices:8080"
+    service: invoices
     policies:
       - user-headers: {id: X-Customer, roles: off, permissions: X-May, claims: {email: X-User-Email}}
 ```

@@ -161,7 +161,7 @@ class Authentication:
         """Return the answer to a request from nobody that is known, and tell the log."""
         policy, refusal = refused or (asked[0], None)
         if refusal is None:
-            response = Response.problem(401, "authentication-required", policy.missing, "No credentials were shown.")
+            response = _nobody(policy.missing)
         else:
             response = Response.problem(refusal.status, refusal.type, refusal.title)
         note_refusal(request, policy.name, "no credentials" if refusal is None else refusal.reason or refusal.title)
@@ -192,10 +192,14 @@ def shown(name: str) -> str:
 
 def unknown_user(request: Request) -> Response:
     """Return the answer to a request from nobody that is known, with the challenges of those who were asked for it."""
-    response = Response.problem(401, "authentication-required", "Missing authentication")
+    response = _nobody(Authenticator.missing)
     for policy in request.get(ASKED) or ():
         _add_challenge(response, policy.challenge(None))
     return response
+
+
+def _nobody(title: str) -> Response:
+    return Response.problem(401, "authentication-required", title, "This needs credentials, and there are none.")
 
 
 def _add_challenge(response: Response, value: str) -> None:
