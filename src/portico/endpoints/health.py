@@ -3,7 +3,8 @@
 Three routes that every configuration has, unless the file has the same path: `/health` (with the state of each service,
 of its targets and of its breaker, and since when, for those whom `health.allow` names), `/livez` (the process is alive)
 and `/readyz` (it takes traffic). Point restarts at `/livez`: a service that is down must not have the gateway
-restarted.
+restarted. Policies of the whole file that ask who is calling, or whether they may, do not stand around these three,
+since probes have no credentials; they do around routes of your own with the same endpoints, as below.
 
 ```yaml
 routes:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from portico.config.policy_use import PolicyUse
 from portico.config.schema import Config, Route
 from portico.policy.base import Stage
 from portico.policy.chain import Scoped, merge
 from portico.policy.registry import Registry
+
+BUILT_IN: Final = "built in"
+"""The origin of what no file has written."""
+
+_FOR_PROBES: Final = frozenset(("health", "live", "ready"))
+"""Endpoints of the routes that every configuration has, for those who look after it and have no credentials."""
+
+_OF_CALLERS: Final = frozenset((Stage.AUTHENTICATE, Stage.AUTHORIZE))
 
 
 def scopes_of(config: Config, route: Route) -> list[tuple[str, Sequence[PolicyUse]]]:
@@ -30,6 +39,13 @@ def stage_of(use: PolicyUse, registry: Registry) -> Stage:
 
 
 def chain_of(config: Config, route: Route, registry: Registry) -> list[Scoped]:
-    """Return the route's chain: the stable merge of the file's, the service's and its own policies."""
+    """Return the route's chain: the stable merge of the file's, the service's and its own policies.
+
+    The built-in routes for probes ask nobody who is calling: who starts the gateway again where it does not answer has
+    no credentials for it. A file that wants that has a route of its own there.
+    """
     scopes = scopes_of(config, route)
-    return merge((scope, [(use, stage_of(use, registry)) for use in uses]) for scope, uses in scopes)
+    chain = merge((scope, [(use, stage_of(use, registry)) for use in uses]) for scope, uses in scopes)
+    if route.origin == BUILT_IN and route.endpoint.kind in _FOR_PROBES:
+        return [scoped for scoped in chain if scoped.stage not in _OF_CALLERS]
+    return chain

@@ -28,7 +28,7 @@ from portico.routing.entry import Absent, Condition, Entry, Equals, Matches, Par
 from portico.routing.matcher import Matcher
 from portico.routing.pattern import ANY_PATH, PathPattern, PatternError, parse_host_pattern, parse_path
 from portico.runtime.certificates import CertificateWatch
-from portico.runtime.chains import chain_of, scopes_of, stage_of
+from portico.runtime.chains import BUILT_IN, chain_of, scopes_of, stage_of
 from portico.runtime.conditions import Conditions
 from portico.runtime.env import RouteEnv
 from portico.runtime.errors import ErrorWriters
@@ -47,9 +47,6 @@ from portico.upstream.mirror import Mirror
 from portico.upstream.split import Split
 from portico.upstream.stack import Service
 from portico.upstream.upstream import Upstream
-
-BUILT_IN: Final = "built in"
-"""The origin of what no file has written."""
 
 _BUILT_IN_NAME: Final = "portico:{}"
 """The name of a built-in route; no file can give it, as a name has no colon."""

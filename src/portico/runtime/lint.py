@@ -15,7 +15,8 @@ from portico.net.tls import remarks_on
 from portico.policy.base import Stage
 from portico.routing.entry import Entry
 from portico.routing.shadow import find_shadows
-from portico.runtime.compile import BUILT_IN, Compiled
+from portico.runtime.chains import BUILT_IN
+from portico.runtime.compile import Compiled
 from portico.runtime.runtime import Route
 
 METHODS: Final = frozenset(

@@ -31,6 +31,10 @@ is loaded, types included. They can speak of:
 `user`               the name of the user that a policy has authenticated
 `user.roles`         the user's roles, a list
 `user.scopes`        the scopes that the user has granted, a list
+`user.permissions`   what the user may do, a list
+`user.groups`        the user's groups, a list
+`user.kind`          what has found out who it is: the name of a policy, such as `'jwt'`
+`user.consumer`      which of the file's consumers it is
 `user.claims['org']` what else is known of the user: a text as it is, a number or truth value as JSON writes it
 ==================== ===========================================================================================
 
