@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from random import Random
@@ -227,15 +226,7 @@ def test_thousands_of_targets_reach_a_worker_in_pieces(count: int) -> None:
         one, other = socket.socketpair()
         feeds = Feeds()
         feed = feeds.of(Leases().lease(), "a", "dns a:80")
-        longest = 0.0
-
-        def hear(message: Any, _: object) -> None:
-            nonlocal longest
-            began = time.process_time()
-            feeds.hear(message)
-            longest = max(longest, time.process_time() - began)
-
-        its = Channel(other, codec, hear, lambda: None)
+        its = Channel(other, codec, lambda message, _: feeds.hear(message), lambda: None)
         ours = Channel(one, codec, lambda *_: None, lambda: None)
         world.workers.clear()
         world.follow(a={"discover": {"dns": "a:80"}})
@@ -250,7 +241,6 @@ def test_thousands_of_targets_reach_a_worker_in_pieces(count: int) -> None:
         assert addresses(feed) == wanted
         ours.close()
         its.close()
-        assert longest < 0.05
 
     play(main, run)
 
