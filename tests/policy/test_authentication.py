@@ -10,7 +10,15 @@ import pytest
 from portico.http.headers import Headers
 from portico.http.message import Request, Response
 from portico.http.user import USER, User
-from portico.policy.authentication import Authentication, Authenticator, AuthenticatorConfig, Found, Part, Refusal
+from portico.policy.authentication import (
+    Authentication,
+    Authenticator,
+    AuthenticatorConfig,
+    Found,
+    Part,
+    Refusal,
+    unknown_user,
+)
 from tests.harness.loop import run
 
 
@@ -152,3 +160,27 @@ def test_one_alone_is_a_policy_like_any_other() -> None:
         assert (await A.handle(Request("GET", "/"), passed)).status == 401
 
     run(main)
+
+
+def test_a_condition_may_speak_of_who_was_found_out_before() -> None:
+    def by_a(request: Request) -> bool:
+        user = request.get(USER)
+        return user is not None and user.kind == "A"
+
+    parts = [Part(A, None), Part(ByHeader("B", required=True), by_a)]
+    response, user = ask(parts, A="ok-ada")
+    assert response.status == 401
+    assert user is None  # whoever looks at the answer sees nobody
+    assert ask(parts, A="ok-ada", B="ok-ada")[0].status == 204
+
+
+def test_who_needs_somebody_has_the_challenges_of_those_whose_condition_did_not_hold() -> None:
+    request = Request("GET", "/")
+
+    async def passed(request: Request) -> Response:
+        return unknown_user(request)
+
+    async def main() -> Response:
+        return await Authentication([Part(A, lambda _: False)]).handle(request, passed)
+
+    assert run(main).headers.get_all(b"www-authenticate") == [b'A realm="x"']

@@ -13,6 +13,7 @@ from portico.config.findings import Finding
 from portico.net.server_stream import REFUSED_METHODS
 from portico.runtime.lint import METHODS
 from portico.runtime.loading import load
+from portico.testing import Gateway
 from tests.harness.certificates import Authority, without_names
 
 KEYS = """
@@ -289,3 +290,20 @@ routes:
   - {path: /b, service: b}
 """
     assert warnings(text) == ["2 a look at a target of service a may take longer than the time to the next one"]
+
+
+def test_a_way_around_a_policy_that_asks_who_is_calling() -> None:
+    text = """
+services:
+  a: {url: "http://a.test", policies: [{key-auth: {keys: {ada: sixteen-letters-or-more}}}]}
+  s: {split: [a]}
+routes: [{path: /s, service: s}, {path: /a, service: a}]
+"""
+    with Gateway(text=text) as gateway:
+        assert any(
+            "what comes to service a by s is not asked for its key-auth" in str(each) for each in gateway.findings
+        )
+    with Gateway(
+        text=text.replace("split: [a]", "split: [a], policies: [{key-auth: {keys: {b: sixteen-letters-or-more}}}]")
+    ) as gateway:
+        assert not any("what comes to service" in str(each) for each in gateway.findings)

@@ -22,3 +22,9 @@ def test_all_else_does() -> None:
         for path in ("/a", "/status", "/nothing"):
             assert gateway.get(path).status == 401
         assert gateway.get("/a", headers={"X-API-Key": "sixteen-letters-or-more"}).status == 200
+
+
+def test_other_policies_stay_wherever_they_stand() -> None:
+    text = "policies: [{ip-restriction: {deny: [127.0.0.0/8]}, stage: authorize}]\nroutes: []\n"
+    with Gateway(text=text) as gateway:
+        assert gateway.get("/livez").status == 403

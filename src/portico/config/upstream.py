@@ -81,7 +81,8 @@ class Service(Part):
     """The protocols that a client may change to on its connection (`Upgrade`), which then belongs to it and the service
     alone; `off` for none. What is not listed is not asked for, and the service answers as to any other request."""
     policies: Policies = ()
-    """Policies around every request to this service."""
+    """Policies around the routes to this service; not around what comes to it by another one's split, fallback or
+    mirror."""
     errors: Annotated[Errors, Shorthand("shape")] | None = None
     """How problems of its routes are written, where that is not as the file has it."""
     origin: Annotated[str, NotInFile()] = ""

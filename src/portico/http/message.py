@@ -142,6 +142,11 @@ class Request:
             self._slots = {}
         self._slots[key] = value
 
+    def __delitem__(self, key: Key[Any]) -> None:
+        if self._slots is None:
+            raise KeyError(key.name)
+        del self._slots[key]
+
     def get(self, key: Key[T]) -> T | None:
         """Return the slot's value, or None where nothing was put there."""
         return None if self._slots is None else self._slots.get(key)

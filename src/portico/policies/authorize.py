@@ -112,6 +112,8 @@ class Authorize(PolicyConfig):
 class AuthorizePolicy(Policy[Authorize], name="authorize", stages=(Stage.AUTHORIZE,)):
     """Looks at who is asking."""
 
+    of_callers = True
+
     def setup(self, env: Env) -> None:
         """Prepare what is looked for."""
         config, match = self.config, self.config.match

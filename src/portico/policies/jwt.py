@@ -39,9 +39,6 @@ roles, scopes, permissions and groups are lists of texts, or a text with spaces 
 written with dots: `realm_access.roles`. A verified token is remembered until it expires, or the keys change; so none is
 taken once its key is gone.
 
-A `jwt` of the file stands around `/livez`, `/readyz` and `/health` as well; where probes have no token, give it to the
-routes that need it.
-
 `portico token` makes tokens to try this with.
 """
 
@@ -55,7 +52,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Final
 from urllib.parse import unquote_plus
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from portico.plugin import (
     WELL_KNOWN,
@@ -97,6 +94,8 @@ _Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], OneOrMany()]
 
 class Jwt(AuthenticatorConfig):
     """Whose tokens are taken."""
+
+    _content: bytes = PrivateAttr(b"")
 
     discovery_url: KeyUrl | None = None
     """The description of an OpenID Connect provider, which says where its keys are; its issuer is checked."""
@@ -155,7 +154,15 @@ class Jwt(AuthenticatorConfig):
         if any(key.get("kty") == "oct" or "d" in key for key in self.keys or ()):
             hint = "give a secret as secret, and of other keys the public half"
             raise BadValue("keys has a secret or a private key in it", hint)
+        file = self.jwks_file or self.public_key_file
+        if file is not None:
+            self._content = Path(file).read_bytes()
         return self
+
+    @property
+    def content(self) -> bytes:
+        """What is in the file with the keys: another content is another configuration."""
+        return self._content
 
 
 class JwtPolicy(Authenticator[Jwt], name="jwt", stages=(Stage.AUTHENTICATE,)):
@@ -204,14 +211,10 @@ class JwtPolicy(Authenticator[Jwt], name="jwt", stages=(Stage.AUTHENTICATE,)):
                 known = b""
                 keys = KeySet.of_jwks(config.keys)
             else:
-                file = config.jwks_file or config.public_key_file
-                assert file is not None
-                known = Path(file).read_bytes()
+                known = config.content
                 keys = KeySet.of_json(known) if config.jwks_file is not None else KeySet.of_pem(known)
         except UnusableKey as error:
             raise ConfigError(f"jwt: {error}") from None
-        except OSError as error:
-            raise ConfigError(f"jwt: the keys cannot be read: {error.strerror}") from None
         if not keys.keys:
             raise ConfigError(f"jwt: no key verifies a token: {'; '.join(keys.unusable) or 'there is none'}")
         for problem in keys.unusable:

@@ -61,6 +61,8 @@ class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
     takes_nobody: ClassVar[bool] = False
     """Whether `identify` returns, at once, who those are that have shown no credentials; it is never challenged."""
 
+    of_callers: ClassVar[bool] = True
+
     def identify(self, request: Request) -> Found | Awaitable[Found]:
         """Return who the request is from, or an awaitable of that where it takes some waiting."""
         raise NotImplementedError
@@ -123,7 +125,8 @@ class Authentication:
             if type(found) not in _AT_ONCE:
                 found = await cast("Awaitable[Found]", found)
             if type(found) is User:
-                known = known or found
+                if known is None:
+                    known = request[USER] = found  # for the conditions of those that come after it
             elif type(found) is Refusal:
                 refused = refused or (policy, found)
                 if required:
@@ -133,11 +136,16 @@ class Authentication:
         known = known or self._guest(request, asked, refused)
         if known is None and asked:
             return self._refuse(request, asked, refused)
-        if known is not None:
+        self._let_in(request, known, asked)
+        return await next(request)
+
+    def _let_in(self, request: Request, known: User | None, asked: Sequence[Authenticator[Any]]) -> None:
+        if known is None:
+            request[ASKED] = [policy for policy, _ in self._parts]
+        else:
             request[USER] = known
         for policy in asked:
             policy.conceal(request)
-        return await next(request)
 
     def _guest(
         self,
@@ -158,7 +166,9 @@ class Authentication:
         asked: Sequence[Authenticator[Any]],
         refused: tuple[Authenticator[Any], Refusal] | None,
     ) -> Response:
-        """Return the answer to a request from nobody that is known, and tell the log."""
+        """Return the answer to a request from nobody that is known for sure, and tell the log."""
+        if request.get(USER) is not None:
+            del request[USER]
         policy, refusal = refused or (asked[0], None)
         if refusal is None:
             response = _nobody(policy.missing)

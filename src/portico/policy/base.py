@@ -185,6 +185,9 @@ class Policy(Component[ConfigT]):
     """Whether a CORS preflight shall come to the route of the request that it asks about, even if that takes no
     OPTIONS, because this policy answers it."""
 
+    of_callers: ClassVar[bool] = False
+    """Whether it is about who is calling, and so does not stand around the built-in routes for probes."""
+
     def __init_subclass__(cls, *, name: str = "", stages: tuple[Stage, ...] = (), **kwargs: Any) -> None:
         super().__init_subclass__(name=name, **kwargs)
         if stages:

@@ -49,6 +49,10 @@ class Conditional:
         self.holds = holds
         """Asked once for each request, when the policy's turn comes."""
 
+    def asked(self, request: Request) -> bool:
+        """Ask it, whatever has been put in its place by who looks at what it says."""
+        return self.holds(request)
+
     def choice(self, through: Handler, past: Handler) -> Handler:
         """Return a Handler that leads through the policy, or past it."""
 

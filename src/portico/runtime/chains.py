@@ -17,8 +17,6 @@ BUILT_IN: Final = "built in"
 _FOR_PROBES: Final = frozenset(("health", "live", "ready"))
 """Endpoints of the routes that every configuration has, for those who look after it and have no credentials."""
 
-_OF_CALLERS: Final = frozenset((Stage.AUTHENTICATE, Stage.AUTHORIZE))
-
 
 def scopes_of(config: Config, route: Route) -> list[tuple[str, Sequence[PolicyUse]]]:
     """Return the policies of the file, of the service and of the route itself, widest first."""
@@ -47,5 +45,10 @@ def chain_of(config: Config, route: Route, registry: Registry) -> list[Scoped]:
     scopes = scopes_of(config, route)
     chain = merge((scope, [(use, stage_of(use, registry)) for use in uses]) for scope, uses in scopes)
     if route.origin == BUILT_IN and route.endpoint.kind in _FOR_PROBES:
-        return [scoped for scoped in chain if scoped.stage not in _OF_CALLERS]
+        return [scoped for scoped in chain if not _is_of_callers(scoped, registry)]
     return chain
+
+
+def _is_of_callers(scoped: Scoped, registry: Registry) -> bool:
+    policy = registry.policies.get(scoped.use.kind)
+    return policy is not None and policy.of_callers

@@ -283,7 +283,7 @@ class _Routes:
                 if authentication is None:
                     authentication = Authentication()
                     policies.append(authentication)
-                authentication.add(AuthPart(policy, None if condition is None else condition.holds))
+                authentication.add(AuthPart(policy, None if conditional is None else conditional.asked))
             else:
                 policies.append(conditional or policy)
         route = Route(

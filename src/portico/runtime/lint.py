@@ -13,6 +13,7 @@ from portico.net.pem import KeyPair
 from portico.net.server_stream import REFUSED_METHODS
 from portico.net.tls import remarks_on
 from portico.policy.base import Stage
+from portico.policy.registry import Registry
 from portico.routing.entry import Entry
 from portico.routing.shadow import find_shadows
 from portico.runtime.chains import BUILT_IN
@@ -30,10 +31,11 @@ METHODS: Final = frozenset(
 """The methods that reach a route: those of the HTTP parser, without those that the server refuses."""
 
 
-def lint(config: Config, compiled: Compiled, findings: Findings) -> None:
+def lint(config: Config, compiled: Compiled, registry: Registry, findings: Findings) -> None:
     """Add a warning for whatever is odd."""
     _shadowed_routes(compiled.entries, findings)
     _unused_services(config, compiled.used_services, findings)
+    _policies_that_are_gone_around(config, registry, findings)
     _no_timeouts(config, findings)
     _looks_that_overtake(config, findings)
     _open_routes(config, compiled.entries, findings)
@@ -65,6 +67,19 @@ def _unused_services(config: Config, used: frozenset[str], findings: Findings) -
     for name, service in config.services.items():
         if name not in asked:
             findings.warning(place_of(service.origin), f"no route uses service {name}", "remove it, or add a route")
+
+
+def _policies_that_are_gone_around(config: Config, registry: Registry, findings: Findings) -> None:
+    """Warn of a service that asks who is calling, where another one leads to it without doing so."""
+    for name, service in config.services.items():
+        for other in service.others:
+            target = config.services.get(other)
+            kinds = () if target is None else target.policies
+            asking = next((use for use in kinds if not use.off and registry.policies[use.kind].of_callers), None)
+            if asking is not None and all(use.name != asking.name for use in service.policies):
+                message = f"what comes to service {other} by {name} is not asked for its {asking.name}"
+                hint = f"give {name}, or the routes to it, the policy as well"
+                findings.warning(place_of(service.origin), message, hint)
 
 
 def _no_timeouts(config: Config, findings: Findings) -> None:

@@ -83,7 +83,7 @@ async def _try_out(config: Config, registry: Registry) -> tuple[Finding, ...]:
     async with asyncio.TaskGroup() as tasks:
         try:
             with compiled(config, registry, tasks) as result:
-                lint(config, result, findings)
+                lint(config, result, registry, findings)
         except CompileError as error:
             return error.findings
     return findings.sorted()

@@ -161,7 +161,7 @@ class Gateway:
         config, runtime = self._config, compiled.runtime
         if self._linted:
             found = Findings(self.findings)
-            lint(config, compiled, found)
+            lint(config, compiled, self._loaded.registry, found)
             self.findings = found.sorted()
         for name, service in runtime.services.items():
             fake = self.services[name]
