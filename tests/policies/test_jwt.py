@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -436,3 +437,15 @@ routes:
         assert "refused jwt: it is from another issuer" in log
         for text in (good, payload):
             assert text not in log
+
+
+def test_another_content_of_the_file_is_another_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    file.write_text('{"keys": []}')
+    one, same = (Jwt.model_validate({"jwks_file": str(file)}) for _ in range(2))
+    assert one == same
+    file.write_text('{"keys": [] }')
+    other = Jwt.model_validate({"jwks_file": str(file)})
+    assert other != one
+    assert pickle.loads(pickle.dumps(other)) == other
+    assert pickle.loads(pickle.dumps(one)) != other
