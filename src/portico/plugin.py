@@ -6,7 +6,7 @@ Everything that the built-in policies use is here, and nothing else of Portico i
 
 from portico.config.addresses import LOCAL_NETWORKS, Cidr
 from portico.config.consumers import ApiKeys, Consumer, Credential, digest_of
-from portico.config.forms import OneOrMany
+from portico.config.forms import OneOrMany, Shorthand
 from portico.config.values import (
     BadValue,
     Duration,
@@ -54,6 +54,8 @@ from portico.jose.verifier import FixedKeys, Keys, TokenVerifier
 from portico.observe.exchange import Exchange, Outcome
 from portico.observe.health import BreakerState, ServiceHealth, TargetHealth
 from portico.policy.authentication import (
+    ADMITTED,
+    Admitted,
     Authenticator,
     AuthenticatorConfig,
     Found,
@@ -68,6 +70,7 @@ from portico.routing.matcher import ALLOWED_METHODS
 from portico.routing.preflight import UNANSWERED_PREFLIGHT
 
 __all__ = [
+    "ADMITTED",
     "ALLOWED_METHODS",
     "DECODABLE",
     "HOP_BY_HOP",
@@ -79,6 +82,7 @@ __all__ = [
     "USER",
     "WELL_KNOWN",
     "AcceptEncoding",
+    "Admitted",
     "Algorithm",
     "ApiKeys",
     "Authenticator",
@@ -131,6 +135,7 @@ __all__ = [
     "Secret",
     "ServiceHealth",
     "ServiceName",
+    "Shorthand",
     "Size",
     "Stage",
     "StatusCode",

@@ -47,10 +47,21 @@ class Refusal(NamedTuple):
 
 _LONGEST_NAME: Final = 128
 
-Found: TypeAlias = User | Refusal | None
-"""Who it is, or why it is not taken; None where no credentials of the kind were shown."""
 
-_AT_ONCE: Final = frozenset((User, Refusal, type(None)))
+class Admitted:
+    """What is found where a request may pass, and nobody says who it is from; see `ADMITTED`."""
+
+    __slots__ = ()
+
+
+ADMITTED: Final = Admitted()
+"""The one there is."""
+
+Found: TypeAlias = User | Admitted | Refusal | Response | None
+"""Who it is, or that it may pass without a name; why it is not taken, or the very answer to that, which somebody else
+has decided on; None where no credentials of the kind were shown."""
+
+_AT_ONCE: Final = frozenset((User, Admitted, Refusal, Response, type(None)))
 
 
 class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
@@ -70,12 +81,16 @@ class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
     def challenge(self, refusal: Refusal | None) -> str:
         """Return the challenge for WWW-Authenticate (RFC 9110 section 11.6.1), such as `Bearer realm="api"`.
 
-        `refusal` is why the credentials were not taken; None where none were shown.
+        `refusal` is why the credentials were not taken; None where none were shown, or where `identify` has answered
+        by itself. An empty text is no challenge.
         """
         raise NotImplementedError
 
     def conceal(self, request: Request) -> None:
-        """Take from a request what its service is not to see, such as the credentials; whoever they were good for."""
+        """Take from a request what its service is not to see, such as the credentials; whoever they were good for.
+
+        This is the last look at a request that passes: what the service is to be told instead is put there now.
+        """
 
     async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - the field's word
         """Pass on what comes from somebody; answer everything else."""
@@ -112,8 +127,8 @@ class Authentication:
     async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - the field's word
         """Pass on what comes from somebody; answer everything else."""
         asked: list[Authenticator[Any]] = []
-        refused: tuple[Authenticator[Any], Refusal] | None = None
-        known: User | None = None
+        refused: tuple[Authenticator[Any], Refusal | Response] | None = None
+        known: User | Admitted | None = None
         for policy, holds in self._parts:
             if holds is not None and not holds(request):
                 continue
@@ -124,23 +139,31 @@ class Authentication:
             found = policy.identify(request)
             if type(found) not in _AT_ONCE:
                 found = await cast("Awaitable[Found]", found)
-            if type(found) is User:
-                if known is None:
-                    known = request[USER] = found  # for the conditions of those that come after it
-            elif type(found) is Refusal:
+            if type(found) is User or type(found) is Admitted:
+                known = self._known(request, known, found)
+            elif type(found) is Refusal or type(found) is Response:
                 refused = refused or (policy, found)
                 if required:
                     return self._refuse(request, asked, refused)
             elif required:
                 return self._refuse(request, [policy], None)
-        known = known or self._guest(request, asked, refused)
+        known = known if type(known) is User else self._guest(request, asked, refused) or known
         if known is None and asked:
             return self._refuse(request, asked, refused)
         self._let_in(request, known, asked)
         return await next(request)
 
-    def _let_in(self, request: Request, known: User | None, asked: Sequence[Authenticator[Any]]) -> None:
-        if known is None:
+    @staticmethod
+    def _known(request: Request, known: User | Admitted | None, found: User | Admitted) -> User | Admitted:
+        """Return who it is as far as that is known by now; the conditions of those that come after may ask."""
+        if type(known) is User:
+            return known
+        if type(found) is User:
+            request[USER] = found
+        return found
+
+    def _let_in(self, request: Request, known: User | Admitted | None, asked: Sequence[Authenticator[Any]]) -> None:
+        if type(known) is not User:
             request[ASKED] = [policy for policy, _ in self._parts]
         else:
             request[USER] = known
@@ -151,7 +174,7 @@ class Authentication:
         self,
         request: Request,
         asked: Sequence[Authenticator[Any]],
-        refused: tuple[Authenticator[Any], Refusal] | None,
+        refused: tuple[Authenticator[Any], Refusal | Response] | None,
     ) -> User | None:
         """Return who somebody without credentials is, or None where they are nobody."""
         for policy, holds in self._guests if refused is None else ():
@@ -164,17 +187,21 @@ class Authentication:
         self,
         request: Request,
         asked: Sequence[Authenticator[Any]],
-        refused: tuple[Authenticator[Any], Refusal] | None,
+        refused: tuple[Authenticator[Any], Refusal | Response] | None,
     ) -> Response:
         """Return the answer to a request from nobody that is known for sure, and tell the log."""
         if request.get(USER) is not None:
             del request[USER]
-        policy, refusal = refused or (asked[0], None)
-        if refusal is None:
-            response = _nobody(policy.missing)
+        policy, found = refused or (asked[0], None)
+        refusal = found if type(found) is Refusal else None
+        if type(found) is Response:
+            response, reason = found, f"answered {found.status}"
+        elif refusal is None:
+            response, reason = _nobody(policy.missing), "no credentials"
         else:
             response = Response.problem(refusal.status, refusal.type, refusal.title)
-        note_refusal(request, policy.name, "no credentials" if refusal is None else refusal.reason or refusal.title)
+            reason = refusal.reason or refusal.title
+        note_refusal(request, policy.name, reason)
         if response.status == 401:
             for each in asked:
                 _add_challenge(response, each.challenge(refusal if each is policy else None))
@@ -213,4 +240,5 @@ def _nobody(title: str) -> Response:
 
 
 def _add_challenge(response: Response, value: str) -> None:
-    response.headers.add(b"WWW-Authenticate", value.encode("latin-1"))
+    if value:
+        response.headers.add(b"WWW-Authenticate", value.encode("latin-1"))
