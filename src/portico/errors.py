@@ -140,6 +140,11 @@ class UpstreamError(PorticoError):
         self.source = source
         self.retryable = retryable
 
+    @property
+    def record(self) -> str:
+        """What an exchange's record says of it."""
+        return f"{self.type}: {self.source}: {self.detail}"
+
 
 class NoTarget(UpstreamError):
     """There is no target to send to: none is known, or none of them is well."""

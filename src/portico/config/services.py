@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from portico.config.addresses import parse_target_address, parse_url
 from portico.config.findings import Place
@@ -61,14 +61,18 @@ class References:
 
 def going_round(services: Mapping[str, Service]) -> Iterator[str]:
     """Yield the services whose requests would come back to them, by splits, fallbacks and mirrors."""
-    for name in services:
-        seen: set[str] = set()
-        ahead = list(services[name].others)
-        while ahead:
-            other = ahead.pop()
-            if other == name:
-                yield name
-                break
-            if other not in seen and other in services:
-                seen.add(other)
-                ahead += services[other].others
+    for name, service in services.items():
+        if name in led_to(services, service.others):
+            yield name
+
+
+def led_to(services: Mapping[str, Service], names: Iterable[str]) -> set[str]:
+    """Return the services of these names, and all that their requests may go on to."""
+    found: set[str] = set()
+    ahead = list(names)
+    while ahead:
+        name = ahead.pop()
+        if name not in found:
+            found.add(name)
+            ahead += services[name].others if name in services else ()
+    return found

@@ -9,6 +9,7 @@ from portico.config.addresses import is_everyone
 from portico.config.findings import Findings, place_of
 from portico.config.nearest import did_you_mean
 from portico.config.schema import Config
+from portico.config.services import led_to
 from portico.net.pem import KeyPair
 from portico.net.server_stream import REFUSED_METHODS
 from portico.net.tls import remarks_on
@@ -59,11 +60,7 @@ def _shadowed_routes(entries: Sequence[Entry[Route]], findings: Findings) -> Non
 
 
 def _unused_services(config: Config, used: frozenset[str], findings: Findings) -> None:
-    asked, ahead = set(used), list(used)
-    while ahead:
-        others = set(config.services[ahead.pop()].others) - asked
-        asked |= others
-        ahead += others
+    asked = led_to(config.services, used)
     for name, service in config.services.items():
         if name not in asked:
             findings.warning(place_of(service.origin), f"no route uses service {name}", "remove it, or add a route")

@@ -49,7 +49,7 @@ class Fallback:
                 raise
             if self._service is not None and deadline is not None and self._clock() >= deadline:
                 raise  # the other one would fail for want of time, and have that held against it
-            failed = f"{error.type}: {error.source}: {error.detail}"
+            failed = error.record
         # The other service has its own time, as far as the request's goes, and its own protocols to change to.
         request.deadline, request.upgrade = deadline, upgrade
         exchange = request.exchange

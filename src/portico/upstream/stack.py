@@ -353,19 +353,25 @@ class Service:
             exchange.service = self.name
             exchange.target = target.address
             exchange.tries += 1
-        if self._tell and request.deadline is None:
-            if self._tell_key in request.headers.index:  # it is not for the client to say
-                request = request.derive(request.path)
-                request.headers = request.headers.copy()
-                request.headers.remove(self._tell_key)
-        elif request.deadline is not None and self._tell:
-            left = max(1, int((request.deadline - self._clock()) * 1000))
-            request = request.derive(request.path)
-            request.headers = request.headers.copy()  # another service may be asked next, of which this says nothing
-            request.headers.set(self._tell, b"%d" % left)
+        if self._tell and (request.deadline is not None or self._tell_key in request.headers.index):
+            request = self._telling_time(request)
         path = request.path if request.query is None else f"{request.path}?{request.query}"
         authority = target.authority if request.authority is None else request.authority
         return stream.send(request, target.prefix + path, authority, patience)
+
+    def _telling_time(self, request: Request) -> Request:
+        """Return the request with what is left of its time; where it has no end, it is not for the client to say so.
+
+        Its headers are a copy: another service may be asked next, of which this says nothing.
+        """
+        told = request.derive(request.path)
+        told.headers = request.headers.copy()
+        if request.deadline is None:
+            told.headers.remove(self._tell_key)
+        else:
+            left = max(1, int((request.deadline - self._clock()) * 1000))
+            told.headers.set(self._tell, b"%d" % left)
+        return told
 
     async def _send_anew(self, request: Request, target: Target) -> Response:
         """Send over a new connection."""
@@ -458,7 +464,7 @@ def problem(request: Request, error: UpstreamError, service: str) -> Response:
     exchange = request.exchange
     if exchange is not None:
         exchange.service = exchange.service or service
-        exchange.error = f"{error.type}: {error.source}: {error.detail}"
+        exchange.error = error.record
     response = Response.problem(error.status, error.type, error.title)
     if error.retry_after:
         response.headers.set(b"Retry-After", b"%d" % error.retry_after)
