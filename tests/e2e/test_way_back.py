@@ -76,7 +76,7 @@ services:
   v1: {{url: "http://127.0.0.1:{one}/v1"}}
   v2: {{url: "http://127.0.0.1:{two}/v2", fallback: v1}}
   v3: {{url: "http://127.0.0.1:1/v3", fallback: v1}}
-  both: {{split: [v1, {{service: v2, when: 'query["v"] == "2"'}}]}}
+  both: {{split: [v1, {{service: v2, weight: 0, when: 'query["v"] == "2"'}}]}}
 routes:
   - {{path: /filed/**, service: filed, strip_prefix: /filed}}
   - {{path: /named/**, service: named, strip_prefix: /named}}

@@ -15,6 +15,7 @@ import pytest
 from portico.cli.ask import ask, find
 from tests.harness.gateway import Gateway, is_alive, memory_of, portico_here, wait_for
 from tests.harness.load import Load
+from tests.harness.machine import slowness
 from tests.harness.worker import descriptors_of, threads_of
 
 CONFIG = "policies: [correlation-id]\nroutes:\n  - {{path: /say, respond: {word}}}\n"
@@ -22,6 +23,7 @@ RELOADS = 20
 BROKEN = {3, 7, 11, 14, 19}
 MANY = 10_000
 RELOAD_LIMIT = 4.0
+"""Seconds, on a machine as fast as it was set on."""
 HARM = 0.05
 """Seconds by which the slowest request in a thousand may be later while many routes are loaded."""
 
@@ -127,25 +129,28 @@ def test_many_routes_are_loaded_while_others_are_served(tmp_path: Path) -> None:
         head = "services: {s: {url: 'http://127.0.0.1:9'}}\npolicies: [correlation-id, security-headers]\n"
         return f"{head}routes:\n  - {{path: /say, respond: {word}}}\n{routes}"
 
+    slow = [slowness()]
+    seconds = []
     with Gateway(tmp_path, config("a"), workers=2) as gateway:
         gateway.agent_answers()
         with Load(gateway.port, "/say") as load:
             load.some_more(3000)
             begin = time.perf_counter()
             calm = load.quantile(0.999, 0, begin)
-            results = []
-            for word in ("b", "c", "d"):
+            for word in ("b", "c", "d", "e", "f"):
                 write(gateway, config(word))
-                results.append(ask(find(gateway.file, None), "POST", "/reload"))
+                result = ask(find(gateway.file, None), "POST", "/reload")
+                assert result["errors"] == []
+                seconds.append(round(result["seconds"], 2))
                 load.some_more(100)
             end = time.perf_counter()
             busy = load.quantile(0.999, begin, end)
+        slow.append(slowness())
         assert not load.failures
-        assert [result["errors"] for result in results] == [[], [], []]
-        seconds = sorted(result["seconds"] for result in results)
         memory = [memory_of(pid, "VmRSS") // 2**20 for pid in gateway.worker_pids()]
         print(f"\n{MANY} routes in {seconds} s; p99.9 {calm * 1e3:.1f} ms, {busy * 1e3:.1f} meanwhile; {memory} MiB")
-        assert seconds[0] <= RELOAD_LIMIT  # what else the machine has to do can only make it longer
+        print(f"the machine: {slow}")
+        assert min(seconds) <= RELOAD_LIMIT * max(slow)  # what else the machine has to do can only make it longer
         assert busy < calm + HARM
 
 

@@ -25,7 +25,8 @@ section 7.2).
 from __future__ import annotations
 
 import re
-from typing import Final, Literal
+from functools import lru_cache
+from typing import Final, Literal, NamedTuple
 
 from pydantic import field_validator
 
@@ -99,27 +100,43 @@ _HEADERS: Final = {
 }
 
 
+class _Prepared(NamedTuple):
+    """The headers of one configuration, which many routes have in common."""
+
+    secure: HeaderBlock
+    plain: HeaderBlock
+    kept: tuple[tuple[bytes, HeaderBlock, bool], ...]
+    """Those that an answer may have of its own: the name in lower case, the header, whether https alone has it."""
+
+
+@lru_cache(maxsize=16)
+def _prepared(config: SecurityHeaders) -> _Prepared:
+    values = {field: getattr(config, field) for field in _HEADERS}
+    wanted = [field for field, value in values.items() if value != "off"]
+    try:
+        fields = {field: (_HEADERS[field], values[field].encode("latin-1")) for field in wanted}
+        always = [field for field in wanted if field not in config.keep]
+        return _Prepared(
+            HeaderBlock(fields[field] for field in always),
+            HeaderBlock(fields[field] for field in always if field != "hsts"),
+            tuple(
+                (fields[field][0].lower(), HeaderBlock([fields[field]]), field == "hsts")
+                for field in wanted
+                if field in config.keep
+            ),
+        )
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"security-headers: {error.object!r} has characters that no header can have") from None
+    except ValueError as error:
+        raise ConfigError(f"security-headers: {error}") from None
+
+
 class SecurityHeadersPolicy(Policy[SecurityHeaders], name="security-headers", stages=(Stage.OBSERVE,)):
     """Sets the headers on every answer, also on errors."""
 
     def setup(self, env: Env) -> None:
         """Check and prepare the headers, for clients that came by http and by https."""
-        config = self.config
-        values = {field: getattr(config, field) for field in _HEADERS}
-        wanted = [field for field, value in values.items() if value != "off"]
-        try:
-            fields = {field: (_HEADERS[field], values[field].encode("latin-1")) for field in wanted}
-            self._secure = HeaderBlock(fields[field] for field in wanted if field not in config.keep)
-            self._plain = HeaderBlock(fields[field] for field in wanted if field not in config.keep and field != "hsts")
-            self._kept = tuple(
-                (fields[field][0].lower(), HeaderBlock([fields[field]]), field == "hsts")
-                for field in wanted
-                if field in config.keep
-            )
-        except UnicodeEncodeError as error:
-            raise ConfigError(f"security-headers: {error.object!r} has characters that no header can have") from None
-        except ValueError as error:
-            raise ConfigError(f"security-headers: {error}") from None
+        self._secure, self._plain, self._kept = _prepared(self.config)
 
     def response(self, request: Request, response: Response) -> Response:
         """Set them."""

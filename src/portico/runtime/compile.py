@@ -224,6 +224,7 @@ class _Routes:
         self._findings = findings
         self._slashes = EncodedSlashes(config.path.encoded_slashes)
         self._made = made
+        self._chains: dict[str, Sequence[Scoped]] = {}
 
     def entry(self, config: RouteConfig, order: int) -> Entry[Route] | None:
         """Compile one route and what it asks of a request; None where that cannot be understood."""
@@ -301,8 +302,17 @@ class _Routes:
         self._made.append(route)
         return route
 
-    def _chain(self, config: RouteConfig) -> list[Scoped]:
-        """Return the route's chain."""
+    def _chain(self, config: RouteConfig) -> Sequence[Scoped]:
+        """Return the route's chain; routes of one service without policies of their own have it in common."""
+        if config.policies or config.origin == BUILT_IN:
+            return self._new_chain(config)
+        service = getattr(config.endpoint.config, "service", "")
+        chain = self._chains.get(service)
+        if chain is None:
+            chain = self._chains[service] = self._new_chain(config)
+        return chain
+
+    def _new_chain(self, config: RouteConfig) -> Sequence[Scoped]:
         for _, uses in scopes_of(self._config, config):
             for use in uses:
                 self._check_use(use)
