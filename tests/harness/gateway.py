@@ -122,7 +122,10 @@ class Gateway:
     127.0.0.1; `ports` has all of them in the order of the file.
     """
 
-    def __init__(self, folder: Path, config: str, *, workers: int = 1, listen: str = "127.0.0.1:0") -> None:
+    def __init__(
+        self, folder: Path, config: str, *, workers: int = 1, listen: str = "127.0.0.1:0", stderr: int | None = None
+    ) -> None:
+        """Where `stderr` is given, somebody else copies what comes to it to `gateway.log` in the folder."""
         self.folder = folder
         self.file = folder / "portico.yaml"
         self.file.write_text(f"listen: {listen}\nworkers: {workers}\n{config}")
@@ -136,7 +139,7 @@ class Gateway:
                 [*PORTICO, "run", str(self.file)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
-                stderr=log,
+                stderr=log if stderr is None else stderr,
                 cwd=folder,
                 start_new_session=True,
             )

@@ -15,6 +15,7 @@ from typing import Any
 import uvloop
 
 from portico.agent.agent import Agent
+from portico.observe.log import log_to_stderr
 from portico.runtime import descriptors
 from portico.runtime.garbage import Garbage
 from portico.runtime.title import entitle
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to the whole group; the supervisor decides
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # they are for the supervisor, whoever else gets them
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s agent[%(process)d] %(message)s")
+    log_to_stderr("%(asctime)s %(levelname)s agent[%(process)d] %(message)s")
     entitle("agent")
     descriptors.take_all()
     board = Board(options.board)

@@ -25,6 +25,7 @@ from portico.http.message import Request, Response
 from portico.http.target import EncodedSlashes
 from portico.net.server import Server, ServerLimits
 from portico.net.stream import Outbox
+from portico.observe.log import log_to_stderr
 from portico.policy.registry import Registry
 from portico.runtime import descriptors
 from portico.runtime.blocked import BlockedWatch
@@ -167,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to the whole group; the supervisor decides
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # they are for the supervisor, whoever else gets them
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s worker[%(process)d] %(message)s")
+    log_to_stderr("%(asctime)s %(levelname)s worker[%(process)d] %(message)s")
     descriptors.take_all()
     sys.unraisablehook = _tell_unraisable
     try:

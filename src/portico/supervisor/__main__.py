@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 
+from portico.observe.log import log_to_stderr
 from portico.runtime import descriptors
 from portico.runtime.title import entitle
 from portico.supervisor.doors import CannotStart, inherited
@@ -20,7 +20,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="portico supervisor", description="Started by `portico run`.")
     parser.add_argument("--handover", required=True, type=int, help="descriptor of what to begin with")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr("%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         handover = Handover.read(options.handover)
     except BadHandover as error:

@@ -7,6 +7,7 @@ another in the same process (`exec`). So the process id stays, and with it whate
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -130,6 +131,8 @@ def _become(file: int, descriptors: list[int], environment: Mapping[str, str]) -
         os.set_inheritable(descriptor, True)
     sys.stdout.flush()
     sys.stderr.flush()
+    for handler in logging.root.handlers:
+        handler.flush()
     # Until the new program has its handlers, a signal would end it; blocked, it waits.
     signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
     try:
