@@ -144,6 +144,25 @@ def test_a_request_does_not_wait_for_long(caplog: pytest.LogCaptureFixture) -> N
     assert "does not answer; none are known" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "claims",
+    [{"iss": "https://another.example"}, {"aud": "another"}, {"exp": NOW - 3600}, {"exp": None}, {"nbf": NOW + 3600}],
+)
+def test_nobody_waits_for_keys_that_can_do_no_good(claims: dict[str, Any]) -> None:
+    async def main(world: World) -> None:
+        world.slow = 60.0
+        policy = world.policy(jwks_url=URL, issuer=ISSUER, audience="a")
+        good = {**CLAIMS, "iss": ISSUER, "aud": "a", "exp": NOW + 10**6}
+        began = world.clock()
+        verdict = await bearer(policy, sign({**good, **claims}, A))
+        assert (verdict.status, verdict.type) == (401, "invalid-token")
+        assert world.clock() == began
+        assert (await bearer(policy, sign(good, A))).status == 503
+        assert world.clock() > began
+
+    in_time(main)
+
+
 def test_a_provider_that_is_down_and_back(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "portico.jose")
 

@@ -176,6 +176,44 @@ def test_where_nobody_asks_all_may_be_open(warnings: Warnings) -> None:
     assert warnings(text + "  - {name: open, path: /open, service: a}\n") == []
 
 
+KEY_AUTH = "{key-auth: {keys: {ada: a-key-of-some-length}}"
+
+
+@pytest.mark.parametrize(
+    ("policies", "warned"),
+    [
+        (f"[{KEY_AUTH}}}]", ""),
+        (f"[{KEY_AUTH}}}, anonymous]", ""),
+        ("[anonymous]", ""),
+        (f"[{KEY_AUTH}, when: '!path.startsWith(\"/a/public\")'}}]", ""),
+        (f'[{KEY_AUTH}, when: \'headers["x-api-key"] != ""\'}}]', "whoever calls route a chooses"),
+        (f'[{KEY_AUTH}, when: \'query["key"] != ""\'}}, {{authorize: {{roles: [a]}}}}]', ""),
+        (f'[{KEY_AUTH}, when: \'query["key"] != ""\'}}, anonymous]', ""),
+        ("[]", "route a is open to everyone, while b asks who is calling"),
+    ],
+)
+def test_who_is_asked(warnings: Warnings, policies: str, warned: str) -> None:
+    text = f"""\
+services: {{a: 'http://a:80'}}
+routes:
+  - {{name: a, path: /a, service: a, policies: {policies}}}
+  - {{name: b, path: /b, service: a, policies: [{KEY_AUTH}}}]}}
+"""
+    found = warnings(text)
+    assert [each.startswith(f"3 {warned}") for each in found] == ([True] if warned else [])
+
+
+def test_keys_that_anyone_can_change(warnings: Warnings) -> None:
+    text = """\
+routes:
+  - {path: /a, respond: a, policies: [{jwt: {issuer: a, jwks_url: "http://issuer.example/keys"}}]}
+  - {path: /b, respond: a, policies: [{jwt: {issuer: a, jwks_url: "http://127.0.0.1:8/keys?a=b"}}]}
+  - {path: /c, respond: a, policies: [{jwt: {issuer: a, jwks_url: "http://localhost/keys"}}]}
+  - {path: /d, respond: a, policies: [{jwt: {issuer: a, jwks_url: "https://issuer.example/keys"}}]}
+"""
+    assert warnings(text) == ["2 whoever is on the way can change what jwt gets from its jwks_url, and be anyone then"]
+
+
 def test_a_service_whose_certificate_is_not_looked_at(warnings: Warnings) -> None:
     text = """\
 services:

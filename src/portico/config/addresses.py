@@ -167,6 +167,12 @@ def is_host_name(name: str) -> bool:
     return ":" not in name and _is_host(name)
 
 
+def is_of_this_machine(url: str) -> bool:
+    """Return whether a URL leads to this machine by a loopback address or its name (RFC 6761 section 6.3)."""
+    host = parse_url(url.partition("?")[0]).host
+    return host == "localhost" or host.endswith(".localhost") or Address(host, 0).is_loopback
+
+
 def _as_text(schema: dict[str, Any], examples: list[str]) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", **schema, "examples": examples})
 

@@ -10,6 +10,11 @@ from portico.errors import AnswerTooLarge, BodyTooLarge, PorticoError, Source
 Trailers = list[tuple[bytes, bytes]]
 
 
+def spelled(name: bytes) -> bytes:
+    """Return the name of a field in the one way that stands for all that a service may take for the same name."""
+    return name.lower().replace(b"_", b"-")
+
+
 class BodySource(Protocol):
     """Where a body comes from while it is still on its way."""
 
@@ -33,7 +38,7 @@ class Body:
     memory (and then nothing is consumed by reading it), otherwise None.
     """
 
-    __slots__ = ("_peeked", "_source", "length", "limit", "of_answer", "pending", "touched", "whole")
+    __slots__ = ("_peeked", "_refused", "_source", "length", "limit", "of_answer", "pending", "touched", "whole")
 
     def __init__(self, whole: bytes | None = b"", source: BodySource | None = None, length: int | None = None) -> None:
         """Hold `whole`; or, where that is None, stream `length` bytes from `source`."""
@@ -49,6 +54,7 @@ class Body:
         """True while the next piece has been asked for and has not come, and for good where it never did."""
         self._source = source
         self._peeked = b""
+        self._refused: frozenset[bytes] = frozenset()
 
     @classmethod
     def stream(cls, source: BodySource, length: int | None) -> Body:
@@ -131,7 +137,17 @@ class Body:
 
     def trailers(self) -> Trailers:
         """Return the trailer fields, complete only after the body's end."""
-        return [] if self._source is None else self._source.trailers()
+        found = [] if self._source is None else self._source.trailers()
+        return [field for field in found if spelled(field[0]) not in self._refused] if self._refused else found
+
+    def refuse_trailers(self, names: frozenset[bytes]) -> None:
+        """Leave out trailer fields of these names, which are as `spelled` returns them.
+
+        Whoever takes a header from a request, for only the gateway may say it, takes it from what follows the body as
+        well: some servers take trailers for headers (RFC 9110 section 6.5.1 says when they must not).
+        """
+        if self.whole is None:
+            self._refused |= names
 
     def close(self) -> None:
         """Give up the rest: the connection that it came on is closed or reset where it was not read to its end."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-from portico.config.addresses import is_everyone
+from portico.config.addresses import is_everyone, is_of_this_machine
 from portico.config.findings import Findings, place_of
 from portico.config.nearest import did_you_mean
+from portico.config.policy_use import PolicyUse
 from portico.config.schema import Config
+from portico.config.schema import Route as RouteConfig
 from portico.config.services import led_to
+from portico.config.upstream import Service
 from portico.net.pem import KeyPair
 from portico.net.server_stream import REFUSED_METHODS
 from portico.net.tls import remarks_on
@@ -39,7 +43,8 @@ def lint(config: Config, compiled: Compiled, registry: Registry, findings: Findi
     _policies_that_are_gone_around(config, registry, findings)
     _no_timeouts(config, findings)
     _looks_that_overtake(config, findings)
-    _open_routes(config, compiled.entries, findings)
+    _open_routes(config, compiled.entries, registry, findings)
+    _keys_that_anyone_can_change(config, findings)
     _strange_methods(config, findings)
     _unverified_services(config, findings)
     _clients_who_say_who_they_are(config, findings)
@@ -98,25 +103,64 @@ def _looks_that_overtake(config: Config, findings: Findings) -> None:
             findings.warning(place_of(service.origin), message, hint)
 
 
-def _open_routes(config: Config, entries: Sequence[Entry[Route]], findings: Findings) -> None:
+def _open_routes(config: Config, entries: Sequence[Entry[Route]], registry: Registry, findings: Findings) -> None:
     """Warn of a route to a service that asks nobody who they are, where others do, and that does not say so itself."""
     to_services = [entry for entry in entries if entry.payload.endpoint.name == "service"]
-    protected = [(entry.payload, name) for entry in to_services if (name := _authentication(entry.payload))]
-    if not protected:
-        return
-    other, policy = protected[0]
-    hint = f"add the policy; or, where this is meant, have it in a wider scope and write `- {policy}: off` here"
+    protected = [(entry.payload, name) for entry in to_services if (name := _authentication(entry.payload, registry))]
     for entry in to_services:
         route = entry.payload
-        meant = any(use.off for use in config.routes[entry.order].policies)
-        if not meant and not _authentication(route):
+        meant = any(use.off for use in config.routes[entry.order].policies) or _says_so(route, registry)
+        if meant or _authentication(route, registry):
+            continue
+        if next(_asking(route, registry), None) is not None:
+            message = f"whoever calls route {route.name} chooses whether it asks who is calling: by what they send"
+            hint = "give one of its policies no `when`; or add anonymous, where this is meant, or authorize"
+            findings.warning(place_of(route.origin), message, hint)
+        elif protected:
+            other, policy = protected[0]
             message = f"route {route.name} is open to everyone, while {other.name} asks who is calling"
+            hint = f"add the policy; or, where this is meant, have it in a wider scope and write `- {policy}: off` here"
             findings.warning(place_of(route.origin), message, hint)
 
 
-def _authentication(route: Route) -> str:
-    """Return the name of the policy that asks who is calling; empty where there is none."""
-    return next((scoped.use.name for scoped in route.policies if scoped.stage is Stage.AUTHENTICATE), "")
+_URLS_OF_KEYS: Final = ("jwks_url", "discovery_url")
+
+_CHOSEN: Final = re.compile(r"\b(?:headers|query|cookies)\b")
+"""What of a condition the client has in its hand, and can leave out."""
+
+
+def _asking(route: Route, registry: Registry) -> Iterator[PolicyUse]:
+    """Yield the policies that ask who is calling."""
+    for scoped in route.policies:
+        policy = registry.policies[scoped.use.kind]
+        if scoped.stage is Stage.AUTHENTICATE and not getattr(policy, "takes_nobody", False):
+            yield scoped.use
+
+
+def _authentication(route: Route, registry: Registry) -> str:
+    """Return the name of the policy that asks who is calling, whatever they send; empty where there is none."""
+    asking = _asking(route, registry)
+    return next((use.name for use in asking if use.when is None or _CHOSEN.search(use.when) is None), "")
+
+
+def _says_so(route: Route, registry: Registry) -> bool:
+    """Return whether a policy welcomes those without credentials, or looks at who they are itself."""
+    return any(
+        getattr(registry.policies[scoped.use.kind], "takes_nobody", False)
+        or (scoped.use.kind == "authorize" and scoped.use.when is None)
+        for scoped in route.policies
+    )
+
+
+def _keys_that_anyone_can_change(config: Config, findings: Findings) -> None:
+    """Warn of what is asked over plain http, beyond this machine, for whom to believe."""
+    scopes: list[Config | Service | RouteConfig] = [config, *config.services.values(), *config.routes]
+    for use in (use for scope in scopes for use in scope.policies):
+        for name in _URLS_OF_KEYS:
+            url = getattr(use.config, name, None)
+            if isinstance(url, str) and url.startswith("http:") and not is_of_this_machine(url):
+                message = f"whoever is on the way can change what {use.kind} gets from its {name}, and be anyone then"
+                findings.warning(place_of(use.origin), message, "write https://")
 
 
 def _strange_methods(config: Config, findings: Findings) -> None:
