@@ -16,7 +16,9 @@ from server import Answer
 from service import Request, Service, found, text
 
 TOKEN_LIFE = 3600
-SECRET = os.environ.get("JWT_SECRET", "the demo's secret, known to everyone").encode()
+ISSUER = "user-service"
+SECRET = os.environ.get("JWT_SECRET", "the-demo-secret-that-everyone-knows").encode()
+"""What tokens are signed with; the gateway verifies them with the same."""
 
 SCHEMA = """
 CREATE TABLE roles (name TEXT PRIMARY KEY, description TEXT NOT NULL);
@@ -108,7 +110,13 @@ def log_in(request: Request) -> Answer:
     user = db.row("SELECT * FROM users WHERE email = ?", email)
     if not hmac.compare_digest(user.get("password", b""), digest(email, password)):
         raise Refusal(401, "wrong-credentials", "no user has this address and password")
-    claims = {"sub": str(user["id"]), "email": email, "role": user["role"], "exp": int(time.time()) + TOKEN_LIFE}
+    claims = {
+        "iss": ISSUER,
+        "sub": str(user["id"]),
+        "email": email,
+        "roles": [user["role"]],
+        "exp": int(time.time()) + TOKEN_LIFE,
+    }
     return Answer(document={"token": sign(claims), "token_type": "Bearer", "expires_in": TOKEN_LIFE})
 
 

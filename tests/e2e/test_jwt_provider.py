@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
+from portico.jose.mint import secret_key, sign
 from tests.harness.gateway import DEADLINE, Gateway, curl, problem_of, refusing_port, wait_for
 
 pytestmark = pytest.mark.skipif(find_spec("oidc_provider_mock") is None, reason="needs oidc-provider-mock")
@@ -78,7 +80,8 @@ def test_its_tokens_are_taken_and_its_new_key_is_found(tmp_path: Path) -> None:
 
 def test_a_provider_that_is_not_there(tmp_path: Path) -> None:
     with refusing_port() as port, Gateway(tmp_path, config_of(f"http://127.0.0.1:{port}")) as gateway:
-        token = "eyJhbGciOiJFUzI1NiJ9.e30.AAAA"
+        claims = {"iss": f"http://127.0.0.1:{port}", "aud": "shop", "sub": "ada", "exp": int(time.time()) + 60}
+        token = sign(claims, secret_key("any-secret-for-the-keys-are-not-known"), kid="unknown")
         answer = curl("-H", f"Authorization: Bearer {token}", f"{gateway.url}/orders")
         problem = problem_of(answer, 503, "authentication-unavailable")
         assert problem["title"] == "Authentication not available"

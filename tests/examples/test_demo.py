@@ -25,12 +25,15 @@ from portico.cli.platform_demo import INSTANCES, TOUR
 ROOT = Path(__file__).parents[2]
 DEADLINE = 30.0
 TOUR_SHOWS = {
-    "a product": '"id": "keyboard"',
+    "a token of an administrator, for the lines below": "Authorization: Bearer ey",
+    "a product, for which nobody needs one": '"id": "keyboard"',
+    "an order without one: 401": "HTTP/1.1 401 (.*\n)*.*Missing authentication",
+    "a customer where only an administrator may go: 403": "HTTP/1.1 403 ",
     "a list": '"products": \\[',
     "an order: the order service asks inventory, payment and notification": 'HTTP/1.1 201 (.*\n)*.*"notified": true',
     "more than there is: 409": "HTTP/1.1 409 (.*\n)*.*out-of-stock",
     "a card that is refused: 402, and the goods go back": "HTTP/1.1 402 (.*\n)*.*payment-refused",
-    "a login": 'HTTP/1.1 200 (.*\n)*.*"token": "ey',
+    "a login, which gives a token, too": 'HTTP/1.1 200 (.*\n)*.*"token": "ey',
     "two instances take turns": r"(.*user-1\s.*user-2\s){2}|(.*user-2\s.*user-1\s){2}",
     "events as they happen, for 5 seconds": "id: 1\nevent: notification\ndata: {",
     "a service that is too slow: 504 after 2 seconds": "HTTP/1.1 504 ",
@@ -170,10 +173,10 @@ def test_all_is_started_and_all_is_ended(tmp_path: Path, number: int) -> None:
         assert set(demo.pids) == {"the gateway", *(instance.name for instance in INSTANCES)}
         for instance in INSTANCES:
             assert get(demo.base + instance.offset, "/health") == 200
-        assert "GATEWAY" not in demo.printed
+        assert not re.search("GATEWAY|PORTICO", demo.printed)
         assert f"kill -9 {demo.pids['user-1']};" in demo.printed
         lines = [line for line in demo.printed.splitlines() if "curl" in line]
-        assert len(lines) == len(TOUR)
+        assert len(lines) == len(TOUR) - 1  # one makes a token
         assert all(f"http://127.0.0.1:{demo.base}/" in line for line in lines)
         demo.popen.send_signal(number)
         assert demo.finish() == (0, "")
@@ -247,18 +250,42 @@ def test_every_line_of_the_tour_shows_what_it_says(tmp_path: Path) -> None:
         demo.read_until("Ctrl-C ends it all.")
         tour = re.findall(r"^# (.+)\n(.+)$", demo.printed, re.MULTILINE)
         assert [shows for shows, _ in tour] == list(TOUR_SHOWS)
+        (first, making), *tour = tour
+        token = in_shell(f'{making}; printf %s "$AUTH"')
+        assert re.match(TOUR_SHOWS[first], token)
         # Whose turn it is can be told only while nobody else asks the same service, and both instances are there.
         apart = [(shows, line) for shows, line in tour if shows.startswith(("two instances", "kill -9"))]
         together = [(shows, line) for shows, line in tour if (shows, line) not in apart]
         with ThreadPoolExecutor(len(together)) as pool:
-            results = list(pool.map(in_shell, (line.replace("seconds=5", "seconds=1") for _, line in together)))
-        results += [in_shell(line) for _, line in apart]
+            results = list(
+                pool.map(
+                    lambda line: in_shell(line.replace("seconds=5", "seconds=1"), AUTH=token),
+                    (line for _, line in together),
+                )
+            )
+        results += [in_shell(line, AUTH=token) for _, line in apart]
         for (shows, line), result in zip(together + apart, results, strict=True):
             assert re.match(f"(.*\n)*?.*{TOUR_SHOWS[shows]}", result), f"{line} printed {result}"
         demo.popen.send_signal(signal.SIGINT)
         assert demo.finish()[0] == 0
 
 
-def in_shell(line: str) -> str:
-    done = subprocess.run(["sh", "-c", line], capture_output=True, timeout=DEADLINE, check=True)
+@pytest.mark.skipif(find_spec("portico.__main__") is None, reason="there is no gateway to run")
+def test_the_lines_of_the_readme_show_what_they_say(tmp_path: Path) -> None:
+    with Demo(tmp_path, []) as demo:
+        demo.read_until("Ctrl-C ends it all.")
+        making, *lines = re.findall(r"^    ((?:TOKEN=|curl ).+)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+        token = in_shell(f'{making.replace(".venv/bin/portico", f"{sys.executable} -m portico")}; printf %s "$TOKEN"')
+        statuses = [
+            in_shell(line.replace("127.0.0.1:8000", f"127.0.0.1:{demo.base}"), TOKEN=token).split()[1] for line in lines
+        ]
+        assert statuses == ["200", "401", "200", "401"]
+        demo.popen.send_signal(signal.SIGINT)
+        assert demo.finish()[0] == 0
+
+
+def in_shell(line: str, **more: str) -> str:
+    """Return what a line prints, in a shell with these variables."""
+    command = ["sh", "-c", line]
+    done = subprocess.run(command, capture_output=True, timeout=DEADLINE, check=True, env=environment(**more))
     return done.stdout.decode().replace("\r\n", "\n")

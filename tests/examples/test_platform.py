@@ -22,11 +22,12 @@ from typing import Any, NamedTuple, Self
 
 import pytest
 
-from portico.cli.platform_demo import INSTANCES, PORT, SERVICES_FROM
+from portico.cli.platform_demo import INSTANCES, PORT, SECRET, SERVICES_FROM
 from portico.config.document import read
 from portico.config.load import validate
 from portico.config.schema import Config
 from portico.endpoints.service import Service as ServiceEndpoint
+from portico.jose.mint import secret_key, sign
 from portico.runtime.plugins import load_registry
 from tests.harness.gateway import Answer, Gateway, curl, problem_of, wait_for
 
@@ -389,6 +390,12 @@ class TestGatewayFile:
         return {(path, end.service) for paths, end in ends if isinstance(end, ServiceEndpoint) for path in paths}
 
 
+def admin() -> str:
+    """Return the header of an administrator's token."""
+    claims = {"iss": "user-service", "sub": "1", "roles": ["admin"], "exp": int(time.time()) + 600}
+    return f"Authorization: Bearer {sign(claims, secret_key(SECRET))}"
+
+
 class Loop:
     """curl, again and again, in a thread of its own while entered."""
 
@@ -416,7 +423,7 @@ class Loop:
     def _run(self) -> None:
         while not self._over:
             try:
-                self.answers.append(curl("-f", self._url))
+                self.answers.append(curl("-f", self._url, "-H", admin()))
             except AssertionError as error:
                 self.failures.append(str(error))
 
@@ -474,12 +481,12 @@ class TestSurvival:
         payment, inventory = start("payment-1"), start("inventory-1")
         with self.gateway_for(tmp_path, (9004, payment), (9003, inventory)) as gateway:
             payments, products = (f"{gateway.url}/api/v1/{path}" for path in ("payments", "products"))
-            assert [curl(url).status for url in (payments, products)] == [200, 200]
+            assert [curl(url, "-H", admin()).status for url in (payments, products)] == [200, 200]
             payment.kill()
             inventory.kill()
             for _ in range(5):  # each is told what there is to tell
-                problem_of(curl(payments), 502, "service-unreachable")
-            refused = curl(payments)
+                problem_of(curl(payments, "-H", admin()), 502, "service-unreachable")
+            refused = curl(payments, "-H", admin())
             problem_of(refused, 503, "circuit-open")
             assert 1 <= int(refused.value("Retry-After")) <= 5
             self.log(gateway, "payment-service: the breaker is open for 5 s: 5 failures in a row, the last: ")
@@ -494,7 +501,7 @@ class TestSurvival:
             start("inventory-1", inventory.port)
             began, took = time.monotonic(), []
             for url in (products, payments):
-                wait_for(lambda url=url: curl(url).status == 200, f"{url} to be answered again")  # type: ignore[misc]
+                wait_for(lambda url=url: curl(url, "-H", admin()).status == 200, f"{url} to be answered again")  # type: ignore[misc]
                 took.append(time.monotonic() - began)
             self.log(gateway, "payment-service: the breaker is closed again")
             print(f"\nback after {took[0]:.1f} s (health check) and {took[1]:.1f} s (breaker)")

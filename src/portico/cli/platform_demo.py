@@ -6,6 +6,7 @@ The services are those of `examples/platform`; a wheel carries that folder besid
 from __future__ import annotations
 
 import re
+import shlex
 import socket
 import sys
 import time
@@ -61,47 +62,80 @@ PEERS = {"order-service": ("inventory-service", "payment-service", "notification
 """Which services a service calls; it takes their addresses as options of these names."""
 
 
-def _post(path: str, document: str) -> str:
-    return f"curl -s -i GATEWAY/api/v1/{path} -H 'Content-Type: application/json' -d '{document}'"
+SECRET = "the-demo-secret-that-everyone-knows"  # noqa: S105 - it says so
+"""What the user service signs tokens with."""
+_WITH_TOKEN = '-H "$AUTH"'  # noqa: S105 - the shell's variable
+
+
+def _token(user: int, role: str) -> str:
+    return f"Authorization: Bearer $(PORTICO token --secret {SECRET} --issuer user-service --sub {user} --roles {role})"
+
+
+def _post(path: str, document: str, *more: str) -> str:
+    return " ".join((f"curl -s -i GATEWAY/api/v1/{path} -H 'Content-Type: application/json' -d '{document}'", *more))
 
 
 TOUR = (
-    ("a product", "curl -s GATEWAY/api/v1/products/keyboard"),
+    ("a token of an administrator, for the lines below", f'AUTH="{_token(1, "admin")}"'),
+    ("a product, for which nobody needs one", "curl -s GATEWAY/api/v1/products/keyboard"),
+    ("an order without one: 401", "curl -s -i GATEWAY/api/v1/orders/1"),
+    (
+        "a customer where only an administrator may go: 403",
+        f'curl -s -i GATEWAY/api/v1/users -H "{_token(2, "customer")}"',
+    ),
     ("a list", "curl -s 'GATEWAY/api/v1/products?limit=2'"),
     (
         "an order: the order service asks inventory, payment and notification",
-        _post("orders", '{"customer":"Ada","items":[{"product_id":"keyboard","quantity":2}]}'),
+        _post("orders", '{"customer":"Ada","items":[{"product_id":"keyboard","quantity":2}]}', _WITH_TOKEN),
     ),
-    ("more than there is: 409", _post("orders", '{"items":[{"product_id":"monitor","quantity":99}]}')),
+    ("more than there is: 409", _post("orders", '{"items":[{"product_id":"monitor","quantity":99}]}', _WITH_TOKEN)),
     (
         "a card that is refused: 402, and the goods go back",
-        _post("orders", '{"card":"4000000000000002","items":[{"product_id":"mouse","quantity":1}]}'),
+        _post("orders", '{"card":"4000000000000002","items":[{"product_id":"mouse","quantity":1}]}', _WITH_TOKEN),
     ),
-    ("a login", _post("auth/login", '{"email":"ada@example.com","password":"demo"}')),
+    ("a login, which gives a token, too", _post("auth/login", '{"email":"ada@example.com","password":"demo"}')),
     (
         "two instances take turns",
-        "curl -s -o /dev/null -D - 'GATEWAY/api/v1/users?page=[1-4]' | grep -i x-served-by",
+        f"curl -s -o /dev/null -D - 'GATEWAY/api/v1/users?page=[1-4]' {_WITH_TOKEN} | grep -i x-served-by",
     ),
-    ("events as they happen, for 5 seconds", "curl -s -N 'GATEWAY/api/v1/notifications/stream?seconds=5'"),
+    (
+        "events as they happen, for 5 seconds",
+        f"curl -s -N 'GATEWAY/api/v1/notifications/stream?seconds=5' {_WITH_TOKEN}",
+    ),
     ("a service that is too slow: 504 after 2 seconds", "curl -s -i 'GATEWAY/shop/api/v1/products?delay=5'"),
-    ("a body that is too large: 413", "head -c 2000000 /dev/zero | curl -s -i GATEWAY/api/v1/orders --data-binary @-"),
-    ("a path that no route has: 404", "curl -s -i GATEWAY/api/v1/nothing"),
-    ("a method that its route does not take: 405, Allow says which", "curl -s -i -X DELETE GATEWAY/api/v1/orders/1"),
+    (
+        "a body that is too large: 413",
+        f"head -c 2000000 /dev/zero | curl -s -i GATEWAY/api/v1/orders --data-binary @- {_WITH_TOKEN}",
+    ),
+    ("a path that no route has: 404", f"curl -s -i GATEWAY/api/v1/nothing {_WITH_TOKEN}"),
+    (
+        "a method that its route does not take: 405, Allow says which",
+        f"curl -s -i -X DELETE GATEWAY/api/v1/orders/1 {_WITH_TOKEN}",
+    ),
     (
         "kill -9 for one of two instances while requests come: all are answered; it is started again after 5 seconds",
-        "for n in $(seq 40); do [ $n = 9 ] && kill -9 USER_1; curl -s -w '%{http_code}\\n' GATEWAY/api/v1/roles; done",
+        (
+            "for n in $(seq 40); do [ $n = 9 ] && kill -9 USER_1; "
+            f"curl -s -w '%{{http_code}}\\n' GATEWAY/api/v1/roles {_WITH_TOKEN}; done"
+        ),
     ),
     ("a redirect", "curl -s -i GATEWAY/"),
     ("an answer of the gateway itself", "curl -s -i GATEWAY/ping"),
     ("the gateway's health", "curl -s GATEWAY/health"),
 )
-"""What to try: what it shows, and one line for the shell, in which GATEWAY stands for the gateway's URL, and USER_1 for
-the process of the first instance of the user service."""
+"""What to try: what it shows, and one line for the shell, in which GATEWAY stands for the gateway's URL, USER_1 for
+the process of the first instance of the user service, and PORTICO for this command."""
 
 
 def portico_run(config: Path) -> Sequence[str]:
     """Return the command that runs the gateway."""
     return (sys.executable, "-m", "portico", "run", str(config))
+
+
+def _this() -> str:
+    """Return how a shell calls this command."""
+    script = Path(sys.executable).with_name("portico")
+    return shlex.quote(str(script)) if script.is_file() else f"{shlex.quote(sys.executable)} -m portico"
 
 
 def platform_folder() -> Path:
@@ -164,7 +198,7 @@ class _Demo:
         print(f"{gateway.name:<16} http://{HOST}:{self._port}  pid {gateway.pid}  {config}\n")
         url, user_1 = f"http://{HOST}:{self._port}", str(self._instances[INSTANCES[0]].pid)
         for shows, line in TOUR:
-            print(f"# {shows}\n{line.replace('GATEWAY', url).replace('USER_1', user_1)}")
+            print(f"# {shows}\n{line.replace('GATEWAY', url).replace('USER_1', user_1).replace('PORTICO', _this())}")
         print("\nCtrl-C ends it all.", flush=True)
 
     def watch(self) -> NoReturn:
