@@ -46,10 +46,11 @@ from portico.http.negotiation import IDENTITY, AcceptEncoding, Negotiation, vary
 from portico.http.problem import Problem
 from portico.http.template import Template, escape_for
 from portico.http.user import USER, User
+from portico.jose.bearer import TWICE, BearerConfig, ClaimedUser, Texts, bearer_token, stands_twice
 from portico.jose.compact import NotTaken
 from portico.jose.keys import Algorithm, KeySet, UnusableKey
 from portico.jose.provider import WELL_KNOWN, KeyUrl, ProviderKeys
-from portico.jose.rules import TokenRules, claim_at, words_at
+from portico.jose.rules import UNAVAILABLE, TokenRules, claim_at, words_at
 from portico.jose.verifier import FixedKeys, Keys, TokenVerifier
 from portico.observe.exchange import Exchange, Outcome
 from portico.observe.health import BreakerState, ServiceHealth, TargetHealth
@@ -78,7 +79,9 @@ __all__ = [
     "LOCAL_NETWORKS",
     "MAX_CODINGS",
     "SLICE",
+    "TWICE",
     "UNANSWERED_PREFLIGHT",
+    "UNAVAILABLE",
     "USER",
     "WELL_KNOWN",
     "AcceptEncoding",
@@ -88,11 +91,13 @@ __all__ = [
     "Authenticator",
     "AuthenticatorConfig",
     "BadValue",
+    "BearerConfig",
     "Body",
     "BodyTooLarge",
     "BodyTruncated",
     "BreakerState",
     "Cidr",
+    "ClaimedUser",
     "Client",
     "Condition",
     "ConditionError",
@@ -141,11 +146,13 @@ __all__ = [
     "StatusCode",
     "TargetHealth",
     "Template",
+    "Texts",
     "TokenRules",
     "TokenVerifier",
     "UnusableKey",
     "UpstreamError",
     "User",
+    "bearer_token",
     "claim_at",
     "codings_of",
     "decoded",
@@ -156,6 +163,7 @@ __all__ = [
     "may_be_recoded",
     "note_refusal",
     "recoded",
+    "stands_twice",
     "unknown_user",
     "vary_by_encoding",
     "words_at",
