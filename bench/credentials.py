@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -25,7 +25,7 @@ class Credentials:
 
     config: str
     """What portico's file has more."""
-    headers: Mapping[str, str] = MappingProxyType({})
+    headers: Mapping[str, str] = field(default_factory=dict)
     """What every request has."""
     each: tuple[str, list[str]] | None = None
     """A header that every request has with another value, and the values, which come round."""

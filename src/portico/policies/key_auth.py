@@ -39,7 +39,6 @@ from portico.plugin import (
     Authenticator,
     AuthenticatorConfig,
     BadValue,
-    Consumer,
     Credential,
     Env,
     Found,
@@ -51,6 +50,8 @@ from portico.plugin import (
     digest_of,
 )
 
+MOST_USERS: Final = 4096
+"""Users that are kept at hand."""
 _INVALID: Final = Refusal("invalid-api-key", "Invalid API key")
 _EXPIRED: Final = _INVALID._replace(reason="API key expired")
 _SEVERAL: Final = Refusal("duplicate-api-key", "Duplicate API key")
@@ -97,11 +98,12 @@ class KeyAuthPolicy(Authenticator[KeyAuth], name="key-auth", stages=(Stage.AUTHE
         """Take the keys."""
         config = self.config
         self._own = {
-            key.record.digest: Credential(Consumer(name), key.record.expires)
+            key.record.digest: (User(name, kind=self.name), key.record.expires)
             for name, keys in config.keys.items()
             for key in keys
         }
         self._consumers = env.consumers if config.consumers else None
+        self._users: dict[bytes, tuple[Credential, User]] = {}
         self._header = config.header.lower().encode("ascii")
         self._challenge = f'Key realm="{config.realm}"'
 
@@ -122,22 +124,30 @@ class KeyAuthPolicy(Authenticator[KeyAuth], name="key-auth", stages=(Stage.AUTHE
         digest = digest_of(key)
         own = self._own.get(digest)
         if own is not None:
-            return self._judged(own, User(own.consumer.name, kind=self.name))
+            return own[0] if self.now() < own[1] else _EXPIRED
         if self._consumers is None:
             return _INVALID
         known = self._consumers.by_key(digest)
+        if known is None or type(known) is Credential:
+            return self._judged(digest, known)
+        return self._later(digest, known)  # type: ignore[arg-type]
+
+    async def _later(self, digest: bytes, looking: Awaitable[Credential | None]) -> Found:
+        return self._judged(digest, await looking)
+
+    def _judged(self, digest: bytes, known: Credential | None) -> Found:
+        """Return whose key it is. To make a user takes longer than all else; so those used are kept at hand."""
         if known is None:
             return _INVALID
-        if type(known) is Credential:
-            return self._judged(known, known.consumer.user(self.name))
-        return self._later(known)  # type: ignore[arg-type]
-
-    async def _later(self, looking: Awaitable[Credential | None]) -> Found:
-        known = await looking
-        return _INVALID if known is None else self._judged(known, known.consumer.user(self.name))
-
-    def _judged(self, known: Credential, user: User) -> Found:
-        return user if self.now() < known.expires else _EXPIRED
+        if self.now() >= known.expires:
+            return _EXPIRED
+        credential, user = self._users.get(digest, (None, None))
+        if credential is not known or user is None:
+            user = known.consumer.user(self.name)
+            if len(self._users) >= MOST_USERS:
+                self._users.clear()
+            self._users[digest] = known, user
+        return user
 
     def conceal(self, request: Request) -> None:
         """Take the key from the request."""

@@ -61,6 +61,14 @@ Found: TypeAlias = User | Admitted | Refusal | Response | None
 """Who it is, or that it may pass without a name; why it is not taken, or the very answer to that, which somebody else
 has decided on; None where no credentials of the kind were shown."""
 
+
+class _NotAsked:
+    """What is told instead of a finding where nobody was asked yet."""
+
+    __slots__ = ()
+
+
+_NOT_ASKED: Final = _NotAsked()
 _AT_ONCE: Final = frozenset((User, Admitted, Refusal, Response, type(None)))
 
 
@@ -94,7 +102,7 @@ class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
 
     async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - the field's word
         """Pass on what comes from somebody; answer everything else."""
-        return await Authentication((Part(self, None),)).handle(request, next)
+        return await Authentication((Part(self, None),)).handle(request, next=next)
 
 
 ASKED: Final[Key[Sequence[Authenticator[Any]]]] = Key("asked")
@@ -110,22 +118,49 @@ class Part(NamedTuple):
 
 
 class Authentication:
-    """All policies of a route that authenticate, as one."""
+    """All policies of a route that authenticate, as one.
 
-    __slots__ = ("_guests", "_parts")
+    It sees no answers but its own, and is no coroutine where the first of them knows at once who it is: most requests
+    of a busy client are answered from what somebody remembers.
+    """
+
+    __slots__ = ("_first", "_guests", "_parts")
 
     def __init__(self, parts: Iterable[Part] = ()) -> None:
         self._parts: list[Part] = []
         self._guests: list[Part] = []
+        self._first: Authenticator[Any] | None = None
+        """Whose word is enough, where no condition has to be asked."""
         for part in parts:
             self.add(part)
 
     def add(self, part: Part) -> None:
         """Take in one more, at load."""
         (self._guests if part.policy.takes_nobody else self._parts).append(part)
+        enough = bool(self._parts) and not any(each.policy.config.required for each in self._parts[1:])
+        plain = enough and all(each.holds is None for each in self._parts)
+        self._first = self._parts[0].policy if plain else None
 
-    async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - the field's word
+    def handle(self, request: Request, next: Handler) -> Awaitable[Response]:  # noqa: A002 - the field's word
         """Pass on what comes from somebody; answer everything else."""
+        first = self._first
+        if first is None:
+            return self._decide(request, next, _NOT_ASKED)
+        found = first.identify(request)
+        if type(found) is not User:
+            return self._decide(request, next, found)
+        request[USER] = found
+        for policy, _ in self._parts:
+            policy.conceal(request)
+        return next(request)
+
+    async def _decide(
+        self,
+        request: Request,
+        next: Handler,  # noqa: A002 - the field's word
+        at_first: Found | Awaitable[Found] | _NotAsked,
+    ) -> Response:
+        """Do the same whatever there is to ask or to wait for; `at_first` is what the first of them has said."""
         asked: list[Authenticator[Any]] = []
         refused: tuple[Authenticator[Any], Refusal | Response] | None = None
         known: User | Admitted | None = None
@@ -136,7 +171,8 @@ class Authentication:
             required = policy.config.required
             if known is not None and not required:
                 continue
-            found = policy.identify(request)
+            found = policy.identify(request) if at_first is _NOT_ASKED else cast("Found", at_first)
+            at_first = _NOT_ASKED
             if type(found) not in _AT_ONCE:
                 found = await cast("Awaitable[Found]", found)
             if type(found) is User or type(found) is Admitted:
