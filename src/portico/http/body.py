@@ -146,7 +146,7 @@ class Body:
         Whoever takes a header from a request, for only the gateway may say it, takes it from what follows the body as
         well: some servers take trailers for headers (RFC 9110 section 6.5.1 says when they must not).
         """
-        if self.whole is None:
+        if self._source is not None:  # which keeps them where the content was buffered, too
             self._refused |= names
 
     def close(self) -> None:
