@@ -98,6 +98,23 @@ def test_who_shows_nothing_is_told_all_ways() -> None:
     assert response.headers.get_all(b"www-authenticate") == [b'A realm="x"', b'B realm="x"']
 
 
+def test_what_is_missing_has_a_name_where_it_is_one_thing() -> None:
+    class ByBadge(ByHeader, name="by-badge"):
+        missing = "Missing badge"
+
+    badge, other = Part(ByBadge("Badge"), None), Part(ByBadge("Other"), None)
+    for parts, headers, title in (
+        ([badge], {}, "Missing badge"),
+        ([badge, other], {}, "Missing badge"),
+        ([badge, Part(A, None)], {}, "Missing authentication"),
+        ([Part(A, None), badge], {}, "Missing authentication"),
+        ([Part(A, None), Part(ByBadge("Badge", required=True), None)], {"A": "ok-ada"}, "Missing badge"),
+    ):
+        problem = ask(parts, **headers)[0].problem_value
+        assert problem is not None
+        assert problem.title == title
+
+
 def test_who_shows_something_that_is_not_taken_is_told_why(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "portico.security")
     response, _ = ask(EITHER, B="secret-thing")

@@ -233,7 +233,7 @@ class Authentication:
         if type(found) is Response:
             response, reason = found, f"answered {found.status}"
         elif refusal is None:
-            response, reason = _nobody(policy.missing), "no credentials"
+            response, reason = _nobody(asked), "no credentials"
         else:
             response = Response.problem(refusal.status, refusal.type, refusal.title)
             reason = refusal.reason or refusal.title
@@ -265,13 +265,17 @@ def shown(name: str) -> str:
 
 def unknown_user(request: Request) -> Response:
     """Return the answer to a request from nobody that is known, with the challenges of those who were asked for it."""
-    response = _nobody(Authenticator.missing)
-    for policy in request.get(ASKED) or ():
+    asked = request.get(ASKED) or ()
+    response = _nobody(asked)
+    for policy in asked:
         _add_challenge(response, policy.challenge(None))
     return response
 
 
-def _nobody(title: str) -> Response:
+def _nobody(asked: Sequence[Authenticator[Any]]) -> Response:
+    """Return what is said where nothing was shown; what is missing has a name where only one kind was looked for."""
+    titles = {policy.missing for policy in asked}
+    title = titles.pop() if len(titles) == 1 else Authenticator.missing
     return Response.problem(401, "authentication-required", title, "This needs credentials, and there are none.")
 
 
