@@ -45,6 +45,7 @@ def lint(config: Config, compiled: Compiled, registry: Registry, findings: Findi
     _looks_that_overtake(config, findings)
     _open_routes(config, compiled.entries, registry, findings)
     _keys_that_anyone_can_change(config, findings)
+    _certificates_that_nobody_asks_for(config, registry, findings)
     _strange_methods(config, findings)
     _unverified_services(config, findings)
     _clients_who_say_who_they_are(config, findings)
@@ -154,13 +155,29 @@ def _says_so(route: Route, registry: Registry) -> bool:
 
 def _keys_that_anyone_can_change(config: Config, findings: Findings) -> None:
     """Warn of what is asked over plain http, beyond this machine, for whom to believe."""
-    scopes: list[Config | Service | RouteConfig] = [config, *config.services.values(), *config.routes]
-    for use in (use for scope in scopes for use in scope.policies):
+    for use in _uses(config):
         for name in _URLS_OF_KEYS:
             url = getattr(use.config, name, None)
             if isinstance(url, str) and url.startswith("http:") and not is_of_this_machine(url):
                 message = f"whoever is on the way can change what {use.kind} gets from its {name}, and be anyone then"
                 findings.warning(place_of(use.origin), message, "write https://")
+
+
+def _certificates_that_nobody_asks_for(config: Config, registry: Registry, findings: Findings) -> None:
+    """Warn of what looks for the certificates of clients, where no client is asked for one."""
+    if any(listener.tls is not None and listener.tls.client_certificates != "off" for listener in config.listen):
+        return
+    for use in _uses(config):
+        if not use.off and registry.policies[use.kind].of_certificates:
+            message = f"no listener asks clients for a certificate, so {use.name} finds none"
+            findings.warning(place_of(use.origin), message, "give the tls of a listener a client_ca")
+
+
+def _uses(config: Config) -> Iterator[PolicyUse]:
+    """Yield the policies of the file, wherever they are written."""
+    scopes: list[Config | Service | RouteConfig] = [config, *config.services.values(), *config.routes]
+    for scope in scopes:
+        yield from scope.policies
 
 
 def _strange_methods(config: Config, findings: Findings) -> None:
