@@ -195,7 +195,8 @@ def test_only_the_gateway_says_what_was_shown(world: World) -> None:
     sent = f":{base64.b64encode(world.ada.der).decode()}:"
     with world.connect(world.context(world.ada)) as client:
         for path, values in (("/any/a", []), ("/sent/a", [sent]), ("/any/a", [])):
-            for rest in (FORGED + b"Content-Length: 1\r\n\r\na", chunked):
+            plain = FORGED + b"Connection: keep-alive, client-cert\r\nContent-Length: 1\r\n\r\na"
+            for rest in (plain, chunked):
                 assert answer_on(client, path, rest).status == 200
                 seen = world.shop.last
                 assert (seen.body, seen.values("Client-Cert")) == (b"a", values)
