@@ -118,6 +118,13 @@ def broken() -> list[bytes]:
     ]
 
 
+def test_what_is_too_long_is_not_read() -> None:
+    names = [dns(f"{'a' * 50}{number}.example") for number in range(300)]
+    assert len(read_certificate(SIGNER.der((), *names[:200])).dns) == 200
+    with pytest.raises(UnreadableCertificate, match="more than 16384 bytes"):
+        read_certificate(SIGNER.der((), *names))
+
+
 @pytest.mark.parametrize("der", broken())
 def test_what_cannot_be_read(der: bytes) -> None:
     with pytest.raises(UnreadableCertificate):

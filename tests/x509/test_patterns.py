@@ -62,6 +62,7 @@ SEVERAL = DistinguishedName([rdn(("CN", "ada"), ("OU", "dev")), rdn(("O", "Acme"
         ("OU=dev + CN=ada,O=Acme", SEVERAL, True),
         ("CN=*,O=Acme", SEVERAL, False),
         ("CN=ada,O=Acme", SEVERAL, False),
+        ("OU=dev,O=Acme", SEVERAL, False),
         ("CN=ada+OU=dev+OU=dev,O=Acme", SEVERAL, False),
         ("CN=ada,OU=dev,O=Acme", SEVERAL, False),
         ("CN=ada+OU=dev", dn(("CN", "ada+OU=dev")), False),

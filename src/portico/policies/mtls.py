@@ -47,9 +47,10 @@ Without a certificate the answer is 401 with the title `Missing client certifica
 `portico.security` says more.
 
 Nobody but the gateway can say who has shown what: `Client-Cert` and `Client-Cert-Chain` (RFC 9440) are taken from
-whatever a client sends, with dashes or underscores, also from trailers. With `forward` the service is sent
-`Client-Cert` with the certificate by which the caller was found out. A proxy's certificate is not its client's: where a
-trusted proxy says whom it speaks for, or a balancer says by the PROXY protocol that it has ended TLS, there is none.
+whatever a client sends, with dashes or underscores, also from trailers; only a policy whose `when` does not hold leaves
+them. With `forward` the service is sent `Client-Cert` with the certificate by which the caller was found out. A proxy's
+certificate is not its client's: where a trusted proxy says whom it speaks for, or a balancer says by the PROXY protocol
+that it has ended TLS, there is none.
 """
 
 from __future__ import annotations
