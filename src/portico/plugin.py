@@ -6,7 +6,7 @@ Everything that the built-in policies use is here, and nothing else of Portico i
 
 from portico.config.addresses import LOCAL_NETWORKS, Cidr
 from portico.config.consumers import ApiKeys, Consumer, Credential, digest_of
-from portico.config.forms import OneOrMany, Shorthand
+from portico.config.forms import Off, OneOrMany, Shorthand
 from portico.config.values import (
     BadValue,
     Duration,
@@ -50,6 +50,7 @@ from portico.jose.compact import NotTaken
 from portico.jose.keys import Algorithm, KeySet, UnusableKey
 from portico.jose.provider import WELL_KNOWN, KeyUrl, ProviderKeys
 from portico.jose.rules import TokenRules, claim_at, words_at
+from portico.jose.signer import TokenSigner, published_key
 from portico.jose.verifier import FixedKeys, Keys, TokenVerifier
 from portico.observe.exchange import Exchange, Outcome
 from portico.observe.health import BreakerState, ServiceHealth, TargetHealth
@@ -66,6 +67,7 @@ from portico.policy.authentication import (
 from portico.policy.base import Endpoint, Env, Policy, PolicyConfig, RouteInfo, Stage
 from portico.policy.condition import Condition, ConditionError
 from portico.policy.consumers import ConsumerLookup
+from portico.policy.reserved import ReservedHeaders, check_reservable
 from portico.routing.matcher import ALLOWED_METHODS
 from portico.routing.preflight import UNANSWERED_PREFLIGHT
 
@@ -120,6 +122,7 @@ __all__ = [
     "Method",
     "Negotiation",
     "NotTaken",
+    "Off",
     "OneOrMany",
     "Outcome",
     "Policy",
@@ -130,6 +133,7 @@ __all__ = [
     "Refusal",
     "Request",
     "RequestError",
+    "ReservedHeaders",
     "Response",
     "RouteInfo",
     "Secret",
@@ -142,10 +146,12 @@ __all__ = [
     "TargetHealth",
     "Template",
     "TokenRules",
+    "TokenSigner",
     "TokenVerifier",
     "UnusableKey",
     "UpstreamError",
     "User",
+    "check_reservable",
     "claim_at",
     "codings_of",
     "decoded",
@@ -155,6 +161,7 @@ __all__ = [
     "escape_for",
     "may_be_recoded",
     "note_refusal",
+    "published_key",
     "recoded",
     "unknown_user",
     "vary_by_encoding",

@@ -131,3 +131,17 @@ def test_a_request_that_is_none(arguments: list[str], message: str) -> None:
     assert (done.code, done.out) == (1, "")
     assert done.err.splitlines()[-1].startswith(message)
     assert "Traceback" not in done.err
+
+
+def test_no_token_is_shown_with_its_signature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text(
+        "consumers: {ada: {keys: ada-has-a-long-key}}\n"
+        "policies:\n"
+        "- key-auth\n"
+        "- internal-jwt: {secret: 'a secret of thirty-two bytes or more', issuer: i, audience: a}\n"
+        "routes: [{path: /a, service: 's:1'}]\n"
+    )
+    said = portico_here("explain", "a.yaml", "GET", "/a", "-H", "X-API-Key: ada-has-a-long-key").out
+    assert re.search(r"^ +Authorization: Bearer eyJ[\w-]+\.[\w-]+\.\*\*\*$", said, re.MULTILINE), said
+    assert "ada-has-a-long-key" not in said

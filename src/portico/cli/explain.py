@@ -32,6 +32,8 @@ from portico.wire import h1
 
 _HELD = {True: "in its place", False: "skipped", None: "not asked, as the answer came before"}
 """What a policy's condition has decided."""
+_SIGNED = re.compile(r"\b(eyJ[\w-]+\.[\w-]+)\.[\w-]+")
+"""A token with its signature, which alone makes it good for anything: it is not shown."""
 SHOWN = 20
 """Routes that are listed even where their path has nothing to do with the request's."""
 
@@ -101,7 +103,7 @@ async def _outcome(result: Compiled, request: Request) -> dict[str, Any]:
         "endpoint": route.endpoint.describe(),
         "splits": splits,
         "mirrors": mirrors,
-        "upstream": [{"url": each.url, "head": each.head.decode("latin-1")} for each in sent],
+        "upstream": [{"url": each.url, "head": _SIGNED.sub(r"\1.***", each.head.decode("latin-1"))} for each in sent],
         "answer": None if sent else _answer(response),
     }
 

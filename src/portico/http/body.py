@@ -6,13 +6,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from portico.errors import AnswerTooLarge, BodyTooLarge, PorticoError, Source
+from portico.http.headers import spelled
 
 Trailers = list[tuple[bytes, bytes]]
-
-
-def spelled(name: bytes) -> bytes:
-    """Return the name of a field in the one way that stands for all that a service may take for the same name."""
-    return name.lower().replace(b"_", b"-")
 
 
 class BodySource(Protocol):
@@ -146,7 +142,7 @@ class Body:
         Whoever takes a header from a request, for only the gateway may say it, takes it from what follows the body as
         well: some servers take trailers for headers (RFC 9110 section 6.5.1 says when they must not).
         """
-        if self.whole is None:
+        if self._source is not None:  # also where the content was buffered: trailers are not part of it
             self._refused |= names
 
     def close(self) -> None:
