@@ -48,7 +48,7 @@ def sign(claims: Mapping[str, Any], key: Key, algorithm: str | None = None, **he
     """
     algorithm = algorithm or algorithm_of(key)
     said: dict[str, Any] = {"alg": algorithm, "typ": "JWT"}
-    if not isinstance(key, OctKey):
+    if not isinstance(key, OctKey) and "kid" not in header:
         said["kid"] = key.thumbprint()
     model: Any = JWSRegistry.algorithms[algorithm]
     signed = f"{encode(orjson.dumps(said | header))}.{encode(orjson.dumps(dict(claims)))}"

@@ -12,13 +12,14 @@ if TYPE_CHECKING:  # what it needs is large, and loaded where a configuration ha
 class TokenSigner:
     """Signs tokens by one key, and by the algorithm that this is for."""
 
-    __slots__ = ("_algorithm", "_key")
+    __slots__ = ("_algorithm", "_header", "_key")
 
     def __init__(self, key: Key) -> None:
         from portico.jose.material import algorithm_of
 
         self._key = key
         self._algorithm = algorithm_of(key)
+        self._header = {} if key.key_type == "oct" else {"kid": key.thumbprint()}
 
     @classmethod
     def of_pem(cls, data: bytes) -> TokenSigner:
@@ -38,7 +39,7 @@ class TokenSigner:
         """Return a token that says `claims`; raise TypeError where JSON cannot have them."""
         from portico.jose.mint import sign
 
-        return sign(claims, self._key, self._algorithm)
+        return sign(claims, self._key, self._algorithm, **self._header)
 
 
 def published_key(data: bytes) -> dict[str, Any]:

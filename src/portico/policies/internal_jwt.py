@@ -27,9 +27,9 @@ permissions and groups are lists in alphabetical order; scopes are a text with s
 which one is left out that has a space in it.
 
 The token of a private key names the key (`kid`), and the endpoint [jwks](../endpoints/jwks.md) publishes the public
-half. A key of an elliptic curve (ES256, or EdDSA for Ed25519) signs in a twentieth of the time that one of RSA takes
-(RS256); `portico token --new-key internal.pem` makes one. A secret (HS256) is for services that may sign such tokens
-themselves, for everyone who can verify them can.
+half. A key of an elliptic curve (ES256, or EdDSA for Ed25519) signs several times as fast as one of RSA (RS256);
+`portico token --new-key internal.pem` makes one. A secret (HS256) is for services that may sign such tokens themselves,
+for everyone who can verify them can.
 
 What a client sends under that header is taken away in all spellings, also where nobody is known, and no token is sent
 then. That holds for the requests around which this policy stands; so it stands best around all of them, and without a
