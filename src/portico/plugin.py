@@ -40,7 +40,7 @@ from portico.http.coding import (
     may_be_recoded,
     recoded,
 )
-from portico.http.headers import HOP_BY_HOP, HeaderBlock, Headers
+from portico.http.headers import HOP_BY_HOP, HeaderBlock, Headers, spelled
 from portico.http.message import Client, Handler, Key, Request, Response
 from portico.http.negotiation import IDENTITY, AcceptEncoding, Negotiation, vary_by_encoding
 from portico.http.problem import Problem
@@ -163,6 +163,7 @@ __all__ = [
     "note_refusal",
     "published_key",
     "recoded",
+    "spelled",
     "unknown_user",
     "vary_by_encoding",
     "words_at",

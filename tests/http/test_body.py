@@ -159,6 +159,28 @@ def test_close_and_trailers_are_the_sources() -> None:
     asyncio.run(main())
 
 
+def test_trailers_that_are_refused() -> None:
+    async def main() -> None:
+        fields = [(b"X-User", b"a"), (b"x_user", b"b"), (b"X-USER_", b"c"), (b"X-Sum", b"d"), (b"y", b"e")]
+        for buffered in (False, True):
+            source = Pieces([b"a"], fields)
+            body = Body.stream(source, None)
+            if buffered:
+                assert await body.read(10) == b"a"
+            assert body.trailers() == fields
+            body.refuse_trailers(frozenset((b"x-user",)).__contains__)
+            assert body.trailers() == fields[2:]
+            body.refuse_trailers(frozenset((b"y",)).__contains__)
+            body.pass_through(lambda inner, ahead: inner)
+            assert body.trailers() == fields[2:4]
+            assert source.trailers() == fields  # a source is nobody's to change
+        nothing = Body(b"a")
+        nothing.refuse_trailers(frozenset((b"y",)).__contains__)
+        assert nothing.trailers() == []
+
+    asyncio.run(main())
+
+
 @settings(max_examples=100)
 @given(
     pieces=st.lists(st.binary(min_size=1, max_size=5), max_size=6),

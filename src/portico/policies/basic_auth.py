@@ -62,6 +62,7 @@ _MALFORMED: Final = Refusal("invalid-credentials", "Invalid credentials", "malfo
 _WRONG: Final = Refusal("invalid-credentials", "Invalid credentials", "unknown user or wrong password")
 _SEVERAL: Final = Refusal("duplicate-credentials", "Duplicate credentials")
 _BUSY: Final = Refusal("authentication-busy", "Authentication is busy", "too many passwords to compare", status=503)
+_IS_OURS: Final = frozenset((b"authorization",)).__contains__
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -195,9 +196,11 @@ class BasicAuthPolicy(Authenticator[BasicAuth], name="basic-auth", stages=(Stage
 
     def conceal(self, request: Request) -> None:
         """Take the password from the request."""
-        value = request.headers.index.get(b"authorization")
-        if value is not None and self.config.hide and any(map(_is_basic, request.headers.get_all(b"authorization"))):
+        if not self.config.hide:
+            return
+        if any(map(_is_basic, request.headers.get_all(b"authorization"))):
             request.headers.remove(b"authorization")
+        request.body.refuse_trailers(_IS_OURS)
 
     def challenge(self, refusal: Refusal | None) -> str:
         """Return the challenge."""

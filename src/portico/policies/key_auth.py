@@ -49,6 +49,7 @@ from portico.plugin import (
     Stage,
     User,
     digest_of,
+    spelled,
 )
 
 _INVALID: Final = Refusal("invalid-api-key", "Invalid API key")
@@ -103,6 +104,7 @@ class KeyAuthPolicy(Authenticator[KeyAuth], name="key-auth", stages=(Stage.AUTHE
         }
         self._consumers = env.consumers if config.consumers else None
         self._header = config.header.lower().encode("ascii")
+        self._is_header = frozenset((spelled(self._header),)).__contains__
         self._challenge = f'Key realm="{config.realm}"'
 
     def identify(self, request: Request) -> Found | Awaitable[Found]:
@@ -144,6 +146,7 @@ class KeyAuthPolicy(Authenticator[KeyAuth], name="key-auth", stages=(Stage.AUTHE
         if not self.config.hide:
             return
         request.headers.remove(self._header)
+        request.body.refuse_trailers(self._is_header)
         name, query = self.config.query, request.query
         if name is not None and query is not None:
             kept = [piece for piece in query.split("&") if _name_of(piece) != name]

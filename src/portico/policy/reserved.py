@@ -30,12 +30,13 @@ class ReservedHeaders:
     """Takes from requests what only the gateway may say, in all spellings: `x_user_id` is what many services read as
     `X-User-ID`, and some take what follows a body for headers as well."""
 
-    __slots__ = ("_names", "_spellings")
+    __slots__ = ("_are_named", "_spellings")
 
     def __init__(self, names: Iterable[str]) -> None:
         """Reserve names, each of which `check_reservable` has found good."""
-        self._names = frozenset(spelled(name.encode("ascii")) for name in names)
-        self._spellings = frozenset(itertools.chain.from_iterable(map(_spellings, self._names)))
+        own = frozenset(spelled(name.encode("ascii")) for name in names)
+        self._are_named = own.__contains__
+        self._spellings = frozenset(itertools.chain.from_iterable(map(_spellings, own)))
 
     def take_from(self, request: Request) -> None:
         """Take from a request whatever the client has sent under these names."""
@@ -43,7 +44,7 @@ class ReservedHeaders:
         if not self._spellings.isdisjoint(headers.index):
             for name in self._spellings.intersection(headers.index):
                 headers.remove(name)
-        request.body.refuse_trailers(self._names)
+        request.body.refuse_trailers(self._are_named)
 
 
 def _spellings(name: bytes) -> Iterator[bytes]:
