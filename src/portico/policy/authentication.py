@@ -43,6 +43,8 @@ class Refusal(NamedTuple):
     """The `error` of the challenge where its scheme has one (RFC 6750 section 3.1): `invalid_token`."""
     status: int = 401
     """What is answered; 503 where it could not be found out whether they are good."""
+    retry_after: int = 0
+    """The seconds after which it is worth another try, where that is known."""
 
 
 _LONGEST_NAME: Final = 128
@@ -201,6 +203,8 @@ class Authentication:
         else:
             response = Response.problem(refusal.status, refusal.type, refusal.title)
             reason = refusal.reason or refusal.title
+            if refusal.retry_after:
+                response.headers.set(b"Retry-After", b"%d" % refusal.retry_after)
         note_refusal(request, policy.name, reason)
         if response.status == 401:
             for each in asked:
