@@ -54,6 +54,7 @@ from portico.jose.signer import TokenSigner, published_key
 from portico.jose.verifier import FixedKeys, Keys, TokenVerifier
 from portico.observe.exchange import Exchange, Outcome
 from portico.observe.health import BreakerState, ServiceHealth, TargetHealth
+from portico.policy.attempts import Failures, Recent, origin_of
 from portico.policy.authentication import (
     ADMITTED,
     Admitted,
@@ -106,6 +107,7 @@ __all__ = [
     "Endpoint",
     "Env",
     "Exchange",
+    "Failures",
     "FilePath",
     "FixedKeys",
     "Found",
@@ -130,6 +132,7 @@ __all__ = [
     "PorticoError",
     "Problem",
     "ProviderKeys",
+    "Recent",
     "Refusal",
     "Request",
     "RequestError",
@@ -161,6 +164,7 @@ __all__ = [
     "escape_for",
     "may_be_recoded",
     "note_refusal",
+    "origin_of",
     "published_key",
     "recoded",
     "spelled",

@@ -9,16 +9,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from portico.plugin import Client, Refusal, User
+from portico.plugin import Client, Failures, Recent, Refusal, User, origin_of
 from portico.policies import basic_auth
 from portico.policies.basic_auth import (
     MOST_OF_ONE,
     MOST_WAITING,
     BasicAuth,
-    Failures,
     Passwords,
-    Recent,
-    origin_of,
 )
 from portico.testing import Gateway
 from tests.harness.loop import run
@@ -322,10 +319,8 @@ def test_a_comparison_that_fails_is_told_to_whoever_waits() -> None:
     run(main)
 
 
-def test_what_is_counted_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(basic_auth, "MOST_COUNTED", 3)
-    monkeypatch.setattr(basic_auth, "MOST_REMEMBERED", 3)
-    failures, recent = Failures(), Recent()
+def test_what_is_counted_is_bounded() -> None:
+    failures, recent = Failures(3), Recent(3)
     for number in range(10):
         failures.add(b"%d" % number, float(number), 60.0)
         recent.note(b"%d" % number, float(number))

@@ -44,7 +44,6 @@ import secrets
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from ipaddress import IPv4Address, ip_address
 from typing import Annotated, Final, NamedTuple
 
 from pydantic import Field
@@ -52,15 +51,17 @@ from pydantic import Field
 from portico.plugin import (
     Authenticator,
     AuthenticatorConfig,
-    Client,
     Consumer,
     Duration,
     Env,
+    Failures,
     Found,
     Off,
+    Recent,
     Refusal,
     Request,
     Stage,
+    origin_of,
 )
 
 THREADS: Final = 2
@@ -112,62 +113,6 @@ class Busy(Exception):
     """There are too many passwords to compare."""
 
 
-class Recent:
-    """When something was so of late; the oldest is forgotten first."""
-
-    def __init__(self) -> None:
-        self._when: dict[bytes, float] = {}
-
-    def note(self, key: bytes, now: float) -> None:
-        """Keep in mind that it is so."""
-        self._when.pop(key, None)
-        while len(self._when) >= MOST_REMEMBERED:
-            del self._when[next(iter(self._when))]
-        self._when[key] = now
-
-    def was(self, key: bytes, since: float) -> bool:
-        """Return whether it was so, and that not before `since`."""
-        return self._when.get(key, -math.inf) >= since
-
-
-class Failures:
-    """Counts wrong passwords, by whose they are; each count begins anew some time after its first one."""
-
-    def __init__(self) -> None:
-        self._counts: dict[bytes, tuple[int, float]] = {}
-        self._last_end = -math.inf
-
-    def add(self, key: bytes, now: float, within: float) -> None:
-        """Count one more. What began first is forgotten first."""
-        count, end = self._counts.pop(key, (0, -math.inf))
-        if now >= end:
-            count, end = 0, now + within
-            self._last_end = max(self._last_end, end)
-            while len(self._counts) >= MOST_COUNTED:
-                del self._counts[next(iter(self._counts))]
-        self._counts[key] = count + 1, end
-
-    def take_back(self, key: bytes) -> None:
-        """Count one less."""
-        count, end = self._counts.get(key, (0, 0.0))
-        if count > 1:
-            self._counts[key] = count - 1, end
-        else:
-            self._counts.pop(key, None)
-
-    def left(self, key: bytes, most: int, now: float) -> float:
-        """Return for how many seconds there may be no further one."""
-        count, end = self._counts.get(key, (0, 0.0))
-        return max(0.0, end - now) if count >= most else 0.0
-
-    def none_at(self, now: float) -> bool:
-        """Return whether nothing counts any more."""
-        return now >= self._last_end
-
-    def __len__(self) -> int:
-        return len(self._counts)
-
-
 class Attempt(NamedTuple):
     """Who tries a password, and what it counts for if it is wrong."""
 
@@ -185,12 +130,12 @@ class Passwords:
     """Compares passwords in threads, and remembers for each worker which were right, and how many were wrong."""
 
     def __init__(self, compare: Callable[[str, bytes], bool] | None = None) -> None:
-        self.failures = Failures()
+        self.failures = Failures(MOST_COUNTED)
         self._compare = compare or matches
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="passwords")
         self._key = secrets.token_bytes(32)
-        self._right = Recent()
-        self._homes = Recent()
+        self._right = Recent(MOST_REMEMBERED)
+        self._homes = Recent(MOST_REMEMBERED)
         self._under_way: dict[bytes, asyncio.Future[bool | None]] = {}
         self._waiting: dict[bytes, int] = {}
         self._closed = False
@@ -288,16 +233,6 @@ class Passwords:
             if not comparing.done():
                 comparing.set_result(None)
         self._under_way.clear()
-
-
-def origin_of(client: Client | None) -> bytes:
-    """Return what an address counts as: in IPv6 the network of 64 bits, of which everybody has at least one for their
-    own. It is empty where there is none, as for a Unix socket."""
-    if client is None or not client.address:
-        return b""
-    address = ip_address(client.address)
-    address = getattr(address, "ipv4_mapped", None) or address
-    return address.packed if isinstance(address, IPv4Address) else address.packed[:8]
 
 
 def matches(hashed: str, password: bytes) -> bool:
