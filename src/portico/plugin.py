@@ -6,7 +6,7 @@ Everything that the built-in policies use is here, and nothing else of Portico i
 
 from portico.config.addresses import LOCAL_NETWORKS, Cidr
 from portico.config.consumers import ApiKeys, Consumer, Credential, digest_of
-from portico.config.forms import Off, OneOrMany, Shorthand
+from portico.config.forms import Off, OneOrMany, SecretMembers, Shorthand
 from portico.config.values import (
     BadValue,
     Duration,
@@ -140,6 +140,7 @@ __all__ = [
     "Response",
     "RouteInfo",
     "Secret",
+    "SecretMembers",
     "ServiceHealth",
     "ServiceName",
     "Shorthand",

@@ -159,6 +159,12 @@ def test_an_unknown_user_is_compared_too() -> None:
     run(main)
 
 
+def test_what_only_looks_like_a_hash_is_that_of_no_password() -> None:
+    for hash_ in ("$2b$04$" + "a" * 53, "$argon2id$v=19$m=8,t=1,p=1$aaaaaaaaaaa$aaaaaaaaaaaaaaaaa"):
+        assert Consumers([Consumer("ada", password=hash_)]).decoy == hash_
+        assert not matches(hash_, b"x")
+
+
 def test_the_decoy_takes_its_time() -> None:
     assert not matches(DECOY, b"x")
     assert argon2.extract_parameters(DECOY) == argon2.profiles.RFC_9106_LOW_MEMORY

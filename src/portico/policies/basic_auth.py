@@ -240,7 +240,10 @@ def matches(hashed: str, password: bytes) -> bool:
     if hashed.startswith("$2"):
         import bcrypt  # only who has such hashes needs it
 
-        return bcrypt.checkpw(password[:_OF_BCRYPT], hashed.encode()) and len(password) <= _OF_BCRYPT
+        try:
+            return bcrypt.checkpw(password[:_OF_BCRYPT], hashed.encode()) and len(password) <= _OF_BCRYPT
+        except ValueError:  # it only looks like a hash
+            return False
     import argon2
 
     try:

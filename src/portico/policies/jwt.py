@@ -75,6 +75,7 @@ from portico.plugin import (
     Refusal,
     Request,
     Secret,
+    SecretMembers,
     Size,
     Stage,
     TokenRules,
@@ -89,7 +90,10 @@ _SOURCES: Final = ("discovery_url", "jwks_url", "jwks_file", "public_key_file", 
 _BY_DIGEST: Final = os.urandom(32)
 """What settings are told apart by where they are shared; nobody can guess a secret by its digest."""
 _DESCRIPTIONS: Final = {"invalid-token": "The token is not valid here", "token-expired": "The token has expired"}
+_PRIVATE: Final = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
+"""The members of a JWK that nobody else may know (RFC 7518 section 6)."""
 _Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], OneOrMany()]
+_Jwk = Annotated[Mapping[str, Any], SecretMembers(_PRIVATE)]
 
 
 class Jwt(AuthenticatorConfig):
@@ -105,7 +109,7 @@ class Jwt(AuthenticatorConfig):
     """A file with keys, a JWKS."""
     public_key_file: FilePath | None = None
     """A file with one public key, or a certificate, as PEM."""
-    keys: tuple[Mapping[str, Any], ...] | None = None
+    keys: tuple[_Jwk, ...] | None = None
     """Public keys, each a JWK: what a JWKS has as `keys`."""
     secret: Secret | None = None
     """What the issuer and the gateway both know, of 32 bytes or more; better `${file:...}` than in the file itself."""
@@ -151,7 +155,7 @@ class Jwt(AuthenticatorConfig):
             raise BadValue(what, f"give one of {', '.join(_SOURCES)}")
         if self.ca is not None and given[0] not in ("discovery_url", "jwks_url"):
             raise BadValue("there is a ca, and nobody is asked for keys", "leave it out")
-        if any(key.get("kty") == "oct" or "d" in key for key in self.keys or ()):
+        if any(key.get("kty") == "oct" or not _PRIVATE.isdisjoint(key) for key in self.keys or ()):
             hint = "give a secret as secret, and of other keys the public half"
             raise BadValue("keys has a secret or a private key in it", hint)
         file = self.jwks_file or self.public_key_file
