@@ -24,7 +24,8 @@ Services need not believe headers then, nor care by which kind of credentials so
 token, of one issuer. It says who it is from (`iss`), whom it is for (`aud`), when it was made and until when it is good
 (`iat`, `exp`), the user's name (`sub`), and whatever else is given a claim here. What is empty is not said. Roles,
 permissions and groups are lists in alphabetical order; scopes are a text with spaces between them (RFC 9068), from
-which one is left out that has a space in it.
+which one is left out that has a space in it. Where users are known in more than one way, two may have the same name:
+give `consumer` or `kind` a claim, and services can tell them apart.
 
 The token of a private key names the key (`kid`), and the endpoint [jwks](../endpoints/jwks.md) publishes the public
 half. A key of an elliptic curve (ES256, or EdDSA for Ed25519) signs several times as fast as one of RSA (RS256);

@@ -36,7 +36,8 @@ is `Invalid token`, and with one that was good `Token expired`. The log `portico
 
 Who it is from is then known to policies, conditions and logs further in: `user` is the claim that is their name, and
 roles, scopes, permissions and groups are lists of texts, or a text with spaces between them. A claim within others is
-written with dots: `realm_access.roles`. A verified token is remembered until it expires, or the keys change; so none is
+written with dots: `realm_access.roles`; one whose own name has these dots, as `https://shop.example/roles` has, comes
+first. A verified token is remembered until it expires, or the keys change; so none is
 taken once its key is gone.
 
 `portico token` makes tokens to try this with.

@@ -27,7 +27,6 @@ send no header.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Final
 from urllib.parse import unquote_plus
@@ -91,12 +90,10 @@ class KeyAuth(AuthenticatorConfig):
 class KeyAuthPolicy(Authenticator[KeyAuth], name="key-auth", stages=(Stage.AUTHENTICATE,)):
     """Looks for a key, and for whose it is."""
 
-    now: Callable[[], float] = staticmethod(time.time)
-    """Seconds since the epoch, as the file says when keys expire."""
-
     def setup(self, env: Env) -> None:
         """Take the keys."""
         config = self.config
+        self._now: Callable[[], float] = env.wall
         self._own = {
             key.record.digest: Credential(Consumer(name), key.record.expires)
             for name, keys in config.keys.items()
@@ -139,7 +136,7 @@ class KeyAuthPolicy(Authenticator[KeyAuth], name="key-auth", stages=(Stage.AUTHE
         return _INVALID if known is None else self._judged(known, known.consumer.user(self.name))
 
     def _judged(self, known: Credential, user: User) -> Found:
-        return user if self.now() < known.expires else _EXPIRED
+        return user if self._now() < known.expires else _EXPIRED
 
     def conceal(self, request: Request) -> None:
         """Take the key from the request."""

@@ -24,6 +24,9 @@ In values, all but visible ASCII is percent-encoded as UTF-8, and so are `%` and
 two, or end a header. Services decode each value after they have split it at the commas. Someone named `Zoë` with the
 roles `a` and `b,c` comes as `X-User-ID: Zo%C3%AB` and `X-User-Roles: a,b%2Cc`.
 
+Where users are known in more than one way, two may have the same name, such as a consumer `ada` and somebody whose
+token says `ada`: give `consumer` or `kind` a header, and services can tell them apart.
+
 Services that others than the gateway can reach are better told by [internal-jwt](internal-jwt.md), which nobody else
 can sign.
 """

@@ -66,6 +66,9 @@ has decided on; None where no credentials of the kind were shown."""
 _AT_ONCE: Final = frozenset((User, Admitted, Refusal, Response, type(None)))
 
 
+_NEVER_CALLED: Final = ("handle", "request", "response")
+
+
 class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
     """A policy that finds out who is calling by one kind of credentials; see `identify` and `challenge`."""
 
@@ -75,6 +78,15 @@ class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
     """Whether `identify` returns, at once, who those are that have shown no credentials; it is never challenged."""
 
     of_callers: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for method in _NEVER_CALLED:
+            if getattr(cls, method) is not getattr(Authenticator, method):
+                raise TypeError(
+                    f"{cls.__name__}.{method} would never be called, as those of a route that authenticate stand "
+                    "together; override identify, challenge and conceal, and do the rest in a policy of its own"
+                )
 
     def identify(self, request: Request) -> Found | Awaitable[Found]:
         """Return who the request is from, or an awaitable of that where it takes some waiting."""
