@@ -6,7 +6,7 @@ Everything that the built-in policies use is here, and nothing else of Portico i
 
 from portico.config.addresses import LOCAL_NETWORKS, Cidr
 from portico.config.consumers import ApiKeys, Consumer, Credential, digest_of
-from portico.config.forms import OneOrMany, Shorthand
+from portico.config.forms import Off, OneOrMany, SecretMembers, Shorthand
 from portico.config.values import (
     BadValue,
     Duration,
@@ -40,7 +40,7 @@ from portico.http.coding import (
     may_be_recoded,
     recoded,
 )
-from portico.http.headers import HOP_BY_HOP, HeaderBlock, Headers
+from portico.http.headers import HOP_BY_HOP, HeaderBlock, Headers, spelled
 from portico.http.message import Client, Handler, Key, Request, Response
 from portico.http.negotiation import IDENTITY, AcceptEncoding, Negotiation, vary_by_encoding
 from portico.http.problem import Problem
@@ -51,9 +51,11 @@ from portico.jose.compact import NotTaken
 from portico.jose.keys import Algorithm, KeySet, UnusableKey
 from portico.jose.provider import WELL_KNOWN, KeyUrl, ProviderKeys
 from portico.jose.rules import UNAVAILABLE, TokenRules, claim_at, words_at
+from portico.jose.signer import TokenSigner, published_key
 from portico.jose.verifier import FixedKeys, Keys, TokenVerifier
 from portico.observe.exchange import Exchange, Outcome
 from portico.observe.health import BreakerState, ServiceHealth, TargetHealth
+from portico.policy.attempts import Failures, Recent, origin_of
 from portico.policy.authentication import (
     ADMITTED,
     Admitted,
@@ -68,6 +70,7 @@ from portico.policy.authentication import (
 from portico.policy.base import Endpoint, Env, Policy, PolicyConfig, RouteInfo, Stage
 from portico.policy.condition import Condition, ConditionError
 from portico.policy.consumers import ConsumerLookup
+from portico.policy.reserved import ReservedHeaders, check_reservable
 from portico.routing.matcher import ALLOWED_METHODS
 from portico.routing.preflight import UNANSWERED_PREFLIGHT
 from portico.x509.certificate import COMMON_NAME, UNIT, ClientCertificate, UnreadableCertificate, certificate_reader
@@ -127,6 +130,7 @@ __all__ = [
     "Endpoint",
     "Env",
     "Exchange",
+    "Failures",
     "FilePath",
     "Fingerprint",
     "FixedKeys",
@@ -145,6 +149,7 @@ __all__ = [
     "NamePattern",
     "Negotiation",
     "NotTaken",
+    "Off",
     "OneOrMany",
     "Outcome",
     "Policy",
@@ -152,12 +157,15 @@ __all__ = [
     "PorticoError",
     "Problem",
     "ProviderKeys",
+    "Recent",
     "Refusal",
     "Request",
     "RequestError",
+    "ReservedHeaders",
     "Response",
     "RouteInfo",
     "Secret",
+    "SecretMembers",
     "ServiceHealth",
     "ServiceName",
     "Shorthand",
@@ -168,6 +176,7 @@ __all__ = [
     "Template",
     "Texts",
     "TokenRules",
+    "TokenSigner",
     "TokenVerifier",
     "UnreadableCertificate",
     "UnusableKey",
@@ -176,6 +185,7 @@ __all__ = [
     "User",
     "bearer_token",
     "certificate_reader",
+    "check_reservable",
     "claim_at",
     "codings_of",
     "decoded",
@@ -188,8 +198,11 @@ __all__ = [
     "may_be_recoded",
     "name_pattern",
     "note_refusal",
+    "origin_of",
+    "published_key",
     "recoded",
     "shown",
+    "spelled",
     "stands_twice",
     "unknown_user",
     "uri_pattern",

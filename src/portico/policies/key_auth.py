@@ -27,7 +27,6 @@ send no header.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Final
 from urllib.parse import unquote_plus
@@ -48,6 +47,7 @@ from portico.plugin import (
     Stage,
     User,
     digest_of,
+    spelled,
 )
 
 MOST_USERS: Final = 4096
@@ -91,12 +91,10 @@ class KeyAuth(AuthenticatorConfig):
 class KeyAuthPolicy(Authenticator[KeyAuth], name="key-auth", stages=(Stage.AUTHENTICATE,)):
     """Looks for a key, and for whose it is."""
 
-    now: Callable[[], float] = staticmethod(time.time)
-    """Seconds since the epoch, as the file says when keys expire."""
-
     def setup(self, env: Env) -> None:
         """Take the keys."""
         config = self.config
+        self._now: Callable[[], float] = env.wall
         self._own = {
             key.record.digest: (User(name, kind=self.name), key.record.expires)
             for name, keys in config.keys.items()
@@ -105,6 +103,7 @@ class KeyAuthPolicy(Authenticator[KeyAuth], name="key-auth", stages=(Stage.AUTHE
         self._consumers = env.consumers if config.consumers else None
         self._users: dict[bytes, tuple[Credential, User]] = {}
         self._header = config.header.lower().encode("ascii")
+        self._is_header = frozenset((spelled(self._header),)).__contains__
         self._challenge = f'Key realm="{config.realm}"'
 
     def identify(self, request: Request) -> Found | Awaitable[Found]:
@@ -124,7 +123,7 @@ class KeyAuthPolicy(Authenticator[KeyAuth], name="key-auth", stages=(Stage.AUTHE
         digest = digest_of(key)
         own = self._own.get(digest)
         if own is not None:
-            return own[0] if self.now() < own[1] else _EXPIRED
+            return own[0] if self._now() < own[1] else _EXPIRED
         if self._consumers is None:
             return _INVALID
         known = self._consumers.by_key(digest)
@@ -139,7 +138,7 @@ class KeyAuthPolicy(Authenticator[KeyAuth], name="key-auth", stages=(Stage.AUTHE
         """Return whose key it is. To make a user takes longer than all else; so those used are kept at hand."""
         if known is None:
             return _INVALID
-        if self.now() >= known.expires:
+        if self._now() >= known.expires:
             return _EXPIRED
         credential, user = self._users.get(digest, (None, None))
         if credential is not known or user is None:
@@ -154,6 +153,7 @@ class KeyAuthPolicy(Authenticator[KeyAuth], name="key-auth", stages=(Stage.AUTHE
         if not self.config.hide:
             return
         request.headers.remove(self._header)
+        request.body.refuse_trailers(self._is_header)
         name, query = self.config.query, request.query
         if name is not None and query is not None:
             kept = [piece for piece in query.split("&") if _name_of(piece) != name]

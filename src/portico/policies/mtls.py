@@ -81,6 +81,7 @@ from portico.plugin import (
     OneOrMany,
     Refusal,
     Request,
+    ReservedHeaders,
     Stage,
     UnreadableCertificate,
     UriPattern,
@@ -105,9 +106,8 @@ EXPIRED: Final = Refusal("client-certificate-expired", "Client certificate expir
 
 CLIENT_CERT: Final[Key[bytes]] = Key("client-cert")
 """What the service is told, where a policy of the route has it so."""
-_HEADERS: Final = frozenset((b"client-cert", b"client-cert-chain"))
-_SPELLINGS: Final = _HEADERS | {b"client_cert", b"client_cert-chain", b"client-cert_chain", b"client_cert_chain"}
-"""All ways to write them that a service may take for the same."""
+_OURS: Final = ReservedHeaders(("Client-Cert", "Client-Cert-Chain"))
+"""What only the gateway has to say of certificates (RFC 9440)."""
 
 Named = Literal["subject", "cn", "uri", "dns", "email", "fingerprint"]
 
@@ -255,14 +255,10 @@ class MtlsPolicy(Authenticator[Mtls], name="mtls", stages=(Stage.AUTHENTICATE,))
 
     def conceal(self, request: Request) -> None:
         """Take what only the gateway has to say of certificates, and say it."""
-        headers = request.headers
-        if not _SPELLINGS.isdisjoint(headers.index):
-            for name in _SPELLINGS.intersection(headers.index):
-                headers.remove(name)
-        request.body.refuse_trailers(_HEADERS)
+        _OURS.take_from(request)
         field = request.get(CLIENT_CERT)
         if field is not None:  # maybe that of another of these policies, which has come before
-            headers.put_parsed(b"Client-Cert", field)
+            request.headers.put_parsed(b"Client-Cert", field)
 
     def challenge(self, refusal: Refusal | None) -> str:
         """Return none: there is no scheme of HTTP for what TLS has to ask for."""

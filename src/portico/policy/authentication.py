@@ -43,6 +43,8 @@ class Refusal(NamedTuple):
     """The `error` of the challenge where its scheme has one (RFC 6750 section 3.1): `invalid_token`."""
     status: int = 401
     """What is answered; 503 where it could not be found out whether they are good."""
+    retry_after: int = 0
+    """The seconds after which it is worth another try, where that is known."""
 
 
 _LONGEST_NAME: Final = 128
@@ -72,6 +74,9 @@ _NOT_ASKED: Final = _NotAsked()
 _AT_ONCE: Final = frozenset((User, Admitted, Refusal, Response, type(None)))
 
 
+_NEVER_CALLED: Final = ("handle", "request", "response")
+
+
 class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
     """A policy that finds out who is calling by one kind of credentials; see `identify` and `challenge`."""
 
@@ -81,6 +86,15 @@ class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
     """Whether `identify` returns, at once, who those are that have shown no credentials; it is never challenged."""
 
     of_callers: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for method in _NEVER_CALLED:
+            if getattr(cls, method) is not getattr(Authenticator, method):
+                raise TypeError(
+                    f"{cls.__name__}.{method} would never be called, as those of a route that authenticate stand "
+                    "together; override identify, challenge and conceal, and do the rest in a policy of its own"
+                )
 
     def identify(self, request: Request) -> Found | Awaitable[Found]:
         """Return who the request is from, or an awaitable of that where it takes some waiting."""
@@ -237,6 +251,8 @@ class Authentication:
         else:
             response = Response.problem(refusal.status, refusal.type, refusal.title)
             reason = refusal.reason or refusal.title
+            if refusal.retry_after:
+                response.headers.set(b"Retry-After", b"%d" % refusal.retry_after)
         note_refusal(request, policy.name, reason)
         if response.status == 401:
             for each in asked:
