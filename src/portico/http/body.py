@@ -134,9 +134,9 @@ class Body:
     def trailers(self) -> Trailers:
         """Return the trailer fields, complete only after the body's end."""
         found = [] if self._source is None else self._source.trailers()
-        for refuses in self._refused if found else ():
-            found = [field for field in found if not refuses(spelled(field[0]))]
-        return found
+        if not found or not self._refused:
+            return found
+        return [field for field in found if not any(refuses(spelled(field[0])) for refuses in self._refused)]
 
     def refuse_trailers(self, refuses: Callable[[bytes], object]) -> None:
         """Leave out trailer fields whose name, as `spelled` returns it, is one of those that are refused.
