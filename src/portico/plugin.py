@@ -67,6 +67,8 @@ from portico.policy.authentication import (
 from portico.policy.base import Endpoint, Env, Policy, PolicyConfig, RouteInfo, Stage
 from portico.policy.condition import Condition, ConditionError
 from portico.policy.consumers import ConsumerLookup
+from portico.policy.told import MOST_TOLD, Fields, Identity, fields_told
+from portico.policy.verdicts import NO_ANSWER, Memory, NoVerdict, Questions, Trouble, settings_print
 from portico.routing.matcher import ALLOWED_METHODS
 from portico.routing.preflight import UNANSWERED_PREFLIGHT
 
@@ -78,6 +80,8 @@ __all__ = [
     "IDENTITY",
     "LOCAL_NETWORKS",
     "MAX_CODINGS",
+    "MOST_TOLD",
+    "NO_ANSWER",
     "SLICE",
     "TWICE",
     "UNANSWERED_PREFLIGHT",
@@ -109,6 +113,7 @@ __all__ = [
     "Endpoint",
     "Env",
     "Exchange",
+    "Fields",
     "FilePath",
     "FixedKeys",
     "Found",
@@ -117,13 +122,16 @@ __all__ = [
     "HeaderName",
     "HeaderValue",
     "Headers",
+    "Identity",
     "Key",
     "KeySet",
     "KeyUrl",
     "Keys",
     "MalformedContent",
+    "Memory",
     "Method",
     "Negotiation",
+    "NoVerdict",
     "NotTaken",
     "OneOrMany",
     "Outcome",
@@ -132,6 +140,7 @@ __all__ = [
     "PorticoError",
     "Problem",
     "ProviderKeys",
+    "Questions",
     "Refusal",
     "Request",
     "RequestError",
@@ -149,6 +158,7 @@ __all__ = [
     "Texts",
     "TokenRules",
     "TokenVerifier",
+    "Trouble",
     "UnusableKey",
     "UpstreamError",
     "User",
@@ -160,9 +170,11 @@ __all__ = [
     "encode_at_once",
     "encoded",
     "escape_for",
+    "fields_told",
     "may_be_recoded",
     "note_refusal",
     "recoded",
+    "settings_print",
     "stands_twice",
     "unknown_user",
     "vary_by_encoding",

@@ -65,7 +65,10 @@ _AT_ONCE: Final = frozenset((User, Admitted, Refusal, Response, type(None)))
 
 
 class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
-    """A policy that finds out who is calling by one kind of credentials; see `identify` and `challenge`."""
+    """A policy that finds out who is calling by one kind of credentials; see `identify` and `challenge`.
+
+    Its `response` is given each answer to a request that it was asked about, refusals included.
+    """
 
     missing: ClassVar[str] = "Missing authentication"
     """The title of the answer where nothing was shown."""
@@ -112,9 +115,10 @@ class Part(NamedTuple):
 class Authentication:
     """All policies of a route that authenticate, as one."""
 
-    __slots__ = ("_guests", "_parts")
+    __slots__ = ("_answering", "_guests", "_parts")
 
     def __init__(self, parts: Iterable[Part] = ()) -> None:
+        self._answering: list[Authenticator[Any]] = []
         self._parts: list[Part] = []
         self._guests: list[Part] = []
         for part in parts:
@@ -123,6 +127,8 @@ class Authentication:
     def add(self, part: Part) -> None:
         """Take in one more, at load."""
         (self._guests if part.policy.takes_nobody else self._parts).append(part)
+        if type(part.policy).response is not Policy.response:
+            self._answering.insert(0, part.policy)
 
     async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - the field's word
         """Pass on what comes from somebody; answer everything else."""
@@ -146,12 +152,21 @@ class Authentication:
                 if required:
                     return self._refuse(request, asked, refused)
             elif required:
-                return self._refuse(request, [policy], None)
+                return self._refuse(request, asked, None, policy)
         known = known if type(known) is User else self._guest(request, asked, refused) or known
         if known is None and asked:
             return self._refuse(request, asked, refused)
         self._let_in(request, known, asked)
-        return await next(request)
+        if not self._answering:
+            return await next(request)
+        return self._answered(request, asked, await next(request))
+
+    def _answered(self, request: Request, asked: Sequence[Authenticator[Any]], response: Response) -> Response:
+        """Return the answer as those have it who were asked, the first of them last."""
+        for policy in self._answering:
+            if policy in asked:
+                response = policy.response(request, response)
+        return response
 
     @staticmethod
     def _known(request: Request, known: User | Admitted | None, found: User | Admitted) -> User | Admitted:
@@ -188,11 +203,15 @@ class Authentication:
         request: Request,
         asked: Sequence[Authenticator[Any]],
         refused: tuple[Authenticator[Any], Refusal | Response] | None,
+        missing: Authenticator[Any] | None = None,
     ) -> Response:
-        """Return the answer to a request from nobody that is known for sure, and tell the log."""
+        """Return the answer to a request from nobody that is known for sure, and tell the log.
+
+        What is `missing` is what has to be there, whatever else is.
+        """
         if request.get(USER) is not None:
             del request[USER]
-        policy, found = refused or (asked[0], None)
+        policy, found = refused or (missing or asked[0], None)
         refusal = found if type(found) is Refusal else None
         if type(found) is Response:
             response, reason = found, f"answered {found.status}"
@@ -203,9 +222,9 @@ class Authentication:
             reason = refusal.reason or refusal.title
         note_refusal(request, policy.name, reason)
         if response.status == 401:
-            for each in asked:
+            for each in asked if missing is None else (missing,):
                 _add_challenge(response, each.challenge(refusal if each is policy else None))
-        return response
+        return self._answered(request, asked, response)
 
 
 def note_refusal(request: Request, policy: str, reason: str) -> None:

@@ -114,6 +114,14 @@ class Env(Protocol):
         """
         ...
 
+    def settings_of(self, name: str) -> bytes:
+        """Return what tells the settings of a service of the file, and of those that it leads to, from any others.
+
+        What was found out by asking it is not to outlive a reload that has changed them: `share` it under a key that
+        has this in it.
+        """
+        ...
+
     async def health(self) -> Mapping[str, ServiceHealth]:
         """Return how each service of the file is, and its targets; what is probed for it is at most 2 seconds old."""
         ...
