@@ -48,8 +48,9 @@ from portico.http.template import Template, escape_for
 from portico.http.user import USER, User
 from portico.jose.bearer import TWICE, BearerConfig, ClaimedUser, Texts, bearer_token, stands_twice
 from portico.jose.compact import NotTaken
+from portico.jose.introspection import DescribedEndpoint, Taken, basic_credentials, said_of_token, token_of
 from portico.jose.keys import Algorithm, KeySet, UnusableKey
-from portico.jose.provider import WELL_KNOWN, KeyUrl, ProviderKeys
+from portico.jose.provider import WELL_KNOWN, KeyUrl, ProviderKeys, issuers_of
 from portico.jose.rules import UNAVAILABLE, TokenRules, claim_at, words_at
 from portico.jose.verifier import FixedKeys, Keys, TokenVerifier
 from portico.observe.exchange import Exchange, Outcome
@@ -109,6 +110,7 @@ __all__ = [
     "Consumer",
     "ConsumerLookup",
     "Credential",
+    "DescribedEndpoint",
     "Duration",
     "Endpoint",
     "Env",
@@ -153,6 +155,7 @@ __all__ = [
     "Size",
     "Stage",
     "StatusCode",
+    "Taken",
     "TargetHealth",
     "Template",
     "Texts",
@@ -162,6 +165,7 @@ __all__ = [
     "UnusableKey",
     "UpstreamError",
     "User",
+    "basic_credentials",
     "bearer_token",
     "claim_at",
     "codings_of",
@@ -171,11 +175,14 @@ __all__ = [
     "encoded",
     "escape_for",
     "fields_told",
+    "issuers_of",
     "may_be_recoded",
     "note_refusal",
     "recoded",
+    "said_of_token",
     "settings_print",
     "stands_twice",
+    "token_of",
     "unknown_user",
     "vary_by_encoding",
     "words_at",

@@ -27,7 +27,7 @@ NO_ANSWER: Final = Refusal(
     "nobody says whether it may",
     status=503,
 )
-"""What a request is refused with while nobody can be asked."""
+"""Nobody could be asked whether the request may pass."""
 
 _LATE: Final = "no answer in time"
 _BY_DIGEST: Final = os.urandom(32)
