@@ -47,7 +47,7 @@ from portico.http.problem import Problem
 from portico.http.template import Template, escape_for
 from portico.http.user import USER, User
 from portico.jose.bearer import TWICE, BearerConfig, ClaimedUser, Texts, bearer_token, stands_twice
-from portico.jose.compact import NotTaken
+from portico.jose.compact import NotTaken, json_object
 from portico.jose.introspection import DescribedEndpoint, Taken, basic_credentials, said_of_token, token_of
 from portico.jose.keys import Algorithm, KeySet, UnusableKey
 from portico.jose.provider import WELL_KNOWN, KeyUrl, ProviderKeys, issuers_of
@@ -68,7 +68,20 @@ from portico.policy.authentication import (
 from portico.policy.base import Endpoint, Env, Policy, PolicyConfig, RouteInfo, Stage
 from portico.policy.condition import Condition, ConditionError
 from portico.policy.consumers import ConsumerLookup
-from portico.policy.told import MOST_TOLD, Fields, Identity, fields_told
+from portico.policy.lambda_authorizer import (
+    DENIED,
+    Place,
+    Said,
+    Statements,
+    UserOf,
+    cookies_of,
+    event_of,
+    iam,
+    parameters_of,
+    simple,
+)
+from portico.policy.threads import Threads, TooManyCalls
+from portico.policy.told import MOST_TOLD, OF_THE_WAY, Fields, Identity, fields_told
 from portico.policy.verdicts import NO_ANSWER, Memory, NoVerdict, Questions, Trouble, settings_print
 from portico.routing.matcher import ALLOWED_METHODS
 from portico.routing.preflight import UNANSWERED_PREFLIGHT
@@ -77,12 +90,14 @@ __all__ = [
     "ADMITTED",
     "ALLOWED_METHODS",
     "DECODABLE",
+    "DENIED",
     "HOP_BY_HOP",
     "IDENTITY",
     "LOCAL_NETWORKS",
     "MAX_CODINGS",
     "MOST_TOLD",
     "NO_ANSWER",
+    "OF_THE_WAY",
     "SLICE",
     "TWICE",
     "UNANSWERED_PREFLIGHT",
@@ -137,6 +152,7 @@ __all__ = [
     "NotTaken",
     "OneOrMany",
     "Outcome",
+    "Place",
     "Policy",
     "PolicyConfig",
     "PorticoError",
@@ -148,39 +164,50 @@ __all__ = [
     "RequestError",
     "Response",
     "RouteInfo",
+    "Said",
     "Secret",
     "ServiceHealth",
     "ServiceName",
     "Shorthand",
     "Size",
     "Stage",
+    "Statements",
     "StatusCode",
     "Taken",
     "TargetHealth",
     "Template",
     "Texts",
+    "Threads",
     "TokenRules",
     "TokenVerifier",
+    "TooManyCalls",
     "Trouble",
     "UnusableKey",
     "UpstreamError",
     "User",
+    "UserOf",
     "basic_credentials",
     "bearer_token",
     "claim_at",
     "codings_of",
+    "cookies_of",
     "decoded",
     "digest_of",
     "encode_at_once",
     "encoded",
     "escape_for",
+    "event_of",
     "fields_told",
+    "iam",
     "issuers_of",
+    "json_object",
     "may_be_recoded",
     "note_refusal",
+    "parameters_of",
     "recoded",
     "said_of_token",
     "settings_print",
+    "simple",
     "stands_twice",
     "token_of",
     "unknown_user",

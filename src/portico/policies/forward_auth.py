@@ -61,6 +61,7 @@ from portico.plugin import (
     ADMITTED,
     HOP_BY_HOP,
     NO_ANSWER,
+    OF_THE_WAY,
     Admitted,
     Authenticator,
     AuthenticatorConfig,
@@ -94,24 +95,11 @@ from portico.plugin import (
     settings_print,
 )
 
-_OURS: Final = HOP_BY_HOP | {
-    b"accept-encoding",
-    b"content-encoding",
-    b"content-length",
-    b"content-type",
-    b"expect",
-    b"forwarded",
-    b"host",
-    b"via",
-    b"x-forwarded-for",
-    b"x-forwarded-host",
-    b"x-forwarded-method",
-    b"x-forwarded-port",
-    b"x-forwarded-proto",
-    b"x-forwarded-uri",
-    b"x-original-uri",
-    b"x-real-ip",
-}
+_OURS: Final = (
+    HOP_BY_HOP
+    | OF_THE_WAY
+    | {b"accept-encoding", b"content-encoding", b"content-length", b"content-type", b"expect", b"host"}
+)
 """Headers that a client has no say in, and a service that decides has none either."""
 _OF_CONTENT: Final = (b"content-type", b"content-encoding", b"content-language")
 _NOT_KEPT: Final = re.compile(r"(?:^|[\s,])no-(?:store|cache)(?:$|[\s,=])")

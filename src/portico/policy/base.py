@@ -135,6 +135,12 @@ class Env(Protocol):
         """
         ...
 
+    def function(self, reference: str) -> Callable[..., object]:
+        """Return the function of a plugin of the file that `module:name` stands for, where `module` is what the plugin
+        is called, a file without its `.py`. It is that of this load: a reload takes new code. Raises ConfigError.
+        """
+        ...
+
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Do work that belongs to no request, such as keeping something fresh. It ends with this configuration; what it
         raises is logged.

@@ -15,6 +15,22 @@ from portico.policy.verdicts import NoVerdict
 MOST_TOLD: Final = 16 * 1024
 """Bytes of the headers of an answer that are used."""
 
+OF_THE_WAY: Final = frozenset(
+    (
+        b"forwarded",
+        b"via",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-method",
+        b"x-forwarded-port",
+        b"x-forwarded-proto",
+        b"x-forwarded-uri",
+        b"x-original-uri",
+        b"x-real-ip",
+    )
+)
+"""Headers that tell whose a request is and how it came; a client has no say in them."""
+
 Fields: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
 

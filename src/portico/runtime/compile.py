@@ -163,6 +163,7 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
                 life,
                 surroundings.wall,
                 settings,
+                surroundings.registry.function,
             )
 
         yield from conditions.compiling(config)

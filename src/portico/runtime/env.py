@@ -54,6 +54,7 @@ class RouteEnv:
         "_used",
         "clock",
         "consumers",
+        "function",
         "logger",
         "route",
         "wall",
@@ -71,11 +72,13 @@ class RouteEnv:
         life: Life,
         wall: Callable[[], float],
         settings: ServiceSettings,
+        function: Callable[[str], Callable[..., object]],
     ) -> None:
         self.route = route
         self.consumers = consumers
         self.clock = clock
         self.wall = wall
+        self.function = function
         self.logger = logging.getLogger(f"portico.route.{route.name}")
         self._services = services
         self._used = used
