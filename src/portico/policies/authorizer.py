@@ -15,7 +15,7 @@ routes:
       - authorizer:
           url: https://authorizer.example/
           format: iam
-          identity_source: {headers: Authorization, cookies: session}
+          identity_source: {headers: Authorization, cookies: session, path: true}
 ```
 
 ```python
@@ -52,8 +52,9 @@ the request passes, and nobody is known. Who may not pass is answered 403; an an
 
 Where one of `identity_source` is missing or empty, nobody is asked, and the answer is 401. With a `ttl`, what was
 answered holds for so long for all requests of the same route and method that show the same there, whatever else is
-different in them: name all that it looks at, or have `ttl: 0s`. Of a policy of IAM the statements are looked at each
-time. A reload that changes these settings, the function, or the service that is asked, has everything asked anew.
+different in them, as with AWS: name all that it looks at, such as `path: true`, or have `ttl: 0s`. Of a policy of IAM
+the statements are looked at each time. A reload that changes these settings, the function, or the service that is
+asked, has everything asked anew.
 
 With no answer in time, one that is none, or a function that raises, the answer is 503 (`authentication-unavailable`),
 where AWS has 500. It stands beside others that authenticate: one of them is enough, unless it is `required`.
@@ -82,6 +83,7 @@ from portico.plugin import (
     BadValue,
     Body,
     ClaimedUser,
+    ConfigError,
     Duration,
     Env,
     FilePath,
@@ -153,10 +155,12 @@ class IdentitySource(PolicyConfig):
     """Parameters of the query."""
     cookies: Texts = ()
     """Cookies."""
+    path: bool = False
+    """The path: whether an answer holds for that of the request alone."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing has to be there."""
+        """Whether no client has to show anything of its own."""
         return not (self.headers or self.query or self.cookies)
 
     def values(self, request: Request) -> list[str] | None:
@@ -167,6 +171,8 @@ class IdentitySource(PolicyConfig):
         if self.cookies:
             parts = (cookie.partition("=") for cookie in cookies_of(request))
             found += _values([(name, value) for name, _, value in parts], self.cookies)
+        if self.path:
+            found.append(request.path)
         return found if all(found) else None
 
 
@@ -251,8 +257,12 @@ class AuthorizerPolicy(Authenticator[Authorizer], name="authorizer", stages=(Sta
         asked: tuple[object, ...] = ()
         settings = b""
         if config.function is not None:
-            asked, self._ask = (env.function(config.function),), self._call
-            self._call_function = self._caller(env, env.function(config.function))
+            try:
+                function = env.function(config.function)
+            except ConfigError as error:
+                raise ConfigError(f"{self.name}: {error}") from None
+            asked, self._ask = (function,), self._call
+            self._call_function = self._caller(env, function)
         else:
             settings, self._ask = self._whom(env), self._post
         trouble = Trouble(

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TypeAlias
-from urllib.parse import unquote_plus
+from urllib.parse import unquote
 
 from portico.http.headers import HOP_BY_HOP
 from portico.http.message import Client, Request
@@ -22,6 +22,7 @@ MOST_RESOURCES: Final = 256
 DENIED: Final = Refusal("forbidden", "Forbidden", "the authorizer denies it", status=403)
 """The authorizer has said no."""
 
+_AS_IS: Final = "surrogateescape"
 _STAGE: Final = "$default"
 _INVOKE: Final = "execute-api:invoke"
 _OF_STATEMENT: Final = {"Sid", "Effect", "Action", "Resource"}
@@ -79,7 +80,7 @@ def event_of(request: Request, place: Place, identity: Sequence[str], now: float
         "version": "2.0",
         "type": "REQUEST",
         "routeArn": place.of(request),
-        "identitySource": list(identity),
+        "identitySource": [_clean(value) for value in identity],
         "routeKey": place.route_key(request),
         "rawPath": request.path,
         "rawQueryString": request.query or "",
@@ -89,7 +90,7 @@ def event_of(request: Request, place: Place, identity: Sequence[str], now: float
     more: tuple[tuple[str, Any], ...] = (
         ("cookies", cookies_of(request)),
         ("queryStringParameters", _joined(parameters_of(request))),
-        ("pathParameters", request.captures),
+        ("pathParameters", _joined(request.captures.items())),
     )
     return event | {name: value for name, value in more if value}
 
@@ -102,9 +103,10 @@ def cookies_of(request: Request) -> list[str]:
 
 
 def parameters_of(request: Request) -> list[tuple[str, str]]:
-    """Return the parameters of the query."""
-    pairs = (piece.partition("=") for piece in (request.query or "").split("&") if piece)
-    return [(unquote_plus(name), unquote_plus(value)) for name, _, value in pairs]
+    """Return the parameters of the query; what is not UTF-8 in them stays told apart (`surrogateescape`)."""
+    pieces = (piece.partition("=") for piece in (request.query or "").split("&") if piece)
+    pairs = ((name.replace("+", " "), value.replace("+", " ")) for name, _, value in pieces)
+    return [(unquote(name, errors=_AS_IS), unquote(value, errors=_AS_IS)) for name, value in pairs]
 
 
 def _headers(request: Request) -> dict[str, str]:
@@ -123,7 +125,12 @@ def _joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     values: dict[str, list[str]] = {}
     for name, value in pairs:
         values.setdefault(name, []).append(value)
-    return {name: ",".join(several) for name, several in values.items()}
+    return {_clean(name): _clean(",".join(several)) for name, several in values.items()}
+
+
+def _clean(text: str) -> str:
+    """Return a text that JSON can have."""
+    return text if text.isascii() else text.encode("utf-8", _AS_IS).decode("utf-8", "replace")
 
 
 def _certificate(client: Client | None) -> dict[str, Any] | None:
