@@ -47,9 +47,10 @@ from portico.http.problem import Problem
 from portico.http.template import Template, escape_for
 from portico.http.user import USER, User
 from portico.jose.bearer import TWICE, BearerConfig, ClaimedUser, Texts, bearer_token, stands_twice
-from portico.jose.compact import NotTaken
+from portico.jose.compact import NotTaken, json_object
+from portico.jose.introspection import DescribedEndpoint, Taken, basic_credentials, said_of_token, token_of
 from portico.jose.keys import Algorithm, KeySet, UnusableKey
-from portico.jose.provider import WELL_KNOWN, KeyUrl, ProviderKeys
+from portico.jose.provider import WELL_KNOWN, KeyUrl, ProviderKeys, issuers_of
 from portico.jose.rules import UNAVAILABLE, TokenRules, claim_at, words_at
 from portico.jose.signer import TokenSigner, published_key
 from portico.jose.verifier import FixedKeys, Keys, TokenVerifier
@@ -70,7 +71,22 @@ from portico.policy.authentication import (
 from portico.policy.base import Endpoint, Env, Policy, PolicyConfig, RouteInfo, Stage
 from portico.policy.condition import Condition, ConditionError
 from portico.policy.consumers import ConsumerLookup
+from portico.policy.lambda_authorizer import (
+    DENIED,
+    Place,
+    Said,
+    Statements,
+    UserOf,
+    cookies_of,
+    event_of,
+    iam,
+    parameters_of,
+    simple,
+)
 from portico.policy.reserved import ReservedHeaders, check_reservable
+from portico.policy.threads import Threads, TooManyCalls
+from portico.policy.told import MOST_TOLD, OF_THE_WAY, Fields, Identity, fields_told
+from portico.policy.verdicts import NO_ANSWER, Memory, NoVerdict, Questions, Trouble, settings_print
 from portico.routing.matcher import ALLOWED_METHODS
 from portico.routing.preflight import UNANSWERED_PREFLIGHT
 from portico.x509.certificate import COMMON_NAME, UNIT, ClientCertificate, UnreadableCertificate, certificate_reader
@@ -91,10 +107,14 @@ __all__ = [
     "ALLOWED_METHODS",
     "COMMON_NAME",
     "DECODABLE",
+    "DENIED",
     "HOP_BY_HOP",
     "IDENTITY",
     "LOCAL_NETWORKS",
     "MAX_CODINGS",
+    "MOST_TOLD",
+    "NO_ANSWER",
+    "OF_THE_WAY",
     "SLICE",
     "TWICE",
     "UNANSWERED_PREFLIGHT",
@@ -124,6 +144,7 @@ __all__ = [
     "Consumer",
     "ConsumerLookup",
     "Credential",
+    "DescribedEndpoint",
     "DnsPattern",
     "Duration",
     "EmailPattern",
@@ -131,6 +152,7 @@ __all__ = [
     "Env",
     "Exchange",
     "Failures",
+    "Fields",
     "FilePath",
     "Fingerprint",
     "FixedKeys",
@@ -140,23 +162,28 @@ __all__ = [
     "HeaderName",
     "HeaderValue",
     "Headers",
+    "Identity",
     "Key",
     "KeySet",
     "KeyUrl",
     "Keys",
     "MalformedContent",
+    "Memory",
     "Method",
     "NamePattern",
     "Negotiation",
+    "NoVerdict",
     "NotTaken",
     "Off",
     "OneOrMany",
     "Outcome",
+    "Place",
     "Policy",
     "PolicyConfig",
     "PorticoError",
     "Problem",
     "ProviderKeys",
+    "Questions",
     "Recent",
     "Refusal",
     "Request",
@@ -164,6 +191,7 @@ __all__ = [
     "ReservedHeaders",
     "Response",
     "RouteInfo",
+    "Said",
     "Secret",
     "SecretMembers",
     "ServiceHealth",
@@ -171,23 +199,31 @@ __all__ = [
     "Shorthand",
     "Size",
     "Stage",
+    "Statements",
     "StatusCode",
+    "Taken",
     "TargetHealth",
     "Template",
     "Texts",
+    "Threads",
     "TokenRules",
     "TokenSigner",
     "TokenVerifier",
+    "TooManyCalls",
+    "Trouble",
     "UnreadableCertificate",
     "UnusableKey",
     "UpstreamError",
     "UriPattern",
     "User",
+    "UserOf",
+    "basic_credentials",
     "bearer_token",
     "certificate_reader",
     "check_reservable",
     "claim_at",
     "codings_of",
+    "cookies_of",
     "decoded",
     "digest_of",
     "dns_pattern",
@@ -195,15 +231,25 @@ __all__ = [
     "encode_at_once",
     "encoded",
     "escape_for",
+    "event_of",
+    "fields_told",
+    "iam",
+    "issuers_of",
+    "json_object",
     "may_be_recoded",
     "name_pattern",
     "note_refusal",
     "origin_of",
+    "parameters_of",
     "published_key",
     "recoded",
+    "said_of_token",
+    "settings_print",
     "shown",
+    "simple",
     "spelled",
     "stands_twice",
+    "token_of",
     "unknown_user",
     "uri_pattern",
     "vary_by_encoding",

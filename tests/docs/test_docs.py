@@ -67,8 +67,11 @@ def plugins() -> dict[str, str]:
     found = {}
     for example in in_pages():
         name = re.search(r'^class \w+\((?:Policy|Endpoint)\[\w+\], name="([\w-]+)"', example.text, re.MULTILINE)
+        file = re.match(r"# (\w+\.py)$", example.text, re.MULTILINE)
         if example.language == "python" and name is not None:
             found[name[1].replace("-", "_") + ".py"] = example.text
+        elif example.language == "python" and file is not None:
+            found[file[1]] = example.text
     return found
 
 
@@ -187,12 +190,20 @@ async def who_am_i(ask: Ask) -> None:
     assert (await ask(Request("GET", "/me"))).body.whole == b"Hello, nobody\n"
 
 
+async def checks(ask: Ask) -> None:
+    for key, status in ((b"a-long-key-of-acme", 502), (b"other", 401)):  # and nobody is at home
+        answer = await ask(Request("GET", "/partners/1", headers=Headers([(b"X-Partner-Key", key)])))
+        assert answer.status == status
+    assert (await ask(Request("GET", "/partners/1"))).status == 401
+
+
 EXERCISES: dict[str, Callable[[Ask], Awaitable[None]]] = {
     "geo_fence.py": geo_fence,
     "sunset.py": sunset,
     "slow_log.py": slow_log,
     "partner.py": partner,
     "who_am_i.py": who_am_i,
+    "checks.py": checks,
 }
 
 

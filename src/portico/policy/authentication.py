@@ -74,11 +74,14 @@ _NOT_ASKED: Final = _NotAsked()
 _AT_ONCE: Final = frozenset((User, Admitted, Refusal, Response, type(None)))
 
 
-_NEVER_CALLED: Final = ("handle", "request", "response")
+_NEVER_CALLED: Final = ("handle", "request")
 
 
 class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
-    """A policy that finds out who is calling by one kind of credentials; see `identify` and `challenge`."""
+    """A policy that finds out who is calling by one kind of credentials; see `identify` and `challenge`.
+
+    Its `response` is given each answer to a request that it was asked about, refusals included.
+    """
 
     missing: ClassVar[str] = "Missing authentication"
     """The title of the answer where nothing was shown."""
@@ -134,13 +137,14 @@ class Part(NamedTuple):
 class Authentication:
     """All policies of a route that authenticate, as one.
 
-    It sees no answers but its own, and is no coroutine where the first of them knows at once who it is: most requests
-    of a busy client are answered from what somebody remembers.
+    It sees no answers but its own unless one of them wants to, and is no coroutine where the first of them knows at
+    once who it is: most requests of a busy client are answered from what somebody remembers.
     """
 
-    __slots__ = ("_first", "_guests", "_parts")
+    __slots__ = ("_first", "_guests", "_parts", "_seeing")
 
     def __init__(self, parts: Iterable[Part] = ()) -> None:
+        self._seeing: list[Authenticator[Any]] = []
         self._parts: list[Part] = []
         self._guests: list[Part] = []
         self._first: Authenticator[Any] | None = None
@@ -151,9 +155,16 @@ class Authentication:
     def add(self, part: Part) -> None:
         """Take in one more, at load."""
         (self._guests if part.policy.takes_nobody else self._parts).append(part)
+        if type(part.policy).response is not Policy.response:
+            self._seeing.insert(0, part.policy)
         enough = bool(self._parts) and not any(each.policy.config.required for each in self._parts[1:])
-        plain = enough and all(each.holds is None for each in self._parts)
+        plain = enough and not self._seeing and all(each.holds is None for each in self._parts)
         self._first = self._parts[0].policy if plain else None
+
+    @property
+    def sees_answers(self) -> bool:
+        """Whether one of them is given the answers to requests."""
+        return bool(self._seeing)
 
     def handle(self, request: Request, next: Handler) -> Awaitable[Response]:  # noqa: A002 - the field's word
         """Pass on what comes from somebody; answer everything else."""
@@ -196,12 +207,21 @@ class Authentication:
                 if required:
                     return self._refuse(request, asked, refused)
             elif required:
-                return self._refuse(request, [policy], None)
+                return self._refuse(request, asked, None, policy)
         known = known if type(known) is User else self._guest(request, asked, refused) or known
         if known is None and asked:
             return self._refuse(request, asked, refused)
         self._let_in(request, known, asked)
-        return await next(request)
+        if not self._seeing:
+            return await next(request)
+        return self._answered(request, asked, await next(request))
+
+    def _answered(self, request: Request, asked: Sequence[Authenticator[Any]], response: Response) -> Response:
+        """Return the answer as those have it who were asked, the first of them last."""
+        for policy in self._seeing:
+            if policy in asked:
+                response = policy.response(request, response)
+        return response
 
     @staticmethod
     def _known(request: Request, known: User | Admitted | None, found: User | Admitted) -> User | Admitted:
@@ -238,16 +258,20 @@ class Authentication:
         request: Request,
         asked: Sequence[Authenticator[Any]],
         refused: tuple[Authenticator[Any], Refusal | Response] | None,
+        missing: Authenticator[Any] | None = None,
     ) -> Response:
-        """Return the answer to a request from nobody that is known for sure, and tell the log."""
+        """Return the answer to a request from nobody that is known for sure, and tell the log.
+
+        What is `missing` is what has to be there, whatever else is.
+        """
         if request.get(USER) is not None:
             del request[USER]
-        policy, found = refused or (asked[0], None)
+        policy, found = refused or (missing or asked[0], None)
         refusal = found if type(found) is Refusal else None
         if type(found) is Response:
             response, reason = found, f"answered {found.status}"
         elif refusal is None:
-            response, reason = _nobody(asked), "no credentials"
+            response, reason = _nobody(asked if missing is None else (missing,)), "no credentials"
         else:
             response = Response.problem(refusal.status, refusal.type, refusal.title)
             reason = refusal.reason or refusal.title
@@ -255,9 +279,9 @@ class Authentication:
                 response.headers.set(b"Retry-After", b"%d" % refusal.retry_after)
         note_refusal(request, policy.name, reason)
         if response.status == 401:
-            for each in asked:
+            for each in asked if missing is None else (missing,):
                 _add_challenge(response, each.challenge(refusal if each is policy else None))
-        return response
+        return self._answered(request, asked, response)
 
 
 def note_refusal(request: Request, policy: str, reason: str) -> None:

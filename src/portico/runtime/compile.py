@@ -30,7 +30,7 @@ from portico.routing.pattern import ANY_PATH, PathPattern, PatternError, parse_h
 from portico.runtime.certificates import CertificateWatch
 from portico.runtime.chains import BUILT_IN, chain_of, scopes_of, stage_of
 from portico.runtime.conditions import Conditions
-from portico.runtime.env import RouteEnv
+from portico.runtime.env import RouteEnv, ServiceSettings
 from portico.runtime.errors import ErrorWriters
 from portico.runtime.feeds import Feeds
 from portico.runtime.life import Life
@@ -151,10 +151,21 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
         yield
 
         used: set[str] = set()
+        settings = ServiceSettings(config.services)
 
         def env(route: RouteInfo) -> RouteEnv:
             return RouteEnv(
-                route, config.consumers, upstreams, used, lease, health, surroundings.clock, life, surroundings.wall
+                route,
+                config.consumers,
+                upstreams,
+                used,
+                lease,
+                health,
+                surroundings.clock,
+                life,
+                surroundings.wall,
+                settings,
+                surroundings.registry.function,
             )
 
         yield from conditions.compiling(config)

@@ -17,6 +17,7 @@ from portico.config.upstream import Service
 from portico.net.pem import KeyPair
 from portico.net.server_stream import REFUSED_METHODS
 from portico.net.tls import remarks_on
+from portico.policy.authentication import AuthenticatorConfig
 from portico.policy.base import Stage
 from portico.policy.registry import Registry
 from portico.routing.entry import Entry
@@ -156,7 +157,8 @@ def _says_so(route: Route, registry: Registry) -> bool:
 def _keys_that_anyone_can_change(config: Config, findings: Findings) -> None:
     """Warn of what is asked over plain http, beyond this machine, for whom to believe."""
     for use in _uses(config):
-        for name in _URLS_OF_KEYS:
+        believed = ("url", *_URLS_OF_KEYS) if isinstance(use.config, AuthenticatorConfig) else _URLS_OF_KEYS
+        for name in believed:
             url = getattr(use.config, name, None)
             if isinstance(url, str) and url.startswith("http:") and not is_of_this_machine(url):
                 message = f"whoever is on the way can change what {use.kind} gets from its {name}, and be anyone then"
