@@ -4,7 +4,7 @@
 Everything that the built-in policies use is here, and nothing else of Portico is theirs to import either.
 """
 
-from portico.config.addresses import LOCAL_NETWORKS, Cidr
+from portico.config.addresses import LOCAL_NETWORKS, Cidr, Origin
 from portico.config.consumers import ApiKeys, Consumer, Credential, digest_of
 from portico.config.forms import OneOrMany, Shorthand
 from portico.config.values import (
@@ -49,13 +49,18 @@ from portico.http.user import USER, User
 from portico.jose.bearer import TWICE, BearerConfig, ClaimedUser, Texts, bearer_token, stands_twice
 from portico.jose.compact import NotTaken
 from portico.jose.keys import Algorithm, KeySet, UnusableKey
-from portico.jose.provider import WELL_KNOWN, KeyUrl, ProviderKeys
+from portico.jose.provider import KeyUrl, ProviderKeys, issuers_of
 from portico.jose.rules import UNAVAILABLE, TokenRules, claim_at, words_at
 from portico.jose.verifier import FixedKeys, Keys, TokenVerifier
 from portico.observe.exchange import Exchange, Outcome
 from portico.observe.health import BreakerState, ServiceHealth, TargetHealth
+from portico.oidc.party import LoginPaths, PartySettings, ProviderSettings, RelyingParty, SessionSettings
+from portico.oidc.provider import ClientAuth, Registration
+from portico.oidc.renewal import Relay
+from portico.oidc.session import SessionLifetime
 from portico.policy.authentication import (
     ADMITTED,
+    COOKIES,
     Admitted,
     Authenticator,
     AuthenticatorConfig,
@@ -73,6 +78,7 @@ from portico.routing.preflight import UNANSWERED_PREFLIGHT
 __all__ = [
     "ADMITTED",
     "ALLOWED_METHODS",
+    "COOKIES",
     "DECODABLE",
     "HOP_BY_HOP",
     "IDENTITY",
@@ -83,7 +89,6 @@ __all__ = [
     "UNANSWERED_PREFLIGHT",
     "UNAVAILABLE",
     "USER",
-    "WELL_KNOWN",
     "AcceptEncoding",
     "Admitted",
     "Algorithm",
@@ -99,6 +104,7 @@ __all__ = [
     "Cidr",
     "ClaimedUser",
     "Client",
+    "ClientAuth",
     "Condition",
     "ConditionError",
     "ConfigError",
@@ -121,18 +127,25 @@ __all__ = [
     "KeySet",
     "KeyUrl",
     "Keys",
+    "LoginPaths",
     "MalformedContent",
     "Method",
     "Negotiation",
     "NotTaken",
     "OneOrMany",
+    "Origin",
     "Outcome",
+    "PartySettings",
     "Policy",
     "PolicyConfig",
     "PorticoError",
     "Problem",
     "ProviderKeys",
+    "ProviderSettings",
     "Refusal",
+    "Registration",
+    "Relay",
+    "RelyingParty",
     "Request",
     "RequestError",
     "Response",
@@ -140,6 +153,8 @@ __all__ = [
     "Secret",
     "ServiceHealth",
     "ServiceName",
+    "SessionLifetime",
+    "SessionSettings",
     "Shorthand",
     "Size",
     "Stage",
@@ -160,6 +175,7 @@ __all__ = [
     "encode_at_once",
     "encoded",
     "escape_for",
+    "issuers_of",
     "may_be_recoded",
     "note_refusal",
     "recoded",

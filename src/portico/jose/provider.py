@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Annotated, Any, Final
 
@@ -77,6 +77,8 @@ class ProviderKeys:
         """Where `issuers` are given, the URL is that of a description, which must be of one of them."""
         self.url = url
         self.current: KeySet | None = None
+        self.description: Mapping[str, Any] | None = None
+        """What the provider says of itself; None while that is not known, or where only its keys are asked for."""
         self._ca = ca
         self._issuers = issuers
         self._clock = clock
@@ -135,8 +137,9 @@ class ProviderKeys:
         self._busy = True
         self._asked = now = self._clock()
         try:
-            document, age = await self._ask(env)
+            document, age, description = await self._ask(env)
             self._take(document)
+            self.description = description
         except asyncio.CancelledError:
             self._due = now  # it is another configuration's turn, for whose answer those who wait go on waiting
             raise
@@ -172,10 +175,10 @@ class ProviderKeys:
             why = "; ".join(keys.unusable) or "there is none"
             logger.warning("the keys of %s: none can be used, so no token is taken: %s", _plain(self.url), why)
 
-    async def _ask(self, env: Env) -> tuple[dict[str, Any], float]:
-        """Return the JWKS, and for how many seconds it is fresh."""
+    async def _ask(self, env: Env) -> tuple[dict[str, Any], float, dict[str, Any] | None]:
+        """Return the JWKS, for how many seconds it is fresh, and what the provider says of itself."""
         if self._issuers is None:
-            return await _get(env, self.url, self._ca)
+            return *await _get(env, self.url, self._ca), None
         found, age = await _get(env, self.url, self._ca)
         issuer = found.get("issuer")
         if not isinstance(issuer, str) or issuer not in self._issuers:
@@ -190,10 +193,18 @@ class ProviderKeys:
         except BadValue:
             raise _NoKeys("the provider's keys are at no URL") from None
         document, fresh = await _get(env, url, self._ca)
-        return document, min(age, fresh)
+        return document, min(age, fresh), found
 
     def close(self) -> None:
         """Nothing is held; the work ends with the configurations that it belongs to."""
+
+
+def issuers_of(discovery_url: str) -> frozenset[str]:
+    """Return the issuer whose description is at a URL; whether it ends with a slash cannot be seen there."""
+    issuer, found, rest = discovery_url.partition(WELL_KNOWN)
+    if not found or rest:
+        raise ConfigError(f"the discovery_url does not end with {WELL_KNOWN}; give the issuer as well")
+    return frozenset((issuer, f"{issuer}/"))
 
 
 async def _get(env: Env, url: str, ca: str | None) -> tuple[dict[str, Any], float]:

@@ -54,7 +54,6 @@ from pydantic import PrivateAttr, model_validator
 
 from portico.plugin import (
     TWICE,
-    WELL_KNOWN,
     Algorithm,
     Authenticator,
     BadValue,
@@ -79,6 +78,7 @@ from portico.plugin import (
     TokenVerifier,
     UnusableKey,
     bearer_token,
+    issuers_of,
     stands_twice,
 )
 
@@ -150,7 +150,7 @@ class JwtPolicy(Authenticator[Jwt], name="jwt", stages=(Stage.AUTHENTICATE,)):
         config = self.config
         issuers = frozenset(config.issuer)
         if config.discovery_url is not None and not issuers:
-            issuers = _issuers_of(config.discovery_url)
+            issuers = issuers_of(config.discovery_url)
         keys, known = self._keys(env, issuers)
         rules = TokenRules(
             issuers=issuers,
@@ -219,11 +219,3 @@ class JwtPolicy(Authenticator[Jwt], name="jwt", stages=(Stage.AUTHENTICATE,)):
     def challenge(self, refusal: Refusal | None) -> str:
         """Return the challenge (RFC 6750 section 3)."""
         return self.config.challenge(refusal)
-
-
-def _issuers_of(discovery_url: str) -> frozenset[str]:
-    """Return the issuer whose description is at a URL; whether it ends with a slash cannot be seen there."""
-    issuer, found, rest = discovery_url.partition(WELL_KNOWN)
-    if not found or rest:
-        raise ConfigError(f"jwt: the discovery_url does not end with {WELL_KNOWN}; give the issuer as well")
-    return frozenset((issuer, f"{issuer}/"))

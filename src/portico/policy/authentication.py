@@ -46,6 +46,8 @@ class Refusal(NamedTuple):
 
 
 _LONGEST_NAME: Final = 128
+_FOR_CACHES: Final = (b"expires", b"cdn-cache-control", b"surrogate-control")
+"""What caches heed instead of Cache-Control, or beside it (RFC 9213)."""
 
 
 class Admitted:
@@ -86,6 +88,16 @@ class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
         """
         raise NotImplementedError
 
+    def answer(self, request: Request) -> Awaitable[Response] | None:
+        """Return what answers a request that is for this policy itself, such as the way back from a login, and not for
+        a service; None for any other. It is asked before anybody looks for credentials."""
+        return None
+
+    def invite(self, request: Request) -> Response | None:
+        """Return what somebody who has shown no credentials at all is answered instead of a 401, such as a redirect to
+        a login; None where that will do."""
+        return None
+
     def conceal(self, request: Request) -> None:
         """Take from a request what its service is not to see, such as the credentials; whoever they were good for.
 
@@ -96,6 +108,9 @@ class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
         """Pass on what comes from somebody; answer everything else."""
         return await Authentication((Part(self, None),)).handle(request, next)
 
+
+COOKIES: Final[Key[list[bytes]]] = Key("cookies")
+"""What is added to the answer to a request as `Set-Cookie`, whoever gives it: a session that goes on, for instance."""
 
 ASKED: Final[Key[Sequence[Authenticator[Any]]]] = Key("asked")
 """Who has looked for credentials in vain, where nobody's were taken: what a client could show to be somebody."""
@@ -112,20 +127,27 @@ class Part(NamedTuple):
 class Authentication:
     """All policies of a route that authenticate, as one."""
 
-    __slots__ = ("_guests", "_parts")
+    __slots__ = ("_answering", "_guests", "_parts")
 
     def __init__(self, parts: Iterable[Part] = ()) -> None:
         self._parts: list[Part] = []
         self._guests: list[Part] = []
+        self._answering: list[Part] = []
         for part in parts:
             self.add(part)
 
     def add(self, part: Part) -> None:
         """Take in one more, at load."""
         (self._guests if part.policy.takes_nobody else self._parts).append(part)
+        if type(part.policy).answer is not Authenticator.answer:
+            self._answering.append(part)
 
     async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - the field's word
         """Pass on what comes from somebody; answer everything else."""
+        if self._answering:
+            answer = self._own(request)
+            if answer is not None:
+                return await answer
         asked: list[Authenticator[Any]] = []
         refused: tuple[Authenticator[Any], Refusal | Response] | None = None
         known: User | Admitted | None = None
@@ -151,7 +173,16 @@ class Authentication:
         if known is None and asked:
             return self._refuse(request, asked, refused)
         self._let_in(request, known, asked)
-        return await next(request)
+        return _with_cookies(request, await next(request))
+
+    def _own(self, request: Request) -> Awaitable[Response] | None:
+        """Return what answers for the policy that a request is for; None where it is for the service."""
+        for policy, holds in self._answering:
+            if holds is None or holds(request):
+                answer = policy.answer(request)
+                if answer is not None:
+                    return answer
+        return None
 
     @staticmethod
     def _known(request: Request, known: User | Admitted | None, found: User | Admitted) -> User | Admitted:
@@ -192,6 +223,9 @@ class Authentication:
         """Return the answer to a request from nobody that is known for sure, and tell the log."""
         if request.get(USER) is not None:
             del request[USER]
+        invited = None if refused is not None else _invited(request, asked)
+        if invited is not None:
+            return invited
         policy, found = refused or (asked[0], None)
         refusal = found if type(found) is Refusal else None
         if type(found) is Response:
@@ -228,10 +262,36 @@ def shown(name: str) -> str:
 
 
 def unknown_user(request: Request) -> Response:
-    """Return the answer to a request from nobody that is known, with the challenges of those who were asked for it."""
+    """Return the answer to a request from nobody that is known: what one of those who were asked for it invites to, or
+    their challenges."""
+    asked = request.get(ASKED)
+    invited = None if asked is None else _invited(request, asked)
+    if invited is not None:
+        return invited
     response = _nobody(Authenticator.missing)
-    for policy in request.get(ASKED) or ():
+    for policy in asked or ():
         _add_challenge(response, policy.challenge(None))
+    return response
+
+
+def _invited(request: Request, asked: Iterable[Authenticator[Any]]) -> Response | None:
+    for policy in asked:
+        response = policy.invite(request)
+        if response is not None:
+            return response
+    return None
+
+
+def _with_cookies(request: Request, response: Response) -> Response:
+    """Give an answer the cookies of its request, if any; nobody may keep it then, who would give them to others."""
+    cookies = request.get(COOKIES)
+    if cookies is not None:
+        headers = response.headers
+        for value in cookies:
+            headers.add(b"Set-Cookie", value)
+        headers.set(b"Cache-Control", b"no-store")
+        for name in _FOR_CACHES:
+            headers.remove(name)
     return response
 
 
