@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 from tests.e2e.test_jwt_provider import provider, pytestmark
-from tests.harness.gateway import Gateway, Service, curl, problem_of, refusing_port, wait_for
+from tests.harness.gateway import Gateway, Service, curl, refusing_port
 
 __all__ = ["pytestmark"]
 

@@ -128,7 +128,7 @@ class RelyingParty:
         if self._sessions.lifetime.is_over(session, now):
             return self._nobody(request)
         newest = self._sessions.newest(session)
-        if newest.renew_at and now >= newest.renew_at:
+        if newest.is_to_be_renewed(now):
             return self._renewed(request, shown, session, newest)
         return self._kept(request, shown, session, newest)
 
@@ -145,7 +145,7 @@ class RelyingParty:
         now, lifetime = self._wall(), self._sessions.lifetime
         if lifetime.is_over(session, now) or (session.expires and now >= session.expires):
             return None
-        if now >= lifetime.rotation(session.issued):
+        if now >= lifetime.rotation(session.issued) and not session.is_to_be_renewed(now):
             session = self._sessions.rotated(session, now)
         if session is not before:
             try:
@@ -250,9 +250,11 @@ class RelyingParty:
         if error is not None:
             told = f" ({error})" if is_error(error) else ""
             return _unavailable() if error in _PASSING else _refused(request, f"the provider has refused it{told}")
+        if not said.get("code"):
+            return _not_known(request, "there is no code")
         grant = {
             "grant_type": "authorization_code",
-            "code": said.get("code", ""),
+            "code": said["code"],
             "redirect_uri": self._party.places.origin + self._party.places.callback,
             "code_verifier": login.verifier,
         }

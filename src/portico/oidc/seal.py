@@ -51,8 +51,8 @@ class Seal:
             data = base64.urlsafe_b64decode(text + b"==="[: -len(text) % 4])
         except binascii.Error:
             return None
-        if len(data) < _SALT + _NONCE + _TAG:
-            return None
+        if len(data) < _SALT + _NONCE + _TAG or base64.urlsafe_b64encode(data).rstrip(b"=") != text:
+            return None  # it may be written in one way only
         about, salt, rest = self._about(purpose), data[:_SALT], data[_SALT:]
         cipher, wrong = self._cipher
         for root in self._roots:

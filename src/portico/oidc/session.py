@@ -49,6 +49,10 @@ class Session(NamedTuple):
     fresh_until: float
     """When it is to be looked at again. Not in the cookie either."""
 
+    def is_to_be_renewed(self, now: float) -> bool:
+        """Return whether its tokens end soon, and there may be others."""
+        return self.renew_at != 0 and now >= self.renew_at
+
 
 class SessionLifetime(NamedTuple):
     """How long sessions last, in seconds."""
