@@ -5,6 +5,7 @@ import json
 import logging
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from portico.policies.anonymous import Anonymous, AnonymousPolicy
 from portico.policies.authorize import Authorize, AuthorizePolicy
 from portico.policies.oidc import Oidc
 from portico.policy.authentication import Authentication, Part
+from tests.harness.gateway import portico_here
 from tests.harness.oidc import (
     CLIENT_SECRET,
     COOKIE_SECRET,
@@ -1058,3 +1060,43 @@ def test_what_is_wrong(changed: dict[str, Any], message: str) -> None:
         Oidc.model_validate({name: value for name, value in {**SETTINGS, **changed}.items() if value is not None})
     assert message in str(caught.value)
     assert COOKIE_SECRET not in str(caught.value)
+
+
+USE = (
+    f"{{oidc: {{discovery_url: {ISSUER}/.well-known/openid-configuration, client_id: shop, "
+    f"external_url: http://localhost:8000, cookie: {COOKIE_SECRET}}}}}"
+)
+AWAY = ["/oidc/callback is for oidc of route app, and leads to no route", "/oidc/logout is for oidc of route app"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "whole", "route", "led"),
+    [
+        ("/**", "", USE, []),
+        ("[/app/**, /oidc/*]", "", USE, []),
+        ("/app/**", USE, "", []),
+        ("/app/**", "", USE, AWAY),
+        ("[/app/**, /oidc/callback]", "", USE, AWAY[1:]),
+    ],
+)
+def test_a_way_back_that_leads_elsewhere(tmp_path: Path, paths: str, whole: str, route: str, led: list[str]) -> None:
+    file = tmp_path / "portico.yaml"
+    app = f"{{name: app, path: {paths}, respond: app, policies: [{route}]}}"
+    other = "{path: /else/**, respond: open, policies: [%s]}" % ("oidc: off" if whole else "")
+    file.write_text(f"listen: :0\npolicies: [{whole}]\nroutes: [{app}, {other}]\n")
+    done = portico_here("check", str(file))
+    assert done.code == 0
+    warnings = [line for line in (done.out + done.err).splitlines() if "is for oidc of route" in line]
+    assert len(warnings) == len(led)
+    for line, part in zip(warnings, led, strict=True):
+        assert part in line
+
+
+def test_a_session_in_the_clear(tmp_path: Path) -> None:
+    file = tmp_path / "portico.yaml"
+    for host, warned in (("shop.example", True), ("localhost:8000", False)):
+        use = USE.replace("localhost:8000", host)
+        file.write_text(f"listen: :0\nroutes: [{{path: /**, respond: app, policies: [{use}]}}]\n")
+        done = portico_here("check", str(file))
+        assert done.code == 0
+        assert ("can take the session" in done.out + done.err) is warned

@@ -47,7 +47,7 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Annotated, Final
 
 from pydantic import Field, field_validator, model_validator
@@ -201,6 +201,11 @@ class Oidc(ClaimedUser):
 
 class OidcPolicy(Authenticator[Oidc], name="oidc", stages=(Stage.AUTHENTICATE,)):
     """Looks for a session, and leads to a login."""
+
+    @classmethod
+    def own_urls(cls, config: Oidc) -> Sequence[str]:
+        """Return where browsers come back to, and where they end their session."""
+        return config.external_url + config.callback, config.external_url + config.logout
 
     def setup(self, env: Env) -> None:
         """Find out about the provider, and have sessions at hand."""
