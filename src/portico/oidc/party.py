@@ -319,8 +319,12 @@ def _wrong_method(allowed: str) -> Response:
 
 def _not_known(request: Request, reason: str) -> Response:
     note_refusal(request, "oidc", reason)
-    detail = "It was not begun in this browser, or took too long, or is over. Go to the page that you wanted again."
-    return Response.problem(400, "login-not-known", "This login is not known", detail)
+    return Response.problem(
+        400,
+        "login-not-known",
+        "This login is not known",
+        "It was begun elsewhere, took too long, or is over. Go to the page that you wanted again.",
+    )
 
 
 def _refused(request: Request, reason: str) -> Response:
@@ -333,4 +337,4 @@ def _failed() -> Response:
 
 
 def _unavailable() -> Response:
-    return Response.problem(503, "authentication-unavailable", "Authentication not available", "Try again later.")
+    return Response.problem(503, "authentication-unavailable", "Authentication not available")
