@@ -327,6 +327,19 @@ def of_an_unknown_key(provider: Provider) -> None:
     provider.kind = "P-256"
 
 
+def test_tokens_that_end_at_once_are_no_endless_logins() -> None:
+    async def main(world: World) -> None:
+        provider = Provider(world)
+        provider.lifetime = 1
+        browser = Browser(policy(world))
+        answer = await browser.open(provider.log_in((await browser.open("/")).location))
+        assert (answer.status, answer.type) == (403, "login-refused")
+        provider.lifetime = 0  # what some write who mean that it has no end
+        assert (await browser.log_in(provider)).status == 204
+
+    in_time(main)
+
+
 BAD: list[tuple[Callable[[Provider], None], int]] = [
     (forged(nonce="x"), 403),
     (forged(nonce=None), 403),
@@ -746,6 +759,23 @@ def test_beside_other_policies() -> None:
     in_time(main)
 
 
+def test_a_service_sees_no_session_of_whoever_is_known_otherwise() -> None:
+    async def main(world: World) -> None:
+        provider = Provider(world)
+        browser = Browser(world.policy(secret=SECRET), policy(world, relay="access_token"))
+        await browser.log_in(provider)
+        browser.cookies["theme"] = "dark"
+        shown = f"Bearer {token()}"
+        page = await browser.ask("/", Authorization=shown)
+        assert page.user is not None
+        assert page.user.kind == "jwt"
+        assert page.seen is not None
+        assert page.seen.headers.get_all(b"cookie") == [b"theme=dark"]
+        assert page.seen.headers.get_all(b"authorization") == [shown.encode()]
+
+    in_time(main)
+
+
 def anonymous() -> AnonymousPolicy:
     made = AnonymousPolicy(Anonymous.model_validate({"name": "guest"}))
     made.setup(World())  # type: ignore[arg-type]
@@ -999,7 +1029,11 @@ def test_settings_are_shared_and_secrets_are_not_told(caplog: pytest.LogCaptureF
         browser.policies = (two,)
         assert not await has_ended(browser)
         assert len([key for key in world.shared if key[0] == "oidc"]) == 1
-        shown = repr((one.config, vars(one), world.shared)) + one.config.model_dump_json() + str(one.config)
+        shown = (
+            repr((one.config, vars(one), vars(one._party), world.shared, vars(one._party._sessions)))
+            + one.config.model_dump_json()
+            + str(one.config)
+        )
         for secret in (COOKIE_SECRET, CLIENT_SECRET, *browser.cookies.values()):
             assert secret not in shown
             assert secret not in caplog.text

@@ -29,6 +29,8 @@ class Shown(NamedTuple):
     """The names of its cookies, also of such as are left over of another session."""
     logins: dict[bytes, bytes]
     """The texts of logins that are under way, by the names of their cookies."""
+    others: bytes
+    """The cookies that are for the service; empty where there are none."""
 
 
 class Cookies:
@@ -46,20 +48,24 @@ class Cookies:
         self._own = re.compile(rb"%s(?:\.[1-9]|-login-[A-Za-z0-9_-]{8})?=" % re.escape(self._session)).match
         self._attributes = b"; Path=/; HttpOnly; SameSite=Lax" + (b"; Secure" if secure else b"")
 
+    def may_be_in(self, line: bytes) -> bool:
+        """Return whether one of them may be in a `Cookie`, without a closer look."""
+        return self._session in line
+
     def of(self, headers: Headers) -> Shown | None:
         """Return what a request has of them; None where there is nothing."""
-        first = headers.index.get(b"cookie")
-        if first is None or (self._session not in first and len(headers.index) == len(headers.pairs)):
-            return None
         own: dict[bytes, bytes] = {}
+        others: list[bytes] = []
         for pair in _pairs(headers):
-            if self._own(pair) is not None:
+            if self._own(pair) is None:
+                others.append(pair)
+            else:
                 name, _, value = pair.partition(b"=")
                 own.setdefault(name, value)
         if not own:
             return None
         logins = {name: own.pop(name) for name in list(own) if name.startswith(self._login)}
-        return Shown(self._joined(own), frozenset(own), logins)
+        return Shown(self._joined(own), frozenset(own), logins, b"; ".join(others))
 
     def _joined(self, own: dict[bytes, bytes]) -> bytes:
         """Return the text that the parts of a session come to: the first begins with the number of those after it."""
@@ -104,12 +110,12 @@ class Cookies:
     def _line(self, name: bytes, value: bytes, age: float) -> bytes:
         return b"%s=%s; Max-Age=%d%s" % (name, value, int(age), self._attributes)
 
-    def hide(self, headers: Headers) -> None:
-        """Take them from a request."""
-        kept = [pair for pair in _pairs(headers) if self._own(pair) is None]
-        headers.remove(b"cookie")
-        if kept:
-            headers.put_parsed(b"Cookie", b"; ".join(kept))
+
+def hide(headers: Headers, shown: Shown) -> None:
+    """Take from a request the cookies that it has shown."""
+    headers.remove(b"cookie")
+    if shown.others:
+        headers.put_parsed(b"Cookie", shown.others)
 
 
 def _pairs(headers: Headers) -> Iterator[bytes]:

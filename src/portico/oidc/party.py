@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from hashlib import sha256
 from typing import Final, NamedTuple
 
+from portico.http.headers import Headers
 from portico.http.message import Key, Request, Response
 from portico.http.user import User
 from portico.jose.provider import ProviderKeys
 from portico.jose.rules import UNAVAILABLE, TokenRules
 from portico.jose.verifier import UserOf
 from portico.oidc import logout
-from portico.oidc.cookies import MOST_LOGINS, Cookies, Shown, TooLarge
+from portico.oidc.cookies import MOST_LOGINS, Cookies, Shown, TooLarge, hide
 from portico.oidc.id_tokens import REQUIRED, IdTokens
 from portico.oidc.login import LASTS, Login, finished, is_navigation, is_state, opened, parameters_of
 from portico.oidc.provider import LONGEST_TOKEN, Provider, ProviderDown, Registration, TokensRefused, is_error
 from portico.oidc.renewal import Relay, TokenSessions
 from portico.oidc.seal import Seal
-from portico.oidc.session import Lost, Session, SessionLifetime, Sessions
+from portico.oidc.session import Lost, Present, Session, SessionLifetime, Sessions
 from portico.policy.authentication import COOKIES, Found, note_refusal
 from portico.policy.base import Env
 
 MOST_FINISHING: Final = 64
 """Logins for which a provider is asked at once; beyond them the answer is 503."""
 _OF_CALLBACK: Final = frozenset(("code", "state", "error", "iss"))
+_UNAVAILABLE: Final = UNAVAILABLE._replace(reason="the tokens of the session have ended, and cannot be renewed now")
 _PASSING: Final = frozenset(("server_error", "temporarily_unavailable"))
 """What a provider calls troubles of its own (RFC 6749 section 4.1.2.1)."""
 
@@ -55,6 +58,9 @@ class SessionSettings(NamedTuple):
     secrets: tuple[str, ...]
     lifetime: SessionLifetime
 
+    def __repr__(self) -> str:
+        return f"<SessionSettings {self.name}>"
+
 
 class PartySettings(NamedTuple):
     """What a relying party is told."""
@@ -67,13 +73,6 @@ class PartySettings(NamedTuple):
     keeps: SessionSettings
     relay: Relay
     user_of: UserOf
-
-
-class Present(NamedTuple):
-    """What is known of one request."""
-
-    shown: Shown
-    session: Session | None
 
 
 class RelyingParty:
@@ -115,35 +114,54 @@ class RelyingParty:
 
     def identify(self, request: Request) -> Found | Awaitable[Found]:
         """Return who has the session that a request shows."""
-        shown = self._cookies.of(request.headers)
-        if shown is None:
+        line = request.headers.index.get(b"cookie")
+        if line is None:
             return self._nobody(request)
-        request[self._present] = Present(shown, None)
-        session = self._sessions.recall(shown.session) if shown.session else None
+        present = self._looked_at(request.headers, line)
+        if present is None:
+            return self._nobody(request)
+        request[self._present] = present
+        shown, session = present
         if session is None:
             return self._nobody(request)
         now = self._wall()
         if now < session.fresh_until:
-            return self._known(request, shown, session)
+            return session.user
         if self._sessions.lifetime.is_over(session, now):
+            request[self._present] = Present(shown, None)
             return self._nobody(request)
         newest = self._sessions.newest(session)
         if newest.is_to_be_renewed(now):
             return self._renewed(request, shown, session, newest)
         return self._kept(request, shown, session, newest)
 
+    def _looked_at(self, headers: Headers, line: bytes) -> Present | None:
+        """Return what a request shows; None where it has no cookie of the gateway's."""
+        if len(headers.index) != len(headers.pairs):
+            line = b"; ".join(headers.get_all(b"cookie"))
+        if not self._cookies.may_be_in(line):
+            return None
+        key, lines = sha256(line).digest(), self._sessions.lines
+        present = lines.get(key)
+        if present is None:
+            shown = self._cookies.of(headers)
+            if shown is None:
+                return None
+            session = self._sessions.recall(shown.session) if shown.session else None
+            present = Present(shown, session)
+            if session is not None:
+                lines.put(key, present)
+        return present
+
     def _nobody(self, request: Request) -> Awaitable[None] | None:
         """Wait for the provider that a browser will be led to, where it is not known yet."""
         return None if self._provider.is_known or not is_navigation(request) else self._provider.described()
-
-    def _known(self, request: Request, shown: Shown, session: Session) -> User:
-        request[self._present] = Present(shown, session)
-        return session.user
 
     def _kept(self, request: Request, shown: Shown, before: Session, session: Session) -> User | None:
         """Return whose session it is, and have its cookie made anew where it is due; None where it has ended."""
         now, lifetime = self._wall(), self._sessions.lifetime
         if lifetime.is_over(session, now) or (session.expires and now >= session.expires):
+            request[self._present] = Present(shown, None)
             return None
         if now >= lifetime.rotation(session.issued) and not session.is_to_be_renewed(now):
             session = self._sessions.rotated(session, now)
@@ -152,14 +170,15 @@ class RelyingParty:
                 request[COOKIES] = [*(request.get(COOKIES) or ()), *self._lines(session, shown, now)]
             except TooLarge as error:
                 self._logger.warning("oidc: a session cannot be kept: %s", error)
-        return self._known(request, shown, session)
+        request[self._present] = Present(shown, session)
+        return session.user
 
     async def _renewed(self, request: Request, shown: Shown, before: Session, session: Session) -> Found:
         """Return whose session it is when its tokens were renewed, or could not be and are still good."""
         renewal = await self._tokens.renewed(session, good=self._wall() < session.expires)
         found = self._kept(request, shown, before, renewal if isinstance(renewal, Session) else session)
         if found is None and renewal is Lost.UNAVAILABLE and not self._is_over(session):
-            return UNAVAILABLE
+            return _UNAVAILABLE
         return found
 
     def _is_over(self, session: Session) -> bool:
@@ -172,9 +191,13 @@ class RelyingParty:
     def conceal(self, request: Request) -> None:
         """Take the gateway's cookies from a request, and show its service the token that it is to see."""
         present = request.get(self._present)
-        if present is None:
-            return
-        self._cookies.hide(request.headers)
+        if present is None:  # nobody has looked for them yet, as somebody else has found out who it is
+            line = request.headers.index.get(b"cookie")
+            present = None if line is None else self._looked_at(request.headers, line)
+            if present is None:
+                return
+            present = Present(present.shown, None)
+        hide(request.headers, present.shown)
         if present.session is not None and self._party.relay != "none":
             token = present.session.id_token if self._party.relay == "id_token" else present.session.access_token
             request.headers.set(b"Authorization", b"Bearer " + token.encode())

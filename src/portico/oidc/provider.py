@@ -56,6 +56,9 @@ class Tokens(NamedTuple):
     lifetime: float | None
     """Seconds for which the access token is good, if it says so."""
 
+    def __repr__(self) -> str:
+        return "<Tokens>"
+
 
 class Registration(NamedTuple):
     """What the provider knows the gateway as."""
@@ -63,6 +66,9 @@ class Registration(NamedTuple):
     id: str
     secret: str
     auth: ClientAuth
+
+    def __repr__(self) -> str:
+        return f"<Registration {self.id}>"
 
 
 class Provider:
@@ -209,4 +215,4 @@ def _lifetime(value: object) -> float | None:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
-    return float(min(max(value, 0), _MAX_SECONDS))
+    return float(min(value, _MAX_SECONDS)) if value > 0 else None

@@ -21,6 +21,9 @@ MOST_UNDER_WAY: Final = 256
 COOL_DOWN: Final = 2.0
 """Seconds for which a provider that could not be asked is left alone."""
 
+SHORTEST: Final = 2.0
+"""Seconds that tokens have to last."""
+
 Relay = Literal["none", "access_token", "id_token"]
 """What services are shown of a session."""
 
@@ -42,7 +45,10 @@ class TokenSessions:
     async def begun(self, tokens: Tokens, nonce: str) -> Session:
         """Return the session of a login; raise ProviderDown or TokensRefused."""
         await self._id_tokens.of_login(tokens, nonce)
-        return self._made(tokens, None)
+        session = self._made(tokens, None)
+        if session.expires and session.expires < session.issued + SHORTEST:
+            raise TokensRefused("the tokens end at once, and so there would be one login after the other")
+        return session
 
     async def renewed(self, session: Session, *, good: bool) -> Renewal:
         """Return what becomes of a session whose tokens end soon, or have ended where they are not `good` any more."""
@@ -89,7 +95,8 @@ class TokenSessions:
             self._logger.warning("oidc: a session could not be renewed: %s", error)
             return Lost.UNAVAILABLE
         except (TokensRefused, NotTaken) as error:
-            self._logger.info("oidc: a session is not renewed: %s", error)
+            ended = getattr(error, "error", "") == "invalid_grant"
+            self._logger.log(logging.INFO if ended else logging.WARNING, "oidc: a session is not renewed: %s", error)
             return Lost.ENDED
 
     def end(self, session: Session) -> None:

@@ -14,10 +14,13 @@ import orjson
 
 from portico.http.user import User
 from portico.jose.compact import NotTaken, decode, json_object
+from portico.oidc.cookies import Shown
 from portico.oidc.seal import Seal
 
 REMEMBERED: Final = 2048
 """Sessions that a worker has at hand, of which at least half are those used last."""
+LINES: Final = 1024
+"""Values of `Cookie` that a worker knows the session of."""
 RENEWALS: Final = 1024
 """Sessions of which a worker knows that their tokens were renewed; browsers may still show the old ones."""
 _PURPOSE: Final = b"session"
@@ -52,6 +55,16 @@ class Session(NamedTuple):
     def is_to_be_renewed(self, now: float) -> bool:
         """Return whether its tokens end soon, and there may be others."""
         return self.renew_at != 0 and now >= self.renew_at
+
+    def __repr__(self) -> str:
+        return f"<Session {self.user.name!r}>"
+
+
+class Present(NamedTuple):
+    """What is known of one request."""
+
+    shown: Shown
+    session: Session | None
 
 
 class SessionLifetime(NamedTuple):
@@ -132,6 +145,8 @@ class Sessions:
         self._user_of = user_of
         self._lot = lot
         self._known: Recent[Session] = Recent(REMEMBERED)
+        self.lines: Recent[Present] = Recent(LINES)
+        """Sessions by the whole `Cookie` that they were shown in, so that most requests need no closer look at it."""
         self.renewals: Recent[Renewal] = Recent(RENEWALS)
         """What became of sessions whose tokens were renewed, by `key_of` them."""
         self.under_way: dict[bytes, asyncio.Future[Renewal]] = {}
@@ -191,7 +206,7 @@ class Sessions:
 
     def close(self) -> None:
         """Forget all of them."""
-        self._known, self.renewals = Recent(REMEMBERED), Recent(RENEWALS)
+        self._known, self.lines, self.renewals = Recent(REMEMBERED), Recent(LINES), Recent(RENEWALS)
 
 
 def key_of(session: Session) -> bytes:

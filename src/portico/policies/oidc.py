@@ -146,7 +146,7 @@ class Oidc(ClaimedUser):
     external_url: Origin
     """Scheme, host and port by which browsers reach the gateway."""
     callback: Path = "/oidc/callback"
-    """The path at which they come back from a login."""
+    """The path at which they come back from a login. Two providers on one host take two."""
     logout: Path = "/oidc/logout"
     """The path that ends a session."""
     after_logout: Path = "/"
