@@ -588,6 +588,48 @@ def test_who_leaves_does_not_end_a_renewal() -> None:
     in_time(main)
 
 
+def test_a_renewal_that_its_configuration_has_taken_along() -> None:
+    async def main(world: World) -> None:
+        provider = Provider(world)
+        browser = Browser(policy(world))
+        await browser.log_in(provider)
+        await asyncio.sleep(299)
+        world.spawn = lambda work, name: work.close()  # type: ignore[method-assign]
+        browser.policies = (policy(world),)
+        assert (await browser.ask("/")).status == 204
+        after = world.reloaded()
+        browser.policies = (policy(after),)
+        await asyncio.sleep(0.5)
+        assert (await browser.ask("/")).status == 503
+        await asyncio.sleep(10)
+        assert (await browser.ask("/")).status == 204
+        after.close()
+
+    in_time(main)
+
+
+def test_a_way_back_to_a_worker_that_has_just_begun() -> None:
+    async def main(world: World) -> None:
+        provider = Provider(world)
+        provider.description["authorization_response_iss_parameter_supported"] = True  # type: ignore[assignment]
+        browser = Browser(policy(world))
+        back = provider.log_in((await browser.open("/")).location)
+        assert (await browser.open(back)).status == 403  # without the name of the provider, which it says it gives
+        for down, status in ((True, 503), (False, 303)):
+            provider.up()
+            back = provider.log_in((await browser.open("/")).location) + f"&iss={ISSUER}"
+            if down:
+                provider.down()
+            other = world.reloaded()
+            other.shared, other.slow = {}, 0.5
+            fresh = Browser(policy(other))
+            fresh.cookies = browser.cookies
+            assert (await fresh.open(back)).status == status
+            other.close()
+
+    in_time(main)
+
+
 def test_a_provider_that_is_slow_holds_up_nobody_whose_tokens_are_good() -> None:
     async def main(world: World) -> None:
         provider = Provider(world)

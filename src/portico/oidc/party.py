@@ -81,6 +81,7 @@ class RelyingParty:
     def __init__(self, party: PartySettings, env: Env, print_: bytes) -> None:
         """What is told alike has the same `print_`, and what a worker remembers in common."""
         trusts, keeps, user_of = party.trusts, party.keeps, party.user_of
+        # As jwt has it, so that what a provider says is asked once for both.
         key = ("jwt keys", trusts.discovery_url, trusts.ca, trusts.issuers)
         keys = env.share(key, lambda: ProviderKeys(trusts.discovery_url, env.clock, trusts.ca, trusts.issuers))
         keys.serve(env)
@@ -132,8 +133,8 @@ class RelyingParty:
             return self._nobody(request)
         newest = self._sessions.newest(session)
         if newest.is_to_be_renewed(now):
-            return self._renewed(request, shown, session, newest)
-        return self._kept(request, shown, session, newest)
+            return self._renewed(request, shown, session, newest, now)
+        return self._kept(request, shown, session, newest, now)
 
     def _looked_at(self, headers: Headers, line: bytes) -> Present | None:
         """Return what a request shows; None where it has no cookie of the gateway's."""
@@ -157,9 +158,9 @@ class RelyingParty:
         """Wait for the provider that a browser will be led to, where it is not known yet."""
         return None if self._provider.is_known or not is_navigation(request) else self._provider.described()
 
-    def _kept(self, request: Request, shown: Shown, before: Session, session: Session) -> User | None:
+    def _kept(self, request: Request, shown: Shown, before: Session, session: Session, now: float) -> User | None:
         """Return whose session it is, and have its cookie made anew where it is due; None where it has ended."""
-        now, lifetime = self._wall(), self._sessions.lifetime
+        lifetime = self._sessions.lifetime
         if lifetime.is_over(session, now) or (session.expires and now >= session.expires):
             request[self._present] = Present(shown, None)
             return None
@@ -173,16 +174,13 @@ class RelyingParty:
         request[self._present] = Present(shown, session)
         return session.user
 
-    async def _renewed(self, request: Request, shown: Shown, before: Session, session: Session) -> Found:
-        """Return whose session it is when its tokens were renewed, or could not be and are still good."""
-        renewal = await self._tokens.renewed(session, good=self._wall() < session.expires)
-        found = self._kept(request, shown, before, renewal if isinstance(renewal, Session) else session)
-        if found is None and renewal is Lost.UNAVAILABLE and not self._is_over(session):
+    async def _renewed(self, request: Request, shown: Shown, before: Session, session: Session, now: float) -> Found:
+        """Return whose session it is when its tokens were renewed, or could not be and were good when it was shown."""
+        renewal = await self._tokens.renewed(session, good=now < session.expires)
+        found = self._kept(request, shown, before, renewal if isinstance(renewal, Session) else session, now)
+        if found is None and renewal is Lost.UNAVAILABLE and not self._sessions.lifetime.is_over(session, now):
             return _UNAVAILABLE
         return found
-
-    def _is_over(self, session: Session) -> bool:
-        return self._sessions.lifetime.is_over(session, self._wall())
 
     def _lines(self, session: Session, shown: Shown | None, now: float) -> list[bytes]:
         text, before = self._sessions.text_of(session), () if shown is None else shown.parts
@@ -257,6 +255,9 @@ class RelyingParty:
             return _unavailable()
         self._finishing += 1
         try:
+            described = self._provider.described()  # a worker that has just begun may not know it yet
+            if described is not None:
+                await described
             response = await self._finished(request, parameters, login, shown)
         finally:
             self._finishing -= 1
@@ -266,6 +267,8 @@ class RelyingParty:
         return response
 
     async def _finished(self, request: Request, said: Mapping[str, str], login: Login, shown: Shown) -> Response:
+        if not self._provider.is_known:
+            return _unavailable()
         issuer = said.get("iss", "" if self._provider.names_itself else self._provider.issuer)
         if issuer != self._provider.issuer:  # RFC 9207: it comes from another provider than the login has led to
             return _refused(request, "it comes from another provider")

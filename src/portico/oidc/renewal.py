@@ -11,7 +11,7 @@ from typing import Final, Literal
 from portico.jose.compact import NotTaken
 from portico.oidc.id_tokens import IdTokens
 from portico.oidc.provider import ANSWERS_IN, Provider, ProviderDown, Tokens, TokensRefused
-from portico.oidc.session import Lost, Renewal, Session, Sessions, claims_of, key_of
+from portico.oidc.session import Asking, Lost, Renewal, Session, Sessions, claims_of, key_of
 from portico.policy.base import Env
 
 PATIENCE: Final = 2.0
@@ -20,7 +20,8 @@ MOST_UNDER_WAY: Final = 256
 """Sessions whose tokens are renewed, or revoked, at once; others have to do with those that they have meanwhile."""
 COOL_DOWN: Final = 2.0
 """Seconds for which a provider that could not be asked is left alone."""
-
+GIVEN_UP: Final = 2 * ANSWERS_IN
+"""Seconds after which nobody waits for an answer any more."""
 SHORTEST: Final = 2.0
 """Seconds that tokens have to last."""
 
@@ -56,19 +57,19 @@ class TokenSessions:
         known = sessions.renewals.get(key)
         if known is not None:
             return known
-        asking = sessions.under_way.get(key)
-        if asking is None:
-            if self._clock() < sessions.ask_again or len(sessions.under_way) >= MOST_UNDER_WAY:
+        asking, now = sessions.under_way.get(key), self._clock()
+        if asking is None or now >= asking.until:
+            if now < sessions.ask_again or len(sessions.under_way) >= MOST_UNDER_WAY:
                 return Lost.UNAVAILABLE
-            asking = asyncio.get_running_loop().create_future()
+            asking = Asking(asyncio.get_running_loop().create_future(), now + GIVEN_UP)
             sessions.under_way[key] = asking
             self._spawn(self._renew(session, key, asking), "oidc renewal")
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE if good else ANSWERS_IN):
-                return await asyncio.shield(asking)
+                return await asyncio.shield(asking.renewal)
         return Lost.UNAVAILABLE
 
-    async def _renew(self, session: Session, key: bytes, asking: asyncio.Future[Renewal]) -> None:
+    async def _renew(self, session: Session, key: bytes, asking: Asking) -> None:
         """Ask for new tokens; it goes on when those who wait for it have left, as the old ones may be used up by it."""
         renewal: Renewal = Lost.UNAVAILABLE
         sessions = self._sessions
@@ -81,8 +82,8 @@ class TokenSessions:
         finally:
             if sessions.under_way.get(key) is asking:
                 del sessions.under_way[key]
-            if not asking.done():
-                asking.set_result(renewal)
+            if not asking.renewal.done():
+                asking.renewal.set_result(renewal)
 
     async def _asked(self, session: Session) -> Renewal:
         grant = {"grant_type": "refresh_token", "refresh_token": session.refresh_token}

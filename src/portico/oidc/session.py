@@ -100,6 +100,15 @@ class Lost(Enum):
 Renewal: TypeAlias = Session | Lost
 
 
+class Asking(NamedTuple):
+    """New tokens are asked for."""
+
+    renewal: asyncio.Future[Renewal]
+    until: float
+    """When there has to be an answer, of the worker's clock; without one, whoever has asked is gone with its
+    configuration."""
+
+
 class Recent(Generic[V]):
     """What was used of late. When the young half is full, it becomes the old one, and the old one is dropped."""
 
@@ -149,7 +158,7 @@ class Sessions:
         """Sessions by the whole `Cookie` that they were shown in, so that most requests need no closer look at it."""
         self.renewals: Recent[Renewal] = Recent(RENEWALS)
         """What became of sessions whose tokens were renewed, by `key_of` them."""
-        self.under_way: dict[bytes, asyncio.Future[Renewal]] = {}
+        self.under_way: dict[bytes, Asking] = {}
         """The same where nothing has become of it yet."""
         self.ask_again = float("-inf")
         """When the provider may be asked again, of the worker's clock."""
