@@ -22,6 +22,7 @@ from portico.policies.anonymous import Anonymous, AnonymousPolicy
 from portico.policies.authorize import Authorize, AuthorizePolicy
 from portico.policies.oidc import Oidc
 from portico.policy.authentication import Authentication, Part
+from portico.testing import Gateway
 from tests.harness.gateway import portico_here
 from tests.harness.oidc import (
     CLIENT_SECRET,
@@ -1176,3 +1177,19 @@ def test_a_session_in_the_clear(tmp_path: Path) -> None:
         done = portico_here("check", str(file))
         assert done.code == 0
         assert ("can take the session" in done.out + done.err) is warned
+
+
+def test_a_policy_of_the_whole_file_answers_where_no_route_is() -> None:
+    text = f"""
+policies: [{USE.replace(ISSUER, "http://127.0.0.1:1")}]
+routes: [{{path: /app/**, respond: app}}, {{path: /oidc/logout, methods: PUT, respond: app}}]
+"""
+    with Gateway(text=text) as gateway:
+        assert not [finding for finding in gateway.findings if "is for oidc" in finding.message]
+        back = gateway.get("/oidc/callback?code=x&state=" + "A" * 32)
+        assert (back.status, back.json()["type"]) == (400, "urn:portico:problem:login-not-known")
+        assert gateway.post("/oidc/logout").headers["location"] == "http://localhost:8000/"
+        for target in ("/app", "/nothing"):
+            assert gateway.get(target, headers={"Accept": "text/html"}).status == 503
+            assert gateway.get(target).status == 401
+        assert gateway.get("/livez").status == 200
