@@ -4,7 +4,7 @@
 Everything that the built-in policies use is here, and nothing else of Portico is theirs to import either.
 """
 
-from portico.config.addresses import LOCAL_NETWORKS, Cidr
+from portico.config.addresses import LOCAL_NETWORKS, Cidr, Origin
 from portico.config.consumers import ApiKeys, Consumer, Credential, digest_of
 from portico.config.forms import Off, OneOrMany, SecretMembers, Shorthand
 from portico.config.values import (
@@ -50,12 +50,16 @@ from portico.jose.bearer import TWICE, BearerConfig, ClaimedUser, Texts, bearer_
 from portico.jose.compact import NotTaken, json_object
 from portico.jose.introspection import DescribedEndpoint, Taken, basic_credentials, said_of_token, token_of
 from portico.jose.keys import Algorithm, KeySet, UnusableKey
-from portico.jose.provider import WELL_KNOWN, KeyUrl, ProviderKeys, issuers_of
+from portico.jose.provider import KeyUrl, ProviderKeys, issuers_of
 from portico.jose.rules import UNAVAILABLE, TokenRules, claim_at, words_at
 from portico.jose.signer import TokenSigner, published_key
 from portico.jose.verifier import FixedKeys, Keys, TokenVerifier
 from portico.observe.exchange import Exchange, Outcome
 from portico.observe.health import BreakerState, ServiceHealth, TargetHealth
+from portico.oidc.party import LoginPaths, PartySettings, ProviderSettings, RelyingParty, SessionSettings
+from portico.oidc.provider import ClientAuth, Registration
+from portico.oidc.renewal import Relay
+from portico.oidc.session import SessionLifetime
 from portico.policy.attempts import Failures, Recent, origin_of
 from portico.policy.authentication import (
     ADMITTED,
@@ -121,7 +125,6 @@ __all__ = [
     "UNAVAILABLE",
     "UNIT",
     "USER",
-    "WELL_KNOWN",
     "AcceptEncoding",
     "Admitted",
     "Algorithm",
@@ -137,6 +140,7 @@ __all__ = [
     "Cidr",
     "ClaimedUser",
     "Client",
+    "ClientAuth",
     "ClientCertificate",
     "Condition",
     "ConditionError",
@@ -167,6 +171,7 @@ __all__ = [
     "KeySet",
     "KeyUrl",
     "Keys",
+    "LoginPaths",
     "MalformedContent",
     "Memory",
     "Method",
@@ -176,16 +181,22 @@ __all__ = [
     "NotTaken",
     "Off",
     "OneOrMany",
+    "Origin",
     "Outcome",
+    "PartySettings",
     "Place",
     "Policy",
     "PolicyConfig",
     "PorticoError",
     "Problem",
     "ProviderKeys",
+    "ProviderSettings",
     "Questions",
     "Recent",
     "Refusal",
+    "Registration",
+    "Relay",
+    "RelyingParty",
     "Request",
     "RequestError",
     "ReservedHeaders",
@@ -196,6 +207,8 @@ __all__ = [
     "SecretMembers",
     "ServiceHealth",
     "ServiceName",
+    "SessionLifetime",
+    "SessionSettings",
     "Shorthand",
     "Size",
     "Stage",

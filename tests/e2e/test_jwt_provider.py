@@ -22,9 +22,9 @@ BACK = "http://client.example/back"
 
 
 @contextmanager
-def provider(port: int) -> Iterator[None]:
+def provider(port: int, *options: str) -> Iterator[None]:
     """Run a provider, which begins with a new key."""
-    command = [sys.executable, "-W", "ignore", "-m", "oidc_provider_mock", "--port", str(port)]
+    command = [sys.executable, "-W", "ignore", "-m", "oidc_provider_mock", "--port", str(port), *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_for(lambda: curl(f"http://localhost:{port}/jwks", codes=(0, 7)).status == 200, "the provider")

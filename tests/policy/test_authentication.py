@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import types
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
@@ -225,3 +226,72 @@ def test_a_plugin_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "portico.yaml").write_text("plugins: [odd.py]\nroutes: [{path: /, respond: x, policies: [odd]}]\n")
     said = "\n".join(map(str, load(tmp_path / "portico.yaml").findings))
     assert "odd.py cannot be loaded: TypeError: Odd.handle would never be called" in said
+
+
+class WithLogin(ByHeader, name="with-login"):
+    """Answers what it is asked at /login, and leads everybody there who shows nothing."""
+
+    def answer(self, request: Request) -> Awaitable[Response] | None:
+        return self.page() if request.path == "/login" else None
+
+    async def page(self) -> Response:
+        return Response(200, body=b"who are you?")
+
+    def invite(self, request: Request) -> Response | None:
+        return Response(302, Headers([(b"Location", b"/login")])) if request.method == "GET" else None
+
+    def identify(self, request: Request) -> Found:
+        return self.found(request.headers.text(self.header.lower().encode()))
+
+
+def answered(parts: list[Part], request: Request, service: Response | None = None) -> Response:
+    async def passed(request: Request) -> Response:
+        return service or unknown_user(request)
+
+    async def main() -> Response:
+        return await Authentication(parts).handle(request, passed)
+
+    return run(main)
+
+
+C = WithLogin("C")
+
+
+def made(path: str = "/", method: str = "GET", **headers: str) -> Request:
+    return Request(method, path, headers=Headers((name.encode(), value.encode()) for name, value in headers.items()))
+
+
+def test_a_policy_answers_what_is_for_itself() -> None:
+    for request in (made("/login"), made("/login", A="ok-ada"), made("/login", A="bad"), made("/login", C="ok-ada")):
+        assert answered([Part(A, None), Part(C, None)], request, Response(204)).status == 200
+    there = Part(C, lambda request: request.method == "GET")
+    assert answered([Part(A, None), there], made("/login"), Response(204)).status == 200
+    assert answered([Part(A, None), there], made("/login", "POST"), Response(204)).status == 401
+
+
+def test_who_shows_nothing_is_invited_and_nobody_else() -> None:
+    parts = [Part(A, None), Part(C, None)]
+    response = answered(parts, made())
+    assert (response.status, response.headers.get(b"location")) == (302, b"/login")
+    assert b"www-authenticate" not in response.headers
+    assert answered(parts, made(A="bad")).status == 401
+    assert answered(parts, made(C="bad")).status == 401
+    assert answered(parts, made(method="POST")).headers.get_all(b"www-authenticate") == [
+        b'A realm="x"',
+        b'C realm="x"',
+    ]
+    required = WithLogin("C", required=True)
+    assert answered([Part(A, None), Part(required, None)], made(A="ok-ada")).status == 302
+
+
+def test_who_is_let_in_without_a_name_is_invited_where_one_is_needed() -> None:
+    class Guests(ByHeader, name="guests"):
+        takes_nobody = True
+
+        def identify(self, request: Request) -> User:
+            return User("guest")
+
+    parts = [Part(C, None), Part(Guests("-"), None)]
+    assert answered(parts, made(), Response(204)).status == 204
+    assert answered(parts, made()).status == 302
+    assert answered(parts, made(method="POST")).status == 401

@@ -113,6 +113,15 @@ def parse_url(value: object) -> Url:
     return Url(scheme, host, DEFAULT_PORTS[scheme] if port is None else port, parts.path.rstrip("/"))
 
 
+def _check_origin(value: str) -> str:
+    """Return the scheme, host and port of a URL that has nothing else, as browsers write them."""
+    url = parse_url(value)
+    if url.path:
+        raise BadValue(f"{value!r} has a path", "write only scheme, host and port")
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    return f"{url.scheme}://{host}" + ("" if url.port == DEFAULT_PORTS[url.scheme] else f":{url.port}")
+
+
 def parse_network(value: object) -> Network:
     """Return the addresses that `10.0.0.0/8`, `fd00::/8` or a single address stand for."""
     if isinstance(value, Network):
@@ -200,6 +209,9 @@ HttpUrl = Annotated[
     _as_text({"pattern": "^https?://"}, ["http://orders:8080/api"]),
 ]
 """Where a service is."""
+
+Origin = Annotated[str, AfterValidator(_check_origin), Field(examples=["https://shop.example"])]
+"""Where browsers reach the gateway: scheme, host, and a port where it is not the usual one (RFC 6454)."""
 
 LOCAL_NETWORKS: Final[tuple[Network, ...]] = tuple(
     ipaddress.ip_network(network)

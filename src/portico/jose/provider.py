@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Annotated, Any, Final
 
@@ -79,6 +79,8 @@ class ProviderKeys:
         """Where `issuers` are given, the URL is that of a description, which must be of one of them."""
         self.url = url
         self.current: KeySet | None = None
+        self.description: Mapping[str, Any] | None = None
+        """What the provider says of itself; None while that is not known, or where only its keys are asked for."""
         self._ca = ca
         self._issuers = issuers
         self._clock = clock
@@ -137,8 +139,9 @@ class ProviderKeys:
         self._busy = True
         self._asked = now = self._clock()
         try:
-            document, age = await self._ask(env)
+            document, age, description = await self._ask(env)
             self._take(document)
+            self.description = description
         except asyncio.CancelledError:
             self._due = now  # it is another configuration's turn, for whose answer those who wait go on waiting
             raise
@@ -174,13 +177,13 @@ class ProviderKeys:
             why = "; ".join(keys.unusable) or "there is none"
             logger.warning("the keys of %s: none can be used, so no token is taken: %s", _plain(self.url), why)
 
-    async def _ask(self, env: Env) -> tuple[dict[str, Any], float]:
-        """Return the JWKS, and for how many seconds it is fresh."""
+    async def _ask(self, env: Env) -> tuple[dict[str, Any], float, dict[str, Any] | None]:
+        """Return the JWKS, for how many seconds it is fresh, and what the provider says of itself."""
         if self._issuers is None:
-            return await _get(env, self.url, self._ca)
-        url, age = await described(env, self.url, self._ca, self._issuers, "jwks_uri")
+            return *await _get(env, self.url, self._ca), None
+        found, url, age = await described(env, self.url, self._ca, self._issuers, "jwks_uri")
         document, fresh = await _get(env, url, self._ca)
-        return document, min(age, fresh)
+        return document, min(age, fresh), found
 
     def close(self) -> None:
         """Nothing is held; the work ends with the configurations that it belongs to."""
@@ -202,8 +205,10 @@ def issuers_of(discovery_url: str, policy: str) -> frozenset[str]:
     return frozenset((issuer, f"{issuer}/"))
 
 
-async def described(env: Env, url: str, ca: str | None, issuers: Collection[str], member: str) -> tuple[str, float]:
-    """Return the URL that the description of a provider has as `member`, and for how many seconds that is fresh.
+async def described(
+    env: Env, url: str, ca: str | None, issuers: Collection[str], member: str
+) -> tuple[dict[str, Any], str, float]:
+    """Return the description of a provider, the URL that it has as `member`, and for how many seconds that is fresh.
 
     Raises NotPublished, also where the description is not of one of the issuers.
     """
@@ -219,7 +224,7 @@ async def described(env: Env, url: str, ca: str | None, issuers: Collection[str]
         _check_url(what)
     except BadValue:
         raise NotPublished(f"the provider's {member} is no URL") from None
-    return what, age
+    return found, what, age
 
 
 async def _get(env: Env, url: str, ca: str | None) -> tuple[dict[str, Any], float]:

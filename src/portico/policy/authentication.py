@@ -111,6 +111,16 @@ class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
         """
         raise NotImplementedError
 
+    def answer(self, request: Request) -> Awaitable[Response] | None:
+        """Return what answers a request that is for this policy itself, such as the way back from a login, and not for
+        a service; None for any other. It is asked before anybody looks for credentials."""
+        return None
+
+    def invite(self, request: Request) -> Response | None:
+        """Return what somebody who has shown no credentials at all is answered instead of a 401, such as a redirect to
+        a login; None where that will do."""
+        return None
+
     def conceal(self, request: Request) -> None:
         """Take from a request what its service is not to see, such as the credentials; whoever they were good for.
 
@@ -141,12 +151,13 @@ class Authentication:
     once who it is: most requests of a busy client are answered from what somebody remembers.
     """
 
-    __slots__ = ("_first", "_guests", "_parts", "_seeing")
+    __slots__ = ("_answering", "_first", "_guests", "_parts", "_seeing")
 
     def __init__(self, parts: Iterable[Part] = ()) -> None:
         self._seeing: list[Authenticator[Any]] = []
         self._parts: list[Part] = []
         self._guests: list[Part] = []
+        self._answering: list[Part] = []
         self._first: Authenticator[Any] | None = None
         """Whose word is enough, where no condition has to be asked."""
         for part in parts:
@@ -155,11 +166,13 @@ class Authentication:
     def add(self, part: Part) -> None:
         """Take in one more, at load."""
         (self._guests if part.policy.takes_nobody else self._parts).append(part)
+        if type(part.policy).answer is not Authenticator.answer:
+            self._answering.append(part)
         if type(part.policy).response is not Policy.response:
             self._seeing.insert(0, part.policy)
         enough = bool(self._parts) and not any(each.policy.config.required for each in self._parts[1:])
-        plain = enough and not self._seeing and all(each.holds is None for each in self._parts)
-        self._first = self._parts[0].policy if plain else None
+        plain = all(each.holds is None for each in self._parts) and not self._answering and not self._seeing
+        self._first = self._parts[0].policy if enough and plain else None
 
     @property
     def sees_answers(self) -> bool:
@@ -170,7 +183,7 @@ class Authentication:
         """Pass on what comes from somebody; answer everything else."""
         first = self._first
         if first is None:
-            return self._decide(request, next, _NOT_ASKED)
+            return self._own(request) or self._decide(request, next, _NOT_ASKED)
         found = first.identify(request)
         if type(found) is not User:
             return self._decide(request, next, found)
@@ -178,6 +191,15 @@ class Authentication:
         for policy, _ in self._parts:
             policy.conceal(request)
         return next(request)
+
+    def _own(self, request: Request) -> Awaitable[Response] | None:
+        """Return what answers for the policy that a request is for; None where it is for the service."""
+        for policy, holds in self._answering:
+            if holds is None or holds(request):
+                answer = policy.answer(request)
+                if answer is not None:
+                    return answer
+        return None
 
     async def _decide(
         self,
@@ -266,6 +288,9 @@ class Authentication:
         """
         if request.get(USER) is not None:
             del request[USER]
+        invited = None if refused is not None else _invited(request, asked if missing is None else (missing,))
+        if invited is not None:
+            return self._answered(request, asked, invited)
         policy, found = refused or (missing or asked[0], None)
         refusal = found if type(found) is Refusal else None
         if type(found) is Response:
@@ -304,12 +329,24 @@ def shown(name: str) -> str:
 
 
 def unknown_user(request: Request) -> Response:
-    """Return the answer to a request from nobody that is known, with the challenges of those who were asked for it."""
+    """Return the answer to a request from nobody that is known: what one of those who were asked for it invites to, or
+    their challenges."""
     asked = request.get(ASKED) or ()
+    invited = _invited(request, asked)
+    if invited is not None:
+        return invited
     response = _nobody(asked)
     for policy in asked:
         _add_challenge(response, policy.challenge(None))
     return response
+
+
+def _invited(request: Request, asked: Iterable[Authenticator[Any]]) -> Response | None:
+    for policy in asked:
+        response = policy.invite(request)
+        if response is not None:
+            return response
+    return None
 
 
 def _nobody(asked: Sequence[Authenticator[Any]]) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from enum import IntEnum
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, get_args, get_origin
@@ -209,6 +209,11 @@ class Policy(Component[ConfigT]):
         super().__init_subclass__(name=name, **kwargs)
         if stages:
             cls.stages = stages
+
+    @classmethod
+    def own_urls(cls, config: ConfigT) -> Sequence[str]:
+        """Return the URLs that this policy answers itself, and that therefore have to lead to a route that has it."""
+        return ()
 
     def request(self, request: Request) -> Response | None:
         """Look at or change a request on its way in; a Response stops it here."""

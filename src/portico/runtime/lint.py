@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from portico.config.addresses import is_everyone, is_of_this_machine
+from portico.config.addresses import is_everyone, is_of_this_machine, parse_url
 from portico.config.findings import Findings, place_of
 from portico.config.nearest import did_you_mean
 from portico.config.policy_use import PolicyUse
@@ -14,6 +14,7 @@ from portico.config.schema import Config
 from portico.config.schema import Route as RouteConfig
 from portico.config.services import led_to
 from portico.config.upstream import Service
+from portico.http.message import Request
 from portico.net.pem import KeyPair
 from portico.net.server_stream import REFUSED_METHODS
 from portico.net.tls import remarks_on
@@ -45,8 +46,10 @@ def lint(config: Config, compiled: Compiled, registry: Registry, findings: Findi
     _no_timeouts(config, findings)
     _looks_that_overtake(config, findings)
     _open_routes(config, compiled.entries, registry, findings)
+    _ways_to_policies(compiled, registry, findings)
     _keys_that_anyone_can_change(config, findings)
     _certificates_that_nobody_asks_for(config, registry, findings)
+    _sessions_that_anyone_can_read(config, findings)
     _strange_methods(config, findings)
     _unverified_services(config, findings)
     _clients_who_say_who_they_are(config, findings)
@@ -154,6 +157,33 @@ def _says_so(route: Route, registry: Registry) -> bool:
     )
 
 
+def _ways_to_policies(compiled: Compiled, registry: Registry, findings: Findings) -> None:
+    """Warn of a policy that answers something itself, and is not on the route to which that leads."""
+    told: set[tuple[str, str]] = set()
+    for route in (entry.payload for entry in compiled.entries):
+        for use in (scoped.use for scoped in route.policies):
+            for text in registry.policies[use.kind].own_urls(use.config):
+                url = parse_url(text)
+                led = compiled.runtime.route_of(Request("GET", url.path, host=url.host))
+                known = any(scoped.use.config == use.config for scoped in led.policies)
+                if not known and (use.origin, text) not in told:
+                    told.add((use.origin, text))
+                    message = f"{text} is for {use.kind} of route {route.name}, and leads to {_named(led)}, without it"
+                    hint = f"have {url.path} among the route's paths, or give the whole file the policy"
+                    findings.warning(place_of(use.origin), message, hint)
+
+
+def _named(route: Route) -> str:
+    return "no route" if route.origin == BUILT_IN else f"route {route.name}"
+
+
+def _uses(config: Config) -> Iterator[PolicyUse]:
+    """Yield the policies as they are written, in every scope."""
+    scopes: list[Config | Service | RouteConfig] = [config, *config.services.values(), *config.routes]
+    for scope in scopes:
+        yield from scope.policies
+
+
 def _keys_that_anyone_can_change(config: Config, findings: Findings) -> None:
     """Warn of what is asked over plain http, beyond this machine, for whom to believe."""
     for use in _uses(config):
@@ -175,11 +205,13 @@ def _certificates_that_nobody_asks_for(config: Config, registry: Registry, findi
             findings.warning(place_of(use.origin), message, "give the tls of a listener a client_ca")
 
 
-def _uses(config: Config) -> Iterator[PolicyUse]:
-    """Yield the policies of the file, wherever they are written."""
-    scopes: list[Config | Service | RouteConfig] = [config, *config.services.values(), *config.routes]
-    for scope in scopes:
-        yield from scope.policies
+def _sessions_that_anyone_can_read(config: Config, findings: Findings) -> None:
+    """Warn of cookies that go over plain http, beyond this machine."""
+    for use in _uses(config):
+        url = getattr(use.config, "external_url", None)
+        if isinstance(url, str) and url.startswith("http:") and not is_of_this_machine(url):
+            message = f"whoever is on the way can take the session that {use.kind} gives a browser at {url}"
+            findings.warning(place_of(use.origin), message, "write https://")
 
 
 def _strange_methods(config: Config, findings: Findings) -> None:

@@ -1,0 +1,1 @@
+"""Logins of browsers by OpenID Connect: the gateway as a relying party, which keeps its sessions in cookies alone."""
