@@ -26,6 +26,7 @@ from portico.errors import (
     MalformedContent,
     PorticoError,
     RequestError,
+    RequestTimeout,
     UpstreamError,
 )
 from portico.http.body import Body
@@ -68,11 +69,18 @@ from portico.policy.condition import Condition, ConditionError
 from portico.policy.consumers import ConsumerLookup
 from portico.routing.matcher import ALLOWED_METHODS
 from portico.routing.preflight import UNANSWERED_PREFLIGHT
+from portico.signatures.base import DERIVED_COMPONENTS
+from portico.signatures.digest import ContentDigest
+from portico.signatures.fields import NotSigned
+from portico.signatures.keys import SignatureAlgorithm, SignatureKey
+from portico.signatures.nonces import Nonces, NoncesFull
+from portico.signatures.verifier import SignatureRules, SignatureVerifier, Signed, invitation_to_sign
 
 __all__ = [
     "ADMITTED",
     "ALLOWED_METHODS",
     "DECODABLE",
+    "DERIVED_COMPONENTS",
     "HOP_BY_HOP",
     "IDENTITY",
     "LOCAL_NETWORKS",
@@ -99,6 +107,7 @@ __all__ = [
     "ConfigError",
     "Consumer",
     "ConsumerLookup",
+    "ContentDigest",
     "Credential",
     "Duration",
     "Endpoint",
@@ -119,6 +128,9 @@ __all__ = [
     "MalformedContent",
     "Method",
     "Negotiation",
+    "Nonces",
+    "NoncesFull",
+    "NotSigned",
     "NotTaken",
     "OneOrMany",
     "Outcome",
@@ -130,12 +142,18 @@ __all__ = [
     "Refusal",
     "Request",
     "RequestError",
+    "RequestTimeout",
     "Response",
     "RouteInfo",
     "Secret",
     "ServiceHealth",
     "ServiceName",
     "Shorthand",
+    "SignatureAlgorithm",
+    "SignatureKey",
+    "SignatureRules",
+    "SignatureVerifier",
+    "Signed",
     "Size",
     "Stage",
     "StatusCode",
@@ -153,6 +171,7 @@ __all__ = [
     "encode_at_once",
     "encoded",
     "escape_for",
+    "invitation_to_sign",
     "may_be_recoded",
     "note_refusal",
     "recoded",

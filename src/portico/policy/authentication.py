@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeAlias, TypeVar, cast
 
+from portico.http.headers import HeaderBlock
 from portico.http.message import Handler, Key, Request, Response
 from portico.http.user import USER, User
 from portico.policy.base import Policy, PolicyConfig
@@ -85,6 +86,10 @@ class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
         by itself. An empty text is no challenge.
         """
         raise NotImplementedError
+
+    def invitation(self, request: Request) -> HeaderBlock | None:
+        """Return what else a 401 says of the credentials that would be taken, such as Accept-Signature."""
+        return None
 
     def conceal(self, request: Request) -> None:
         """Take from a request what its service is not to see, such as the credentials; whoever they were good for.
@@ -204,7 +209,7 @@ class Authentication:
         note_refusal(request, policy.name, reason)
         if response.status == 401:
             for each in asked:
-                _add_challenge(response, each.challenge(refusal if each is policy else None))
+                _add_challenge(request, response, each, refusal if each is policy else None)
         return response
 
 
@@ -231,7 +236,7 @@ def unknown_user(request: Request) -> Response:
     """Return the answer to a request from nobody that is known, with the challenges of those who were asked for it."""
     response = _nobody(Authenticator.missing)
     for policy in request.get(ASKED) or ():
-        _add_challenge(response, policy.challenge(None))
+        _add_challenge(request, response, policy, None)
     return response
 
 
@@ -239,6 +244,9 @@ def _nobody(title: str) -> Response:
     return Response.problem(401, "authentication-required", title, "This needs credentials, and there are none.")
 
 
-def _add_challenge(response: Response, value: str) -> None:
+def _add_challenge(request: Request, response: Response, policy: Authenticator[Any], refusal: Refusal | None) -> None:
+    value, invitation = policy.challenge(refusal), policy.invitation(request)
     if value:
         response.headers.add(b"WWW-Authenticate", value.encode("latin-1"))
+    for name, _, text in invitation.items if invitation is not None else ():
+        response.headers.add(name, text)
