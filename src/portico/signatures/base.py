@@ -75,13 +75,18 @@ class Message:
         return derive(self)
 
     @cached_property
-    def authority(self) -> str:
-        """The host that was asked for, and its port unless that is the scheme's own."""
+    def _host(self) -> str:
+        """The host that was asked for, as it was sent."""
         host = self.request.headers.get(b"host")
         asked = host if self.request.client is None else self.request.client.asked(host)
         if not asked:
             raise NotSigned("it covers the host, and there is none")
-        return asked.decode("latin-1").lower().removesuffix(_DEFAULT_PORTS[self.scheme]).removesuffix(":")
+        return asked.decode("latin-1")
+
+    @property
+    def authority(self) -> str:
+        """The host in lower case, with its port unless that is the scheme's own."""
+        return self._host.lower().removesuffix(_DEFAULT_PORTS[self.scheme]).removesuffix(":")
 
     @cached_property
     def _origin_form(self) -> tuple[str, str]:
@@ -107,8 +112,8 @@ class Message:
 
     @property
     def target_uri(self) -> str:
-        """The whole URI."""
-        return f"{self.scheme}://{self.authority}{''.join(self._origin_form)}"
+        """The whole URI (RFC 9112 section 3.3), of which nothing is normalised."""
+        return f"{self.scheme}://{self._host}{''.join(self._origin_form)}"
 
     def _field(self, name: str, parameters: Mapping[str, object]) -> str:
         key = name.encode()
