@@ -719,9 +719,7 @@ def test_whatever_is_sent_is_refused_or_passed_over(
         )
     )
     body, client = Body(BODY if has_content else b""), Client("::1", 1, 1, "http")
-    request = Request(
-        "GET", "/", None, headers, body, client=Client("::1", 1, 1, "http"), sent=target.encode("latin-1")
-    )
+    request = Request("GET", "/", None, headers, body, client=client, sent=target.encode("latin-1"))
     verdict = found(made(), request)
     assert verdict is None or (isinstance(verdict, Refusal) and verdict.status == 401)
 
