@@ -153,6 +153,14 @@ def test_two_lines_are_one_field() -> None:
     assert found(made(), request_of(fields + headers[::-1])).reason == "it is wrong"
 
 
+def test_one_that_is_wrong_is_the_last_that_is_looked_at() -> None:
+    wrong = by_hand(f'{COVERED};created={NOW};keyid="k"', *LINES[::-1], label="wrong")
+    good = signed(label="good")
+    assert found(made(), request_of(wrong + good)).reason == "it is wrong"
+    assert found(made(), request_of(good + wrong)) == CLIENT
+    assert found(made(label="good"), request_of(wrong + good)) == CLIENT
+
+
 def test_those_that_are_for_others_are_passed_over() -> None:
     theirs = signed(tag="other", key_id="of-somebody-else", label="them")
     assert found(made(tag="ours"), request_of(theirs)) is None

@@ -30,6 +30,21 @@ def test_it_is_a_dictionary_that_forgets(limit: int, steps: list[tuple[int, int,
     assert len(nonces) == 0
 
 
+def test_many_are_forgotten_little_by_little() -> None:
+    nonces = Nonces()
+    for number in range(1000):
+        assert nonces.use(str(number), 10.0, 0.0, 1000)
+    with pytest.raises(NoncesFull):
+        nonces.use("one more", 10.0, 9.9, 1000)
+    assert nonces.use("999", 20.0, 10.0, 1000)
+    assert len(nonces) > 900
+    for number in range(40):
+        assert not nonces.use("999", 20.0, 10.0, 1000)
+        assert nonces.use(f"new {number}", 20.0, 10.0, 1000)
+    assert len(nonces) == 41
+    assert len(nonces._ends) == 41
+
+
 def test_long_ones_take_no_more_room() -> None:
     nonces = Nonces()
     assert nonces.use("n" * 10_000, 1.0, 0.0, 9)

@@ -99,7 +99,8 @@ class Signatures:
         components = tuple([_component(*_parts(item)) for item in items])
         if len({(name, frozenset(said.items())) for name, said, _ in components}) < len(components):
             raise NotSigned("it covers a component twice")
-        return Signature(components, parameters, serialized([(items, dict(parameters))]), value)
+        said = " ".join([component.identifier for component in components])
+        return Signature(components, parameters, f"({said}{serialized([([], dict(parameters))])[1:]}", value)
 
 
 def combined(headers: Headers, name: bytes) -> bytes:
@@ -146,4 +147,4 @@ def _parts(member: object) -> tuple[object, Parameters]:
 def _component(name: object, parameters: Parameters) -> Component:
     if not isinstance(name, str) or _DERIVED_OR_FIELD.fullmatch(name) is None:
         raise NotSigned("it covers what is no component")
-    return Component(name, parameters, serialized((name, dict(parameters))))
+    return Component(name, parameters, serialized((name, dict(parameters))) if parameters else f'"{name}"')

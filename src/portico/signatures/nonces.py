@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+from typing import Final
+
+_FORGOTTEN_AT_ONCE: Final = 64
+"""Nonces that one request has forgotten at most, so that no one request has to wait until many are."""
 
 
 class NoncesFull(Exception):
@@ -19,21 +23,28 @@ class Nonces:
     __slots__ = ("_ends", "_used")
 
     def __init__(self) -> None:
-        self._used: set[bytes] = set()
+        self._used: dict[bytes, float] = {}
         self._ends: list[tuple[float, bytes]] = []
 
     def use(self, nonce: str, until: float, now: float, limit: int) -> bool:
         """Use a nonce up, until then; return False where it was before. Raises NoncesFull at `limit` of them."""
-        while self._ends and self._ends[0][0] <= now:
-            self._used.discard(heapq.heappop(self._ends)[1])
+        self._forget(now)
         key = hashlib.blake2b(nonce.encode(), digest_size=16).digest()  # so that all take as little room
-        if key in self._used:
+        if self._used.get(key, now) > now:
             return False
         if len(self._used) >= limit:
             raise NoncesFull
-        self._used.add(key)
+        self._used[key] = until
         heapq.heappush(self._ends, (until, key))
         return True
+
+    def _forget(self, now: float) -> None:
+        for _ in range(_FORGOTTEN_AT_ONCE):
+            if not self._ends or self._ends[0][0] > now:
+                return
+            until, key = heapq.heappop(self._ends)
+            if self._used.get(key) == until:  # it may have been used again since
+                del self._used[key]
 
     def __len__(self) -> int:
         return len(self._used)

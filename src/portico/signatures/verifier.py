@@ -38,6 +38,10 @@ class _Expired(NotSigned):
     """A signature is too old."""
 
 
+class _Wrong(NotSigned):
+    """A signature is not one of its key."""
+
+
 @dataclass(frozen=True, slots=True)
 class SignatureRules:
     """What a signature must cover and say."""
@@ -116,7 +120,8 @@ class SignatureVerifier:
     def verify(self, request: Request) -> Signed | Refusal | None:
         """Return the first signature of a request that is good, or why none is; None where none is meant for this.
 
-        The content is not looked at: what is covered of it is its digest.
+        One that is by a known key, and is wrong, is the last that is looked at: to find that out is what costs. The
+        content is not looked at: what is covered of it is its digest.
         """
         try:
             signatures = Signatures.of(request.headers)
@@ -131,6 +136,8 @@ class SignatureVerifier:
                 return self._verified(signatures.read(label), message)
             except _Expired:
                 refusal = refusal or EXPIRED
+            except _Wrong as error:
+                return invalid(str(error))
             except NotSigned as error:
                 refusal = refusal or invalid(str(error))
         return refusal
@@ -155,7 +162,7 @@ class SignatureVerifier:
             raise NotSigned("its algorithm is not that of its key")
         self._rules.check_cover(signature, message.request.body.whole != b"")
         if not key.verify(message.base(signature), signature.value):
-            raise NotSigned("it is wrong")
+            raise _Wrong("it is wrong")
         fields = frozenset([spelled(name.encode()) for name, _, _ in signature.components if name[0] != "@"])
         content = any(component.name == "content-digest" and component.whole for component in signature.components)
         return Signed(key_id, nonce if isinstance(nonce, str) else None, until, content, fields)
