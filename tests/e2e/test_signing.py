@@ -24,6 +24,7 @@ routes:
             machine: {secret: "${SECRET}", roles: [machine]}
             partner: {user: the-partner, roles: machine, jwk: JWK}
           max_body: 100KiB
+          body_timeout: 300ms
       - authorize: machine
       - user-headers
 """
@@ -137,6 +138,18 @@ def test_nobody_is_asked_for_content_who_has_not_signed(gateway: Gateway, client
                 assert answer.readline() == b"\r\n"
                 connection.sendall(BODY)
                 assert answer.readline().split()[1] == b"200"
+
+
+def test_content_that_does_not_come_is_not_waited_for(client: Client, gateway: Gateway, shop: Service) -> None:
+    before = len(shop.seen)
+    with gateway.connect() as connection:
+        head = "".join(f"{name}: {value}\r\n" for name, value in client.sign("POST", "/a", BODY))
+        host = gateway.url.removeprefix("http://")
+        connection.sendall(f"POST /a HTTP/1.1\r\nHost: {host}\r\n{head}Content-Length: 18\r\n\r\n".encode() + BODY[:9])
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"Connection: close" in answer
+    assert len(shop.seen) == before
 
 
 def test_a_request_is_taken_once_and_not_when_it_is_old(client: Client, shop: Service) -> None:

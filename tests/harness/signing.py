@@ -31,6 +31,11 @@ NOW = 1_800_000_000
 SECRET = "a secret of thirty-two bytes, or even more than that"
 URL = "http://api.example/orders/7?a=1&b=x%20y"
 
+LINES = ('"@method": GET', f'"@target-uri": {URL}')
+COVERED = '("@method" "@target-uri")'
+GOOD = f';created={NOW};keyid="k"'
+"""What an honest signature by hand is of."""
+
 ALGORITHMS = {
     "hmac-sha256": (HMAC_SHA256, "secret"),
     "ed25519": (ED25519, "Ed25519"),
@@ -99,6 +104,11 @@ def by_hand(said: str, *lines: str, label: str = "sig", secret: str = SECRET) ->
     base = "\n".join((*lines, f'"@signature-params": {said}')).encode("latin-1")
     value = base64.b64encode(hmac.digest(secret.encode(), base, "sha256")).decode()
     return [("Signature-Input", f"{label}={said}"), ("Signature", f"{label}=:{value}:")]
+
+
+def input_of(parameters: str = GOOD, covered: str = COVERED) -> str:
+    """Return what a signature says of itself, and what it covers."""
+    return f"{covered}{parameters}"
 
 
 def request_of(

@@ -17,6 +17,9 @@ from portico.testing import Gateway, Reply
 from tests.harness.policy import Pieces, rest
 from tests.harness.signing import (
     ALGORITHMS,
+    COVERED,
+    GOOD,
+    LINES,
     NOW,
     SECRET,
     URL,
@@ -24,6 +27,7 @@ from tests.harness.signing import (
     SigningEnv,
     by_hand,
     found,
+    input_of,
     made,
     request_of,
     signed,
@@ -33,8 +37,6 @@ from tests.harness.tokens import key, public
 
 BODY = b'{"hello": "world"}'
 CLIENT = User("k", kind="hmac-auth")
-LINES = ('"@method": GET', f'"@target-uri": {URL}')
-COVERED = '("@method" "@target-uri")'
 
 
 def sha256(content: bytes) -> str:
@@ -134,13 +136,6 @@ def test_what_is_too_old(configured: dict[str, Any], said: dict[str, Any]) -> No
     assert (refusal.status, refusal.type, refusal.title) == (401, "signature-expired", "Signature expired")
 
 
-def said(parameters: str, covered: str = COVERED) -> str:
-    return f"{covered}{parameters}"
-
-
-GOOD = f';created={NOW};keyid="k"'
-
-
 def test_two_lines_are_one_field() -> None:
     one, other = signed(label="one"), signed(label="other", created=NOW - 9999)
     assert found(made(), request_of(other + one)) == CLIENT
@@ -148,7 +143,7 @@ def test_two_lines_are_one_field() -> None:
     assert found(made(label="other"), request_of(other + one)).type == "signature-expired"
     headers = [("X", " a "), ("X", "b")]
     lines = (*LINES, '"x": a, b', '"x";bs: :YQ==:, :Yg==:')
-    fields = by_hand(said(GOOD, '("@method" "@target-uri" "x" "x";bs)'), *lines)
+    fields = by_hand(input_of(GOOD, '("@method" "@target-uri" "x" "x";bs)'), *lines)
     assert found(made(), request_of(fields + headers)) == CLIENT
     assert found(made(), request_of(fields + headers[::-1])).reason == "it is wrong"
 
@@ -193,7 +188,7 @@ def test_clocks() -> None:
 def content(digest: str | None, *, covered: str = '"content-digest"', length: str = "") -> Fields:
     fields = [("Content-Digest", digest)] if digest is not None else []
     lines = ('"@method": POST', f'"@target-uri": {URL}', f"{covered}: {length or digest}")
-    return fields + by_hand(said(GOOD, f'("@method" "@target-uri" {covered})'), *lines)
+    return fields + by_hand(input_of(GOOD, f'("@method" "@target-uri" {covered})'), *lines)
 
 
 DIGESTS: list[tuple[str, bool]] = [
@@ -279,7 +274,7 @@ def test_content_is_held_up_to_a_limit() -> None:
 
 
 def test_trailers_do_not_stand_for_what_was_signed() -> None:
-    fields = by_hand(said(GOOD, '("@method" "@target-uri" "x-role")'), '"@method": POST', LINES[1], '"x-role": a')
+    fields = by_hand(input_of(GOOD, '("@method" "@target-uri" "x-role")'), '"@method": POST', LINES[1], '"x-role": a')
     trailers = [(b"X_Role", b"admin"), (b"x-role", b"admin"), (b"X-Sum", b"1")]
     body = Body.stream(Pieces([BODY], trailers), None)
     assert found(made(content=False), request_of([*fields, ("X-Role", "a")], "POST", body=body)) == CLIENT
@@ -310,7 +305,7 @@ def test_only_what_was_right_uses_a_nonce_up() -> None:
     fields = [
         ("Content-Digest", sha256(BODY)),
         *by_hand(
-            said(GOOD + ';nonce="1"', '("@method" "@target-uri" "content-digest")'),
+            input_of(GOOD + ';nonce="1"', '("@method" "@target-uri" "content-digest")'),
             '"@method": POST',
             LINES[1],
             f'"content-digest": {sha256(BODY)}',
@@ -445,6 +440,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"keys": {"k": {"jwk": key("Ed25519").as_dict(private=True)}}}, "jwk is a secret or a private key"),
     ({"keys": {"k": {"secret": SECRET, "algorithm": "none"}}}, "Input should be"),
     ({"keys": {"k": {"secret": SECRET, "user": "a\nb"}}}, "cannot be the name of a user"),
+    ({"keys": {"k": {"secret": SECRET, "user": " "}}}, "cannot be the name of a user"),
     ({"keys": {"k": {"public_key_file": "/nowhere.pem"}}}, "cannot read"),
     ({"components": []}, "at least 1"),
     ({"components": ["@status"]}, "cannot be asked for"),

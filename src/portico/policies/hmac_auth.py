@@ -163,7 +163,7 @@ class Signer(PolicyConfig):
         if self.jwk is not None and (self.jwk.get("kty") == "oct" or "d" in self.jwk):
             hint = "give a secret as secret, and of another key the public half"
             raise BadValue("jwk is a secret or a private key", hint)
-        if self.user is not None and not self.user.isprintable():
+        if self.user is not None and not (self.user.isprintable() and self.user.strip()):
             raise BadValue(f"{self.user!r} cannot be the name of a user")
         if self.public_key_file is not None:
             self._content = Path(self.public_key_file).read_bytes()
