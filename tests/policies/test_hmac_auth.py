@@ -295,6 +295,10 @@ def test_a_nonce_is_taken_once() -> None:
     assert found(policy, request_of(signed(nonce="2"))) == CLIENT
     assert found(made(env, realm="other"), request) == replayed  # after a reload as well
     assert found(made(env, keys={"k": {"secret": SECRET + "2"}}), request).reason == "it is wrong"
+    other = by_hand(f'{COVERED}{GOOD};nonce="1"', *LINES, secret=SECRET[::-1])
+    assert (
+        found(made(env, keys={"k": {"secret": SECRET[::-1]}}), request_of(other)) == CLIENT
+    )  # the id is another key's
     for now, type_ in ((NOW + 359, "signature-replayed"), (NOW + 360, "signature-expired")):
         env.now = now
         assert found(policy, request).type == type_

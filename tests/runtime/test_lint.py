@@ -214,6 +214,19 @@ routes:
     assert warnings(text) == ["2 whoever is on the way can change what jwt gets from its jwks_url, and be anyone then"]
 
 
+@pytest.mark.parametrize(("workers", "warned"), [("auto", True), ("2", True), ("1", False)])
+def test_nonces_that_each_worker_takes(workers: str, warned: bool, warnings: Warnings) -> None:
+    keys = "keys: {k: {secret: a-secret-of-thirty-two-bytes-or-more}}"
+    text = f"""\
+workers: {workers}
+routes:
+  - {{path: /a, respond: a, policies: [hmac-auth: {{nonce: required, {keys}}}]}}
+  - {{path: /b, respond: a, policies: [hmac-auth: {{{keys}}}]}}
+"""
+    expected = "3 each worker takes a nonce of hmac-auth once, and there may be several workers"
+    assert warnings(text) == ([expected] if warned else [])
+
+
 def test_a_service_whose_certificate_is_not_looked_at(warnings: Warnings) -> None:
     text = """\
 services:

@@ -42,8 +42,9 @@ all of it is what was signed.
 
 A signature says when it was `created`, and is good for `max_age`. One that was sent can be sent again by whoever has
 seen it until then, unless it has a `nonce`, which is taken once. Each worker remembers the nonces that it has seen, up
-to `max_nonces` for each key; beyond them the answer is 503 until the oldest ones have expired. With several workers,
-each of them would take a request once: set `workers: 1` where that may not be, or have the service look at the nonce.
+to `max_nonces` for each key, which take 200 bytes each; beyond them the answer is 503 until the oldest ones have
+expired. With several workers, each of them would take a request once: set `workers: 1` where that may not be, or have
+the service look at the nonce, which it is sent.
 
 Without a signature the answer is 401 with `Accept-Signature`, which says how to sign. The log `portico.security` says
 why a signature is not taken.

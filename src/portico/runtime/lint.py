@@ -45,6 +45,7 @@ def lint(config: Config, compiled: Compiled, registry: Registry, findings: Findi
     _looks_that_overtake(config, findings)
     _open_routes(config, compiled.entries, registry, findings)
     _keys_that_anyone_can_change(config, findings)
+    _nonces_that_are_taken_again(config, findings)
     _strange_methods(config, findings)
     _unverified_services(config, findings)
     _clients_who_say_who_they_are(config, findings)
@@ -154,13 +155,27 @@ def _says_so(route: Route, registry: Registry) -> bool:
 
 def _keys_that_anyone_can_change(config: Config, findings: Findings) -> None:
     """Warn of what is asked over plain http, beyond this machine, for whom to believe."""
-    scopes: list[Config | Service | RouteConfig] = [config, *config.services.values(), *config.routes]
-    for use in (use for scope in scopes for use in scope.policies):
+    for use in _uses(config):
         for name in _URLS_OF_KEYS:
             url = getattr(use.config, name, None)
             if isinstance(url, str) and url.startswith("http:") and not is_of_this_machine(url):
                 message = f"whoever is on the way can change what {use.kind} gets from its {name}, and be anyone then"
                 findings.warning(place_of(use.origin), message, "write https://")
+
+
+def _nonces_that_are_taken_again(config: Config, findings: Findings) -> None:
+    """Warn of nonces that are to be used once, where each of several workers would take them."""
+    for use in _uses(config) if config.workers != 1 else ():
+        if getattr(use.config, "nonce", None) == "required":
+            message = f"each worker takes a nonce of {use.kind} once, and there may be several workers"
+            findings.warning(place_of(use.origin), message, "write workers: 1, where no request may be taken twice")
+
+
+def _uses(config: Config) -> Iterator[PolicyUse]:
+    """Yield the policies of all scopes, as they are written."""
+    scopes: list[Config | Service | RouteConfig] = [config, *config.services.values(), *config.routes]
+    for scope in scopes:
+        yield from scope.policies
 
 
 def _strange_methods(config: Config, findings: Findings) -> None:
