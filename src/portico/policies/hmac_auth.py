@@ -11,12 +11,12 @@ routes:
             billing: {secret: "${BILLING_SECRET:-billing-has-a-secret-of-32-bytes}", roles: [machine]}
             partner-2027:
               user: partner
-              jwk: {kty: OKP, crv: Ed25519, x: JrQLj5P_89iXES9-vFgrIy29clF9CC_oPPsw3c5D0bs}
+              jwk: {kty: OKP, crv: Ed25519, x: 56kaW8i-_Ix6Z0hJhT5YVQ8PE1VPnO-FqfRCzKQ-yow}
   - path: /hooks/**
     service: orders
     policies:
       - hmac-auth:
-          keys: {provider: {secret: "base64:uzvJfB4u3N0Jy4T7NZ75MDVcr8zSTInedJtkgcu46YW4XByzNJjxBdtjUkdJPBtb"}}
+          keys: {provider: {secret: "base64:VaWZrjc8DWcuPs3FI3FsmX/AyttmgEQM1BhKT7GsJMs5LxX9/xOje3Wd+g0Operg"}}
           components: ["@method", "@target-uri", content-type]
           tag: hooks
           nonce: required
