@@ -6,7 +6,7 @@ Everything that the built-in policies use is here, and nothing else of Portico i
 
 from portico.config.addresses import LOCAL_NETWORKS, Cidr
 from portico.config.consumers import ApiKeys, Consumer, Credential, digest_of
-from portico.config.forms import OneOrMany, Shorthand
+from portico.config.forms import Off, OneOrMany, SecretMembers, Shorthand
 from portico.config.values import (
     BadValue,
     Duration,
@@ -41,19 +41,22 @@ from portico.http.coding import (
     may_be_recoded,
     recoded,
 )
-from portico.http.headers import HOP_BY_HOP, HeaderBlock, Headers
+from portico.http.headers import HOP_BY_HOP, HeaderBlock, Headers, spelled
 from portico.http.message import Client, Handler, Key, Request, Response
 from portico.http.negotiation import IDENTITY, AcceptEncoding, Negotiation, vary_by_encoding
 from portico.http.problem import Problem
 from portico.http.template import Template, escape_for
 from portico.http.user import USER, User
+from portico.jose.bearer import TWICE, BearerConfig, ClaimedUser, Texts, bearer_token, stands_twice
 from portico.jose.compact import NotTaken
 from portico.jose.keys import Algorithm, KeySet, UnusableKey
 from portico.jose.provider import WELL_KNOWN, KeyUrl, ProviderKeys
-from portico.jose.rules import TokenRules, claim_at, words_at
+from portico.jose.rules import UNAVAILABLE, TokenRules, claim_at, words_at
+from portico.jose.signer import TokenSigner, published_key
 from portico.jose.verifier import FixedKeys, Keys, TokenVerifier
 from portico.observe.exchange import Exchange, Outcome
 from portico.observe.health import BreakerState, ServiceHealth, TargetHealth
+from portico.policy.attempts import Failures, Recent, origin_of
 from portico.policy.authentication import (
     ADMITTED,
     Admitted,
@@ -62,11 +65,13 @@ from portico.policy.authentication import (
     Found,
     Refusal,
     note_refusal,
+    shown,
     unknown_user,
 )
 from portico.policy.base import Endpoint, Env, Policy, PolicyConfig, RouteInfo, Stage
 from portico.policy.condition import Condition, ConditionError
 from portico.policy.consumers import ConsumerLookup
+from portico.policy.reserved import ReservedHeaders, check_reservable
 from portico.routing.matcher import ALLOWED_METHODS
 from portico.routing.preflight import UNANSWERED_PREFLIGHT
 from portico.signatures.base import DERIVED_COMPONENTS
@@ -75,10 +80,23 @@ from portico.signatures.fields import NotSigned
 from portico.signatures.keys import SignatureAlgorithm, SignatureKey
 from portico.signatures.nonces import Nonces, NoncesFull
 from portico.signatures.verifier import SignatureRules, SignatureVerifier, Signed, invitation_to_sign
+from portico.x509.certificate import COMMON_NAME, UNIT, ClientCertificate, UnreadableCertificate, certificate_reader
+from portico.x509.patterns import (
+    DnsPattern,
+    EmailPattern,
+    Fingerprint,
+    NamePattern,
+    UriPattern,
+    dns_pattern,
+    email_pattern,
+    name_pattern,
+    uri_pattern,
+)
 
 __all__ = [
     "ADMITTED",
     "ALLOWED_METHODS",
+    "COMMON_NAME",
     "DECODABLE",
     "DERIVED_COMPONENTS",
     "HOP_BY_HOP",
@@ -86,7 +104,10 @@ __all__ = [
     "LOCAL_NETWORKS",
     "MAX_CODINGS",
     "SLICE",
+    "TWICE",
     "UNANSWERED_PREFLIGHT",
+    "UNAVAILABLE",
+    "UNIT",
     "USER",
     "WELL_KNOWN",
     "AcceptEncoding",
@@ -96,12 +117,15 @@ __all__ = [
     "Authenticator",
     "AuthenticatorConfig",
     "BadValue",
+    "BearerConfig",
     "Body",
     "BodyTooLarge",
     "BodyTruncated",
     "BreakerState",
     "Cidr",
+    "ClaimedUser",
     "Client",
+    "ClientCertificate",
     "Condition",
     "ConditionError",
     "ConfigError",
@@ -109,11 +133,15 @@ __all__ = [
     "ConsumerLookup",
     "ContentDigest",
     "Credential",
+    "DnsPattern",
     "Duration",
+    "EmailPattern",
     "Endpoint",
     "Env",
     "Exchange",
+    "Failures",
     "FilePath",
+    "Fingerprint",
     "FixedKeys",
     "Found",
     "Handler",
@@ -127,11 +155,13 @@ __all__ = [
     "Keys",
     "MalformedContent",
     "Method",
+    "NamePattern",
     "Negotiation",
     "Nonces",
     "NoncesFull",
     "NotSigned",
     "NotTaken",
+    "Off",
     "OneOrMany",
     "Outcome",
     "Policy",
@@ -139,13 +169,16 @@ __all__ = [
     "PorticoError",
     "Problem",
     "ProviderKeys",
+    "Recent",
     "Refusal",
     "Request",
     "RequestError",
     "RequestTimeout",
+    "ReservedHeaders",
     "Response",
     "RouteInfo",
     "Secret",
+    "SecretMembers",
     "ServiceHealth",
     "ServiceName",
     "Shorthand",
@@ -159,23 +192,39 @@ __all__ = [
     "StatusCode",
     "TargetHealth",
     "Template",
+    "Texts",
     "TokenRules",
+    "TokenSigner",
     "TokenVerifier",
+    "UnreadableCertificate",
     "UnusableKey",
     "UpstreamError",
+    "UriPattern",
     "User",
+    "bearer_token",
+    "certificate_reader",
+    "check_reservable",
     "claim_at",
     "codings_of",
     "decoded",
     "digest_of",
+    "dns_pattern",
+    "email_pattern",
     "encode_at_once",
     "encoded",
     "escape_for",
     "invitation_to_sign",
     "may_be_recoded",
+    "name_pattern",
     "note_refusal",
+    "origin_of",
+    "published_key",
     "recoded",
+    "shown",
+    "spelled",
+    "stands_twice",
     "unknown_user",
+    "uri_pattern",
     "vary_by_encoding",
     "words_at",
 ]

@@ -23,6 +23,7 @@ from docs import generate
 from docs.problems import problem_types
 from docs.source import ROOT, SOURCES
 from portico.config.findings import report
+from portico.jose.mint import new_key
 from portico.plugin import Body, Exchange, Headers, Outcome, Request, Response
 from portico.policy.base import Stage
 from portico.runtime.loading import Loaded, compiled, load
@@ -95,6 +96,9 @@ def loaded(text: str, folder: Path) -> Loaded:
         text += "services:\n" + "".join(f"  {name}: http://127.0.0.1:9\n" for name in names)
     for name, code in plugins().items():
         (folder / name).write_text(code, "utf-8")
+    for name in re.findall(r"\bkeys/[\w.-]+\.pem\b", text):
+        (folder / "keys").mkdir(exist_ok=True)
+        (folder / name).write_bytes(new_key()[0])
     for name in re.findall(r"\btls/[\w.-]+\.(?:pem|crt|key)\b", text):
         (folder / "tls").mkdir(exist_ok=True)
         (folder / name).write_bytes(certificate())

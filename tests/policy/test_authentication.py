@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import types
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,7 @@ from portico.policy.authentication import (
     Refusal,
     unknown_user,
 )
+from portico.runtime.loading import load
 from tests.harness.loop import run
 
 
@@ -96,6 +99,23 @@ def test_who_shows_nothing_is_told_all_ways() -> None:
         "Missing authentication",
     )
     assert response.headers.get_all(b"www-authenticate") == [b'A realm="x"', b'B realm="x"']
+
+
+def test_what_is_missing_has_a_name_where_it_is_one_thing() -> None:
+    class ByBadge(ByHeader, name="by-badge"):
+        missing = "Missing badge"
+
+    badge, other = Part(ByBadge("Badge"), None), Part(ByBadge("Other"), None)
+    for parts, headers, title in (
+        ([badge], {}, "Missing badge"),
+        ([badge, other], {}, "Missing badge"),
+        ([badge, Part(A, None)], {}, "Missing authentication"),
+        ([Part(A, None), badge], {}, "Missing authentication"),
+        ([Part(A, None), Part(ByBadge("Badge", required=True), None)], {"A": "ok-ada"}, "Missing badge"),
+    ):
+        problem = ask(parts, **headers)[0].problem_value
+        assert problem is not None
+        assert problem.title == title
 
 
 def test_who_shows_something_that_is_not_taken_is_told_why(caplog: pytest.LogCaptureFixture) -> None:
@@ -201,3 +221,24 @@ def test_who_needs_somebody_has_the_challenges_of_those_whose_condition_did_not_
         return await Authentication([Part(A, lambda _: False)]).handle(request, passed)
 
     assert run(main).headers.get_all(b"www-authenticate") == [b'A realm="x"']
+
+
+@pytest.mark.parametrize("method", ["handle", "request", "response"])
+def test_what_would_never_be_called_is_refused(method: str) -> None:
+    def never(self: object, *_: object) -> None:
+        raise AssertionError
+
+    with pytest.raises(TypeError, match=rf"Odd\.{method} would never be called.*override identify"):
+        types.new_class("Odd", (Authenticator[AuthenticatorConfig],), {}, lambda space: space.update({method: never}))
+
+
+def test_a_plugin_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(
+        "from portico.plugin import Authenticator, AuthenticatorConfig, Stage\n"
+        "class Odd(Authenticator[AuthenticatorConfig], name='odd', stages=(Stage.AUTHENTICATE,)):\n"
+        "    async def handle(self, request, next):\n"
+        "        return await next(request)\n"
+    )
+    (tmp_path / "portico.yaml").write_text("plugins: [odd.py]\nroutes: [{path: /, respond: x, policies: [odd]}]\n")
+    said = "\n".join(map(str, load(tmp_path / "portico.yaml").findings))
+    assert "odd.py cannot be loaded: TypeError: Odd.handle would never be called" in said

@@ -227,6 +227,27 @@ routes:
     assert warnings(text) == ([expected] if warned else [])
 
 
+def test_certificates_that_nobody_asks_for(warnings: Warnings) -> None:
+    Authority(warnings.folder).issue("one", "a.test")
+    listen = """\
+listen:
+  - ':80'
+  - {address: ':443', tls: {certificate: one.crt, key: one.keyMORE}}
+"""
+    text = """\
+services:
+  a: {url: 'http://a', policies: [{mtls: {identity: uri}, name: service}]}
+routes:
+  - {path: /a, service: a, policies: [mtls]}
+  - {path: /b, service: a, policies: [{service: off}]}
+"""
+    said = "no listener asks clients for a certificate, so {} finds none"
+    assert warnings(text) == [f"2 {said.format('service')}", f"4 {said.format('mtls')}"]
+    assert len(warnings(listen.replace("MORE", "") + text)) == 2
+    for asked in ("", ", client_certificates: optional"):
+        assert warnings(listen.replace("MORE", f", client_ca: authority.pem{asked}") + text) == []
+
+
 def test_a_service_whose_certificate_is_not_looked_at(warnings: Warnings) -> None:
     text = """\
 services:

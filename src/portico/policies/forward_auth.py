@@ -31,8 +31,9 @@ otherwise. Nothing that the client claims in these is believed.
 - With no answer in time, one of 5xx, or one that is too large or names nobody clearly, the answer is 503
   (`authentication-unavailable`); with `on_failure: allow` the request passes, and nobody is known.
 
-What a client sends under a name that `identity` or `pass` has, with dashes or underscores, never comes to the service;
-nor does it where another policy has found out who is calling. Only a policy whose `when` does not hold leaves it there.
+What a client sends under a name that `identity` or `pass` has, with dashes or underscores, as a header or a trailer,
+never comes to the service; nor does it where another policy has found out who is calling. Only a policy whose `when`
+does not hold leaves it there.
 
 Identical requests that come at once are one question, which goes on while any of them may wait for it. With `cache`, an
 answer of 2xx holds for so long, for requests that show the same headers and are alike in all that `cache_by` names; for
@@ -327,6 +328,7 @@ class ForwardAuthPolicy(Authenticator[ForwardAuth], name="forward-auth", stages=
         headers, ours = request.headers, self._ours
         for key in [key for key in headers.index if key.replace(b"_", b"-") in ours]:
             headers.remove(key)
+        request.body.refuse_trailers(ours.__contains__)
         for name, value in request.get(self._told) or ():
             headers.put_parsed(name, value)
 

@@ -267,7 +267,7 @@ class HmacAuthPolicy(Authenticator[HmacAuth], name="hmac-auth", stages=(Stage.AU
         signed = self._verify(request)
         if not isinstance(signed, Signed):
             return signed
-        request.body.refuse_trailers(signed.fields)
+        request.body.refuse_trailers(signed.fields.__contains__)
         if self.config.content and signed.content:
             return self._with_content(request, signed)
         return self._new(signed)

@@ -36,7 +36,8 @@ is `Invalid token`, and with one that was good `Token expired`. The log `portico
 
 Who it is from is then known to policies, conditions and logs further in: `user` is the claim that is their name, and
 roles, scopes, permissions and groups are lists of texts, or a text with spaces between them. A claim within others is
-written with dots: `realm_access.roles`. A verified token is remembered until it expires, or the keys change; so none is
+written with dots: `realm_access.roles`; one whose own name has these dots, as `https://shop.example/roles` has, comes
+first. A verified token is remembered until it expires, or the keys change; so none is
 taken once its key is gone.
 
 `portico token` makes tokens to try this with.
@@ -48,18 +49,17 @@ import hmac
 import os
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any, Final
-from urllib.parse import unquote_plus
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import PrivateAttr, model_validator
 
 from portico.plugin import (
+    TWICE,
     WELL_KNOWN,
     Algorithm,
     Authenticator,
-    AuthenticatorConfig,
     BadValue,
+    BearerConfig,
     ConfigError,
     Duration,
     Env,
@@ -69,30 +69,30 @@ from portico.plugin import (
     Keys,
     KeySet,
     KeyUrl,
-    NotTaken,
     OneOrMany,
     ProviderKeys,
     Refusal,
     Request,
     Secret,
-    Size,
+    SecretMembers,
     Stage,
+    Texts,
     TokenRules,
     TokenVerifier,
     UnusableKey,
-    User,
-    claim_at,
-    words_at,
+    bearer_token,
+    stands_twice,
 )
 
 _SOURCES: Final = ("discovery_url", "jwks_url", "jwks_file", "public_key_file", "keys", "secret")
 _BY_DIGEST: Final = os.urandom(32)
 """What settings are told apart by where they are shared; nobody can guess a secret by its digest."""
-_DESCRIPTIONS: Final = {"invalid-token": "The token is not valid here", "token-expired": "The token has expired"}
-_Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], OneOrMany()]
+_PRIVATE: Final = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
+"""The members of a JWK that nobody else may know (RFC 7518 section 6)."""
+_Jwk = Annotated[Mapping[str, Any], SecretMembers(_PRIVATE)]
 
 
-class Jwt(AuthenticatorConfig):
+class Jwt(BearerConfig):
     """Whose tokens are taken."""
 
     _content: bytes = PrivateAttr(b"")
@@ -105,15 +105,15 @@ class Jwt(AuthenticatorConfig):
     """A file with keys, a JWKS."""
     public_key_file: FilePath | None = None
     """A file with one public key, or a certificate, as PEM."""
-    keys: tuple[Mapping[str, Any], ...] | None = None
+    keys: tuple[_Jwk, ...] | None = None
     """Public keys, each a JWK: what a JWKS has as `keys`."""
     secret: Secret | None = None
     """What the issuer and the gateway both know, of 32 bytes or more; better `${file:...}` than in the file itself."""
     ca: FilePath | None = None
     """A file with the authorities that must have signed the provider's certificate; those of the system otherwise."""
-    issuer: _Names = ()
+    issuer: Texts = ()
     """Who must have issued it (`iss`), one of these; where none is given, that of `discovery_url`, or anyone."""
-    audience: _Names = ()
+    audience: Texts = ()
     """Whom it must be for (`aud`), one of these. Without one, a token for any other application of the issuer is taken
     as well."""
     algorithms: Annotated[tuple[Algorithm, ...], OneOrMany()] = ()
@@ -122,26 +122,8 @@ class Jwt(AuthenticatorConfig):
     """By how much the clocks of issuer and gateway may differ."""
     max_age: Duration | None = None
     """How long after it was issued (`iat`) it is taken at most, whatever it says itself."""
-    claims_required: _Names = ("exp",)
+    claims_required: Texts = ("exp",)
     """Claims that must be there."""
-    cookie: Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", examples=["access_token"])] | None = None
-    """A cookie that may have the token."""
-    query: Annotated[str, Field(min_length=1, examples=["access_token"])] | None = None
-    """A query parameter that may have the token; it will be in the logs of others."""
-    max_size: Size = 8192
-    """The most bytes of a token."""
-    user: str = "sub"
-    """The claim that is the user's name; a token without it is not taken."""
-    roles: _Names = ("roles",)
-    """The claim that has the roles: the first of these that is there."""
-    scopes: _Names = ("scope", "scp")
-    """The claim that has the scopes."""
-    permissions: _Names = ("permissions",)
-    """The claim that has the permissions."""
-    groups: _Names = ("groups",)
-    """The claim that has the groups."""
-    realm: Annotated[str, Field(pattern=r"^[ !#-\[\]-~]+$")] = "api"
-    """What the challenge of a 401 calls the things behind it."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Jwt:
@@ -151,7 +133,7 @@ class Jwt(AuthenticatorConfig):
             raise BadValue(what, f"give one of {', '.join(_SOURCES)}")
         if self.ca is not None and given[0] not in ("discovery_url", "jwks_url"):
             raise BadValue("there is a ca, and nobody is asked for keys", "leave it out")
-        if any(key.get("kty") == "oct" or "d" in key for key in self.keys or ()):
+        if any(key.get("kty") == "oct" or not _PRIVATE.isdisjoint(key) for key in self.keys or ()):
             hint = "give a secret as secret, and of other keys the public half"
             raise BadValue("keys has a secret or a private key in it", hint)
         file = self.jwks_file or self.public_key_file
@@ -186,12 +168,10 @@ class JwtPolicy(Authenticator[Jwt], name="jwt", stages=(Stage.AUTHENTICATE,)):
         )
         said = hmac.digest(_BY_DIGEST, config.model_dump_json(exclude={"required"}).encode() + known, "sha256")
         verifier = env.share(
-            ("jwt", said), lambda: TokenVerifier(keys, rules, lambda claims: user_of(config, claims), env.wall)
+            ("jwt", said), lambda: TokenVerifier(keys, rules, lambda claims: config.user_of(claims, "jwt"), env.wall)
         )
         self._recall = verifier.recall
         self._verify = verifier.verify
-        self._challenge = f'Bearer realm="{config.realm}"'
-        self._cookie = None if config.cookie is None else config.cookie.encode() + b"="
 
     def _keys(self, env: Env, issuers: frozenset[str]) -> tuple[Keys, bytes]:
         """Return where the keys come from, and what tells them from others that the settings alone do not."""
@@ -226,61 +206,24 @@ class JwtPolicy(Authenticator[Jwt], name="jwt", stages=(Stage.AUTHENTICATE,)):
 
     def identify(self, request: Request) -> Found | Awaitable[Found]:
         """Return whose token it is."""
-        headers = request.headers
-        shown = headers.get(b"authorization")
+        shown = request.headers.get(b"authorization")
         if shown is not None:
-            if len(headers.index) != len(headers.pairs) and len(headers.get_all(b"authorization")) > 1:
-                return Refusal("invalid-token", "Invalid token", "Authorization stands twice", "invalid_token")
+            if stands_twice(request):
+                return TWICE
             known = self._recall(shown)
             if known is not None:
                 return known
-            scheme, _, token = shown.partition(b" ")
-            if scheme.lower() == b"bearer":
-                return self._verify(token.strip(b" "), shown)
-        token_elsewhere = self._elsewhere(request)
-        if token_elsewhere is None:
+            token = bearer_token(shown)
+            if token is not None:
+                return self._verify(token, shown)
+        token = self.config.token_elsewhere(request)
+        if token is None:
             return None
-        return self._recall(token_elsewhere) or self._verify(token_elsewhere, token_elsewhere)
-
-    def _elsewhere(self, request: Request) -> bytes | None:
-        """Return the token of the cookie or of the query."""
-        if self._cookie is not None:
-            for line in request.headers.get_all(b"cookie"):
-                for part in line.split(b";"):
-                    pair = part.strip(b" \t")
-                    if pair.startswith(self._cookie):
-                        return pair[len(self._cookie) :].strip(b'"')
-        if self.config.query is not None and request.query is not None:
-            for item in request.query.split("&"):
-                name, _, value = item.partition("=")
-                if unquote_plus(name) == self.config.query:
-                    return value.encode("utf-8", "replace")
-        return None
+        return self._recall(token) or self._verify(token, token)
 
     def challenge(self, refusal: Refusal | None) -> str:
         """Return the challenge (RFC 6750 section 3)."""
-        if refusal is None:
-            return self._challenge
-        description = _DESCRIPTIONS.get(refusal.type, refusal.title)
-        return f'{self._challenge}, error="{refusal.error}", error_description="{description}"'
-
-
-def user_of(config: Jwt, claims: Mapping[str, Any]) -> User:
-    """Return who the claims of a verified token speak of; raise NotTaken where they do not say it."""
-    name = claim_at(claims, config.user)
-    if isinstance(name, int) and not isinstance(name, bool):
-        name = str(name)
-    if not isinstance(name, str) or not name.strip() or not name.isprintable():
-        raise NotTaken(f"its claim {config.user} is no name")
-    return User(
-        name,
-        roles=words_at(claims, config.roles),
-        scopes=words_at(claims, config.scopes),
-        claims=MappingProxyType(dict(claims)),
-        permissions=words_at(claims, config.permissions),
-        groups=words_at(claims, config.groups),
-        kind="jwt",
-    )
+        return self.config.challenge(refusal)
 
 
 def _issuers_of(discovery_url: str) -> frozenset[str]:

@@ -44,6 +44,8 @@ class Refusal(NamedTuple):
     """The `error` of the challenge where its scheme has one (RFC 6750 section 3.1): `invalid_token`."""
     status: int = 401
     """What is answered; 503 where it could not be found out whether they are good."""
+    retry_after: int = 0
+    """The seconds after which it is worth another try, where that is known."""
 
 
 _LONGEST_NAME: Final = 128
@@ -62,7 +64,18 @@ Found: TypeAlias = User | Admitted | Refusal | Response | None
 """Who it is, or that it may pass without a name; why it is not taken, or the very answer to that, which somebody else
 has decided on; None where no credentials of the kind were shown."""
 
+
+class _NotAsked:
+    """What is told instead of a finding where nobody was asked yet."""
+
+    __slots__ = ()
+
+
+_NOT_ASKED: Final = _NotAsked()
 _AT_ONCE: Final = frozenset((User, Admitted, Refusal, Response, type(None)))
+
+
+_NEVER_CALLED: Final = ("handle", "request", "response")
 
 
 class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
@@ -74,6 +87,15 @@ class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
     """Whether `identify` returns, at once, who those are that have shown no credentials; it is never challenged."""
 
     of_callers: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for method in _NEVER_CALLED:
+            if getattr(cls, method) is not getattr(Authenticator, method):
+                raise TypeError(
+                    f"{cls.__name__}.{method} would never be called, as those of a route that authenticate stand "
+                    "together; override identify, challenge and conceal, and do the rest in a policy of its own"
+                )
 
     def identify(self, request: Request) -> Found | Awaitable[Found]:
         """Return who the request is from, or an awaitable of that where it takes some waiting."""
@@ -99,7 +121,7 @@ class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
 
     async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - the field's word
         """Pass on what comes from somebody; answer everything else."""
-        return await Authentication((Part(self, None),)).handle(request, next)
+        return await Authentication((Part(self, None),)).handle(request, next=next)
 
 
 ASKED: Final[Key[Sequence[Authenticator[Any]]]] = Key("asked")
@@ -115,22 +137,49 @@ class Part(NamedTuple):
 
 
 class Authentication:
-    """All policies of a route that authenticate, as one."""
+    """All policies of a route that authenticate, as one.
 
-    __slots__ = ("_guests", "_parts")
+    It sees no answers but its own, and is no coroutine where the first of them knows at once who it is: most requests
+    of a busy client are answered from what somebody remembers.
+    """
+
+    __slots__ = ("_first", "_guests", "_parts")
 
     def __init__(self, parts: Iterable[Part] = ()) -> None:
         self._parts: list[Part] = []
         self._guests: list[Part] = []
+        self._first: Authenticator[Any] | None = None
+        """Whose word is enough, where no condition has to be asked."""
         for part in parts:
             self.add(part)
 
     def add(self, part: Part) -> None:
         """Take in one more, at load."""
         (self._guests if part.policy.takes_nobody else self._parts).append(part)
+        enough = bool(self._parts) and not any(each.policy.config.required for each in self._parts[1:])
+        plain = enough and all(each.holds is None for each in self._parts)
+        self._first = self._parts[0].policy if plain else None
 
-    async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - the field's word
+    def handle(self, request: Request, next: Handler) -> Awaitable[Response]:  # noqa: A002 - the field's word
         """Pass on what comes from somebody; answer everything else."""
+        first = self._first
+        if first is None:
+            return self._decide(request, next, _NOT_ASKED)
+        found = first.identify(request)
+        if type(found) is not User:
+            return self._decide(request, next, found)
+        request[USER] = found
+        for policy, _ in self._parts:
+            policy.conceal(request)
+        return next(request)
+
+    async def _decide(
+        self,
+        request: Request,
+        next: Handler,  # noqa: A002 - the field's word
+        at_first: Found | Awaitable[Found] | _NotAsked,
+    ) -> Response:
+        """Do the same whatever there is to ask or to wait for; `at_first` is what the first of them has said."""
         asked: list[Authenticator[Any]] = []
         refused: tuple[Authenticator[Any], Refusal | Response] | None = None
         known: User | Admitted | None = None
@@ -141,7 +190,8 @@ class Authentication:
             required = policy.config.required
             if known is not None and not required:
                 continue
-            found = policy.identify(request)
+            found = policy.identify(request) if at_first is _NOT_ASKED else cast("Found", at_first)
+            at_first = _NOT_ASKED
             if type(found) not in _AT_ONCE:
                 found = await cast("Awaitable[Found]", found)
             if type(found) is User or type(found) is Admitted:
@@ -202,10 +252,12 @@ class Authentication:
         if type(found) is Response:
             response, reason = found, f"answered {found.status}"
         elif refusal is None:
-            response, reason = _nobody(policy.missing), "no credentials"
+            response, reason = _nobody(asked), "no credentials"
         else:
             response = Response.problem(refusal.status, refusal.type, refusal.title)
             reason = refusal.reason or refusal.title
+            if refusal.retry_after:
+                response.headers.set(b"Retry-After", b"%d" % refusal.retry_after)
         note_refusal(request, policy.name, reason)
         if response.status == 401:
             for each in asked:
@@ -234,13 +286,17 @@ def shown(name: str) -> str:
 
 def unknown_user(request: Request) -> Response:
     """Return the answer to a request from nobody that is known, with the challenges of those who were asked for it."""
-    response = _nobody(Authenticator.missing)
-    for policy in request.get(ASKED) or ():
+    asked = request.get(ASKED) or ()
+    response = _nobody(asked)
+    for policy in asked:
         _add_challenge(request, response, policy, None)
     return response
 
 
-def _nobody(title: str) -> Response:
+def _nobody(asked: Sequence[Authenticator[Any]]) -> Response:
+    """Return what is said where nothing was shown; what is missing has a name where only one kind was looked for."""
+    titles = {policy.missing for policy in asked}
+    title = titles.pop() if len(titles) == 1 else Authenticator.missing
     return Response.problem(401, "authentication-required", title, "This needs credentials, and there are none.")
 
 

@@ -188,6 +188,9 @@ class Policy(Component[ConfigT]):
     of_callers: ClassVar[bool] = False
     """Whether it is about who is calling, and so does not stand around the built-in routes for probes."""
 
+    of_certificates: ClassVar[bool] = False
+    """Whether it looks for the certificates of clients, and so is of no use unless a listener asks for them."""
+
     def __init_subclass__(cls, *, name: str = "", stages: tuple[Stage, ...] = (), **kwargs: Any) -> None:
         super().__init_subclass__(name=name, **kwargs)
         if stages:

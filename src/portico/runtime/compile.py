@@ -96,6 +96,8 @@ class Compiled:
     entries: tuple[Entry[Route], ...]
     used_services: frozenset[str]
     """The services that some route's parts have asked for."""
+    life: Life
+    """The work that was begun for it, and the hosts beside its services that it would ask."""
     splits: tuple[Split, ...] = ()
     """The services that divide their requests among others."""
     mirrors: tuple[Mirror, ...] = ()
@@ -181,7 +183,7 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
         lease.close()
         raise
     runtime = Runtime(revision, matcher, made, services, doors, lease, writers.of_file, life.close)
-    return Compiled(runtime, tuple(entries), frozenset(used), tuple(together.splits), tuple(together.mirrors))
+    return Compiled(runtime, tuple(entries), frozenset(used), life, tuple(together.splits), tuple(together.mirrors))
 
 
 def _built_in_routes(config: Config, registry: Registry) -> list[RouteConfig]:

@@ -46,6 +46,7 @@ def lint(config: Config, compiled: Compiled, registry: Registry, findings: Findi
     _open_routes(config, compiled.entries, registry, findings)
     _keys_that_anyone_can_change(config, findings)
     _nonces_that_are_taken_again(config, findings)
+    _certificates_that_nobody_asks_for(config, registry, findings)
     _strange_methods(config, findings)
     _unverified_services(config, findings)
     _clients_who_say_who_they_are(config, findings)
@@ -171,8 +172,18 @@ def _nonces_that_are_taken_again(config: Config, findings: Findings) -> None:
             findings.warning(place_of(use.origin), message, "write workers: 1, where no request may be taken twice")
 
 
+def _certificates_that_nobody_asks_for(config: Config, registry: Registry, findings: Findings) -> None:
+    """Warn of what looks for the certificates of clients, where no client is asked for one."""
+    if any(listener.tls is not None and listener.tls.client_certificates != "off" for listener in config.listen):
+        return
+    for use in _uses(config):
+        if not use.off and registry.policies[use.kind].of_certificates:
+            message = f"no listener asks clients for a certificate, so {use.name} finds none"
+            findings.warning(place_of(use.origin), message, "give the tls of a listener a client_ca")
+
+
 def _uses(config: Config) -> Iterator[PolicyUse]:
-    """Yield the policies of all scopes, as they are written."""
+    """Yield the policies of the file, wherever they are written."""
     scopes: list[Config | Service | RouteConfig] = [config, *config.services.values(), *config.routes]
     for scope in scopes:
         yield from scope.policies

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from portico.http.body import spelled
-from portico.http.headers import HeaderBlock
+from portico.http.headers import HeaderBlock, spelled
 from portico.http.message import Request
 from portico.policy.authentication import Refusal
 from portico.signatures.base import Message
