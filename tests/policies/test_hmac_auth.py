@@ -279,6 +279,9 @@ def test_trailers_do_not_stand_for_what_was_signed() -> None:
     body = Body.stream(Pieces([BODY], trailers), None)
     assert found(made(content=False), request_of([*fields, ("X-Role", "a")], "POST", body=body)) == CLIENT
     assert body.trailers() == [(b"X-Sum", b"1")]
+    body = Body.stream(Pieces([BODY], [(b"Content-Digest", b"x"), (b"X-Sum", b"1")]), None)
+    assert found(made(), request_of(content(sha256(BODY)), "POST", body=body)) == CLIENT
+    assert (body.whole, body.trailers()) == (BODY, [(b"X-Sum", b"1")])
 
 
 # Nonces.
