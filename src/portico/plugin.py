@@ -26,6 +26,7 @@ from portico.errors import (
     MalformedContent,
     PorticoError,
     RequestError,
+    RequestTimeout,
     UpstreamError,
 )
 from portico.http.body import Body
@@ -93,6 +94,12 @@ from portico.policy.told import MOST_TOLD, OF_THE_WAY, Fields, Identity, fields_
 from portico.policy.verdicts import NO_ANSWER, Memory, NoVerdict, Questions, Trouble, settings_print
 from portico.routing.matcher import ALLOWED_METHODS
 from portico.routing.preflight import UNANSWERED_PREFLIGHT
+from portico.signatures.base import DERIVED_COMPONENTS
+from portico.signatures.digest import ContentDigest
+from portico.signatures.fields import NotSigned
+from portico.signatures.keys import SignatureAlgorithm, SignatureKey
+from portico.signatures.nonces import Nonces, NoncesFull
+from portico.signatures.verifier import SignatureRules, SignatureVerifier, Signed, invitation_to_sign
 from portico.x509.certificate import COMMON_NAME, UNIT, ClientCertificate, UnreadableCertificate, certificate_reader
 from portico.x509.patterns import (
     DnsPattern,
@@ -112,6 +119,7 @@ __all__ = [
     "COMMON_NAME",
     "DECODABLE",
     "DENIED",
+    "DERIVED_COMPONENTS",
     "HOP_BY_HOP",
     "IDENTITY",
     "LOCAL_NETWORKS",
@@ -147,6 +155,7 @@ __all__ = [
     "ConfigError",
     "Consumer",
     "ConsumerLookup",
+    "ContentDigest",
     "Credential",
     "DescribedEndpoint",
     "DnsPattern",
@@ -178,6 +187,9 @@ __all__ = [
     "NamePattern",
     "Negotiation",
     "NoVerdict",
+    "Nonces",
+    "NoncesFull",
+    "NotSigned",
     "NotTaken",
     "Off",
     "OneOrMany",
@@ -199,6 +211,7 @@ __all__ = [
     "RelyingParty",
     "Request",
     "RequestError",
+    "RequestTimeout",
     "ReservedHeaders",
     "Response",
     "RouteInfo",
@@ -210,6 +223,11 @@ __all__ = [
     "SessionLifetime",
     "SessionSettings",
     "Shorthand",
+    "SignatureAlgorithm",
+    "SignatureKey",
+    "SignatureRules",
+    "SignatureVerifier",
+    "Signed",
     "Size",
     "Stage",
     "Statements",
@@ -247,6 +265,7 @@ __all__ = [
     "event_of",
     "fields_told",
     "iam",
+    "invitation_to_sign",
     "issuers_of",
     "json_object",
     "may_be_recoded",

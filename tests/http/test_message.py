@@ -32,6 +32,13 @@ def test_the_target_is_path_and_query() -> None:
     assert repr(Request("GET", "/a", "b")) == "<Request GET /a?b>"
 
 
+def test_the_target_is_known_as_it_was_sent() -> None:
+    request = Request("GET", "/a/b", "c", sent=b"http://host/a//b?c")
+    request.path = "/other"
+    assert request.derive("/x").sent_target == request.copy(Body()).sent_target == "http://host/a//b?c"
+    assert Request("GET", "/a", "b").sent_target == "/a?b"
+
+
 def test_a_derived_request_is_the_same_but_for_its_path() -> None:
     client = Client("10.0.0.1", 5, 80, "http")
     request = Request("POST", "/a/b", "c", Headers([(b"d", b"e")]), Body(b"f"), "host", client)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from portico.http.headers import Headers
+from portico.http.headers import HeaderBlock, Headers
 from portico.http.message import Request, Response
 from portico.http.user import USER, User
 from portico.policy.authentication import (
@@ -193,6 +193,23 @@ def test_a_condition_may_speak_of_who_was_found_out_before() -> None:
     assert response.status == 401
     assert user is None  # whoever looks at the answer sees nobody
     assert ask(parts, A="ok-ada", B="ok-ada")[0].status == 204
+
+
+class Inviting(ByHeader, name="inviting"):
+    """Says more in a 401 than its challenge does."""
+
+    def challenge_headers(self, request: Request) -> HeaderBlock:
+        return HeaderBlock([(b"Accept-Signature", f"{self.header}=();{request.method.lower()}".encode())])
+
+
+def test_a_401_says_what_else_would_be_taken() -> None:
+    parts = [Part(A, None), Part(Inviting("C"), None), Part(Inviting("D"), None)]
+    for headers in ({}, {"A": "bad"}, {"D": "bad"}):
+        response, _ = ask(parts, **headers)
+        assert response.headers.get_all(b"accept-signature") == [b"C=();get", b"D=();get"]
+        assert len(response.headers.get_all(b"www-authenticate")) == 3
+    response, _ = ask(parts, D="broken")
+    assert (response.status, b"accept-signature" in response.headers) == (503, False)
 
 
 def test_who_needs_somebody_has_the_challenges_of_those_whose_condition_did_not_hold() -> None:

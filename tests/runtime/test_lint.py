@@ -220,6 +220,19 @@ routes:
     ]
 
 
+@pytest.mark.parametrize(("workers", "warned"), [("auto", True), ("2", True), ("1", False)])
+def test_nonces_that_each_worker_takes(workers: str, warned: bool, warnings: Warnings) -> None:
+    keys = "keys: {k: {secret: a-secret-of-thirty-two-bytes-or-more}}"
+    text = f"""\
+workers: {workers}
+routes:
+  - {{path: /a, respond: a, policies: [hmac-auth: {{nonce: required, {keys}}}]}}
+  - {{path: /b, respond: a, policies: [hmac-auth: {{{keys}}}]}}
+"""
+    expected = "3 each worker takes a nonce of hmac-auth once, and there may be several workers"
+    assert warnings(text) == ([expected] if warned else [])
+
+
 def test_certificates_that_nobody_asks_for(warnings: Warnings) -> None:
     Authority(warnings.folder).issue("one", "a.test")
     listen = """\

@@ -48,6 +48,7 @@ class Request:
 
     __slots__ = (
         "_interim",
+        "_sent",
         "_slots",
         "answer_by",
         "authority",
@@ -75,7 +76,9 @@ class Request:
         client: Client | None = None,
         exchange: Exchange | None = None,
         interim: Interim | None = None,
+        sent: bytes = b"",
     ) -> None:
+        """`sent` is the request target as it came, where a client has sent one."""
         self.method = method
         self.path = path
         self.query = query
@@ -85,6 +88,7 @@ class Request:
         self.client = client
         self.exchange = exchange
         self._interim = interim
+        self._sent = sent
         self.authority: bytes | None = None
         self.captures: dict[str, str] = {}
         self.deadline: float | None = None
@@ -97,11 +101,17 @@ class Request:
         """The request target in origin form: path and query (RFC 9112 section 3.2.1)."""
         return self.path if self.query is None else f"{self.path}?{self.query}"
 
+    @property
+    def sent_target(self) -> str:
+        """The request target as the client has sent it, in whatever form, and not as policies have made it since."""
+        return self._sent.decode("latin-1") if self._sent else self.target
+
     def derive(self, path: str) -> Request:
         """Return the same request for another path; headers, body and slots are shared, not copied."""
         other = Request(
             self.method, path, self.query, self.headers, self.body, self.host, self.client, self.exchange, self._interim
         )
+        other._sent = self._sent
         other.authority = self.authority
         other.captures = self.captures
         other.deadline = self.deadline
@@ -116,6 +126,7 @@ class Request:
         It has no exchange, no deadline, and no wish for another protocol.
         """
         other = Request(self.method, self.path, self.query, self.headers.copy(), body, self.host, self.client)
+        other._sent = self._sent
         other.authority = self.authority
         other.captures = self.captures
         if self._slots is not None:

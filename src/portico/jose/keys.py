@@ -65,9 +65,9 @@ class KeySet:
                 self._by_kid.setdefault(key.kid, []).append(key)
 
     @classmethod
-    def of_secret(cls, secret: str) -> KeySet:
+    def of_secret(cls, secret: str | bytes) -> KeySet:
         """Return the set of one secret; raise UnusableKey."""
-        data = secret.encode()
+        data = secret.encode() if isinstance(secret, str) else secret
         if len(data) < MIN_SECRET:
             raise UnusableKey(f"a secret has at least {MIN_SECRET} bytes, and this one has {len(data)}")
         from portico.jose.material import key_of_secret, verifying

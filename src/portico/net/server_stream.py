@@ -125,7 +125,7 @@ class ServerStream:
             self._take_client(headers)
         if head.minor != self.client.minor:
             self.client.came_by(head.minor)
-        request = Request(method, path, query, headers, body, self._host, self.client, exchange, interim)
+        request = Request(method, path, query, headers, body, self._host, self.client, exchange, interim, head.target)
         if head.upgrade:
             request.upgrade = head.upgrade
         return request

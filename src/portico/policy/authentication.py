@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeAlias, TypeVar, cast
 
+from portico.http.headers import HeaderBlock
 from portico.http.message import Handler, Key, Request, Response
 from portico.http.user import USER, User
 from portico.policy.base import Policy, PolicyConfig
@@ -119,6 +120,10 @@ class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
     def invite(self, request: Request) -> Response | None:
         """Return what somebody who has shown no credentials at all is answered instead of a 401, such as a redirect to
         a login; None where that will do."""
+        return None
+
+    def challenge_headers(self, request: Request) -> HeaderBlock | None:
+        """Return what else a 401 says of the credentials that would be taken, such as Accept-Signature."""
         return None
 
     def conceal(self, request: Request) -> None:
@@ -305,7 +310,7 @@ class Authentication:
         note_refusal(request, policy.name, reason)
         if response.status == 401:
             for each in asked if missing is None else (missing,):
-                _add_challenge(response, each.challenge(refusal if each is policy else None))
+                _add_challenge(request, response, each, refusal if each is policy else None)
         return self._answered(request, asked, response)
 
 
@@ -337,7 +342,7 @@ def unknown_user(request: Request) -> Response:
         return invited
     response = _nobody(asked)
     for policy in asked:
-        _add_challenge(response, policy.challenge(None))
+        _add_challenge(request, response, policy, None)
     return response
 
 
@@ -356,6 +361,9 @@ def _nobody(asked: Sequence[Authenticator[Any]]) -> Response:
     return Response.problem(401, "authentication-required", title, "This needs credentials, and there are none.")
 
 
-def _add_challenge(response: Response, value: str) -> None:
+def _add_challenge(request: Request, response: Response, policy: Authenticator[Any], refusal: Refusal | None) -> None:
+    value, invitation = policy.challenge(refusal), policy.challenge_headers(request)
     if value:
         response.headers.add(b"WWW-Authenticate", value.encode("latin-1"))
+    for name, _, text in invitation.items if invitation is not None else ():
+        response.headers.add(name, text)

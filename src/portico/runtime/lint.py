@@ -48,6 +48,7 @@ def lint(config: Config, compiled: Compiled, registry: Registry, findings: Findi
     _open_routes(config, compiled.entries, registry, findings)
     _ways_to_policies(compiled, registry, findings)
     _keys_that_anyone_can_change(config, findings)
+    _nonces_that_are_taken_again(config, findings)
     _certificates_that_nobody_asks_for(config, registry, findings)
     _sessions_that_anyone_can_read(config, findings)
     _strange_methods(config, findings)
@@ -193,6 +194,14 @@ def _keys_that_anyone_can_change(config: Config, findings: Findings) -> None:
             if isinstance(url, str) and url.startswith("http:") and not is_of_this_machine(url):
                 message = f"whoever is on the way can change what {use.kind} gets from its {name}, and be anyone then"
                 findings.warning(place_of(use.origin), message, "write https://")
+
+
+def _nonces_that_are_taken_again(config: Config, findings: Findings) -> None:
+    """Warn of nonces that are to be used once, where each of several workers would take them."""
+    for use in _uses(config) if config.workers != 1 else ():
+        if getattr(use.config, "nonce", None) == "required":
+            message = f"each worker takes a nonce of {use.kind} once, and there may be several workers"
+            findings.warning(place_of(use.origin), message, "write workers: 1, where no request may be taken twice")
 
 
 def _certificates_that_nobody_asks_for(config: Config, registry: Registry, findings: Findings) -> None:

@@ -1,0 +1,55 @@
+"""The nonces of requests that were taken, so that none of them is taken again."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from typing import Final
+
+_FORGOTTEN_AT_ONCE: Final = 64
+"""Nonces that one request has forgotten at most, so that no one request has to wait until many are."""
+
+
+class NoncesFull(Exception):
+    """As many nonces are remembered as may be, and none of them can be forgotten yet."""
+
+
+class Nonces:
+    """What one key has used up, each for as long as its signature would be good.
+
+    Only who has the key gets anything in here, so that nobody can fill it for others.
+    """
+
+    __slots__ = ("_ends", "_used")
+
+    def __init__(self) -> None:
+        self._used: dict[bytes, float] = {}
+        self._ends: list[tuple[float, bytes]] = []
+
+    def use(self, nonce: str, until: float, now: float, limit: int) -> bool:
+        """Use a nonce up, until then; return False where it was before. Raises NoncesFull at `limit` of them."""
+        self._forget(now)
+        key = hashlib.blake2b(nonce.encode(), digest_size=16).digest()  # so that all take as little room
+        if self._used.get(key, now) > now:
+            return False
+        if len(self._used) >= limit:
+            raise NoncesFull
+        self._used[key] = until
+        heapq.heappush(self._ends, (until, key))
+        return True
+
+    def _forget(self, now: float) -> None:
+        for _ in range(_FORGOTTEN_AT_ONCE):
+            if not self._ends or self._ends[0][0] > now:
+                return
+            until, key = heapq.heappop(self._ends)
+            if self._used.get(key) == until:  # it may have been used again since
+                del self._used[key]
+
+    def __len__(self) -> int:
+        return len(self._used)
+
+    def close(self) -> None:
+        """Forget all of them."""
+        self._used.clear()
+        self._ends.clear()

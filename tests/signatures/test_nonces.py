@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portico.signatures.nonces import Nonces, NoncesFull
+
+
+@given(
+    st.integers(1, 5),
+    st.lists(st.tuples(st.integers(0, 9), st.integers(1, 6), st.integers(0, 3)), max_size=60),
+)
+def test_it_is_a_dictionary_that_forgets(limit: int, steps: list[tuple[int, int, int]]) -> None:
+    nonces, model, now = Nonces(), dict[str, int](), 0
+    for number, life, passed in steps:
+        now += passed
+        model = {known: until for known, until in model.items() if until > now}
+        nonce = f"nonce {number}"
+        if nonce in model:
+            assert not nonces.use(nonce, now + life, now, limit)
+        elif len(model) >= limit:
+            with pytest.raises(NoncesFull):
+                nonces.use(nonce, now + life, now, limit)
+        else:
+            assert nonces.use(nonce, now + life, now, limit)
+            model[nonce] = now + life
+        assert len(nonces) == len(model)
+    nonces.close()
+    assert len(nonces) == 0
+
+
+def test_many_are_forgotten_little_by_little() -> None:
+    nonces = Nonces()
+    for number in range(1000):
+        assert nonces.use(str(number), 10.0, 0.0, 1000)
+    with pytest.raises(NoncesFull):
+        nonces.use("one more", 10.0, 9.9, 1000)
+    assert nonces.use("999", 20.0, 10.0, 1000)
+    assert len(nonces) > 900
+    for number in range(40):
+        assert not nonces.use("999", 20.0, 10.0, 1000)
+        assert nonces.use(f"new {number}", 20.0, 10.0, 1000)
+    assert len(nonces) == 41
+    assert len(nonces._ends) == 41
+
+
+def test_long_ones_take_no_more_room() -> None:
+    nonces = Nonces()
+    assert nonces.use("n" * 10_000, 1.0, 0.0, 9)
+    assert nonces.use("n" * 9_999, 1.0, 0.0, 9)
+    assert {len(key) for key in nonces._used} == {16}
