@@ -50,7 +50,7 @@ from portico.jose.bearer import TWICE, BearerConfig, ClaimedUser, Texts, bearer_
 from portico.jose.compact import NotTaken, json_object
 from portico.jose.introspection import DescribedEndpoint, Taken, basic_credentials, said_of_token, token_of
 from portico.jose.keys import Algorithm, KeySet, UnusableKey
-from portico.jose.provider import WELL_KNOWN, KeyUrl, ProviderKeys, issuers_of
+from portico.jose.provider import WELL_KNOWN, KeyUrl, ProviderKeys, issuers_of, target_of
 from portico.jose.rules import UNAVAILABLE, TokenRules, claim_at, words_at
 from portico.jose.verifier import FixedKeys, Keys, TokenVerifier
 from portico.observe.exchange import Exchange, Outcome
@@ -70,18 +70,18 @@ from portico.policy.condition import Condition, ConditionError
 from portico.policy.consumers import ConsumerLookup
 from portico.policy.lambda_authorizer import (
     DENIED,
-    Place,
-    Said,
-    Statements,
+    FixedVerdict,
+    PolicyVerdict,
+    RouteArn,
     UserOf,
     cookies_of,
     event_of,
-    iam,
     parameters_of,
-    simple,
+    read_iam,
+    read_simple,
 )
 from portico.policy.threads import Threads, TooManyCalls
-from portico.policy.told import MOST_TOLD, OF_THE_WAY, Fields, Identity, fields_told
+from portico.policy.told import FORWARDED_HEADERS, MOST_TOLD, Fields, Identity, fields_told
 from portico.policy.verdicts import NO_ANSWER, Memory, NoVerdict, Questions, Trouble, settings_print
 from portico.routing.matcher import ALLOWED_METHODS
 from portico.routing.preflight import UNANSWERED_PREFLIGHT
@@ -91,13 +91,13 @@ __all__ = [
     "ALLOWED_METHODS",
     "DECODABLE",
     "DENIED",
+    "FORWARDED_HEADERS",
     "HOP_BY_HOP",
     "IDENTITY",
     "LOCAL_NETWORKS",
     "MAX_CODINGS",
     "MOST_TOLD",
     "NO_ANSWER",
-    "OF_THE_WAY",
     "SLICE",
     "TWICE",
     "UNANSWERED_PREFLIGHT",
@@ -133,6 +133,7 @@ __all__ = [
     "Fields",
     "FilePath",
     "FixedKeys",
+    "FixedVerdict",
     "Found",
     "Handler",
     "HeaderBlock",
@@ -152,9 +153,9 @@ __all__ = [
     "NotTaken",
     "OneOrMany",
     "Outcome",
-    "Place",
     "Policy",
     "PolicyConfig",
+    "PolicyVerdict",
     "PorticoError",
     "Problem",
     "ProviderKeys",
@@ -163,15 +164,14 @@ __all__ = [
     "Request",
     "RequestError",
     "Response",
+    "RouteArn",
     "RouteInfo",
-    "Said",
     "Secret",
     "ServiceHealth",
     "ServiceName",
     "Shorthand",
     "Size",
     "Stage",
-    "Statements",
     "StatusCode",
     "Taken",
     "TargetHealth",
@@ -198,17 +198,18 @@ __all__ = [
     "escape_for",
     "event_of",
     "fields_told",
-    "iam",
     "issuers_of",
     "json_object",
     "may_be_recoded",
     "note_refusal",
     "parameters_of",
+    "read_iam",
+    "read_simple",
     "recoded",
     "said_of_token",
     "settings_print",
-    "simple",
     "stands_twice",
+    "target_of",
     "token_of",
     "unknown_user",
     "vary_by_encoding",
