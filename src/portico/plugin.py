@@ -51,7 +51,7 @@ from portico.jose.bearer import TWICE, BearerConfig, ClaimedUser, Texts, bearer_
 from portico.jose.compact import NotTaken, json_object
 from portico.jose.introspection import DescribedEndpoint, Taken, basic_credentials, said_of_token, token_of
 from portico.jose.keys import Algorithm, KeySet, UnusableKey
-from portico.jose.provider import KeyUrl, ProviderKeys, issuers_of
+from portico.jose.provider import KeyUrl, ProviderKeys, issuers_of, target_of
 from portico.jose.rules import UNAVAILABLE, TokenRules, claim_at, words_at
 from portico.jose.signer import TokenSigner, published_key
 from portico.jose.verifier import FixedKeys, Keys, TokenVerifier
@@ -78,19 +78,19 @@ from portico.policy.condition import Condition, ConditionError
 from portico.policy.consumers import ConsumerLookup
 from portico.policy.lambda_authorizer import (
     DENIED,
-    Place,
-    Said,
-    Statements,
+    FixedVerdict,
+    PolicyVerdict,
+    RouteArn,
     UserOf,
     cookies_of,
     event_of,
-    iam,
     parameters_of,
-    simple,
+    read_iam,
+    read_simple,
 )
 from portico.policy.reserved import ReservedHeaders, check_reservable
 from portico.policy.threads import Threads, TooManyCalls
-from portico.policy.told import MOST_TOLD, OF_THE_WAY, Fields, Identity, fields_told
+from portico.policy.told import FORWARDED_HEADERS, MOST_TOLD, Fields, Identity, fields_told
 from portico.policy.verdicts import NO_ANSWER, Memory, NoVerdict, Questions, Trouble, settings_print
 from portico.routing.matcher import ALLOWED_METHODS
 from portico.routing.preflight import UNANSWERED_PREFLIGHT
@@ -120,13 +120,13 @@ __all__ = [
     "DECODABLE",
     "DENIED",
     "DERIVED_COMPONENTS",
+    "FORWARDED_HEADERS",
     "HOP_BY_HOP",
     "IDENTITY",
     "LOCAL_NETWORKS",
     "MAX_CODINGS",
     "MOST_TOLD",
     "NO_ANSWER",
-    "OF_THE_WAY",
     "SLICE",
     "TWICE",
     "UNANSWERED_PREFLIGHT",
@@ -169,6 +169,7 @@ __all__ = [
     "FilePath",
     "Fingerprint",
     "FixedKeys",
+    "FixedVerdict",
     "Found",
     "Handler",
     "HeaderBlock",
@@ -196,9 +197,9 @@ __all__ = [
     "Origin",
     "Outcome",
     "PartySettings",
-    "Place",
     "Policy",
     "PolicyConfig",
+    "PolicyVerdict",
     "PorticoError",
     "Problem",
     "ProviderKeys",
@@ -214,8 +215,8 @@ __all__ = [
     "RequestTimeout",
     "ReservedHeaders",
     "Response",
+    "RouteArn",
     "RouteInfo",
-    "Said",
     "Secret",
     "SecretMembers",
     "ServiceHealth",
@@ -230,7 +231,6 @@ __all__ = [
     "Signed",
     "Size",
     "Stage",
-    "Statements",
     "StatusCode",
     "Taken",
     "TargetHealth",
@@ -264,7 +264,6 @@ __all__ = [
     "escape_for",
     "event_of",
     "fields_told",
-    "iam",
     "invitation_to_sign",
     "issuers_of",
     "json_object",
@@ -274,13 +273,15 @@ __all__ = [
     "origin_of",
     "parameters_of",
     "published_key",
+    "read_iam",
+    "read_simple",
     "recoded",
     "said_of_token",
     "settings_print",
     "shown",
-    "simple",
     "spelled",
     "stands_twice",
+    "target_of",
     "token_of",
     "unknown_user",
     "uri_pattern",

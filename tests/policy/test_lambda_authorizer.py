@@ -14,20 +14,20 @@ from portico.plugin import (
     ADMITTED,
     DENIED,
     Client,
+    FixedVerdict,
     Headers,
     NoVerdict,
-    Place,
     Request,
-    Said,
+    RouteArn,
     User,
     event_of,
-    iam,
-    simple,
+    read_iam,
+    read_simple,
 )
 from portico.policy.lambda_authorizer import MOST_RESOURCES, fits
 
 ARN = "arn:aws:execute-api:local:000000000000:portico/$default"
-PLACE = Place(ARN, "orders", ("/orders/{id}",))
+PLACE = RouteArn(ARN, "orders", ("/orders/{id}",))
 NOW = 1_583_348_638.39
 
 
@@ -96,7 +96,7 @@ def test_what_is_asked_about_a_request() -> None:
 
 
 def test_what_is_not_there_is_left_out_and_what_is_no_unicode_can_be_sent() -> None:
-    bare = event_of(Request("GET", "/"), Place(ARN, "all", ("/a", "/b")), [], NOW)
+    bare = event_of(Request("GET", "/"), RouteArn(ARN, "all", ("/a", "/b")), [], NOW)
     assert not {"cookies", "queryStringParameters", "pathParameters"} & bare.keys()
     assert (bare["routeKey"], bare["rawQueryString"], bare["headers"]) == ("GET all", "", {})
     assert len(bare["requestContext"]["requestId"]) == 36
@@ -112,11 +112,11 @@ def named(claims: Any) -> User:
 
 
 def test_simple_answers() -> None:
-    assert simple({"isAuthorized": False, "context": {"a": 1}}, named) == Said(DENIED)
-    found = simple({"isAuthorized": True, "context": {"principalId": "ada"}}, named).of("")
+    assert read_simple({"isAuthorized": False, "context": {"a": 1}}, named) == FixedVerdict(DENIED)
+    found = read_simple({"isAuthorized": True, "context": {"principalId": "ada"}}, named).of("")
     assert isinstance(found, User)
     assert (found.name, found.claims) == ("ada", {"principalId": "ada"})
-    assert simple({"isAuthorized": True, "context": None}, lambda _: ADMITTED) == Said(ADMITTED)
+    assert read_simple({"isAuthorized": True, "context": None}, lambda _: ADMITTED) == FixedVerdict(ADMITTED)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_simple_answers() -> None:
 )
 def test_what_is_no_simple_answer(said: dict[str, Any]) -> None:
     with pytest.raises(NoVerdict):
-        simple(said, named)
+        read_simple(said, named)
 
 
 def statement(effect: str = "Allow", resource: Any = "*", action: Any = "execute-api:Invoke") -> dict[str, Any]:
@@ -165,12 +165,12 @@ JUDGED: list[tuple[dict[str, Any], bool]] = [
 
 @pytest.mark.parametrize(("said", "allowed"), JUDGED)
 def test_policies_are_judged_for_each_request(said: dict[str, Any], *, allowed: bool) -> None:
-    found = iam(said, named).of(HERE)
+    found = read_iam(said, named).of(HERE)
     assert (found.name if isinstance(found, User) else found) == ("ada" if allowed else DENIED)
 
 
 def test_what_a_policy_says_of_a_user() -> None:
-    found = iam(policy(statement(), context={"role": "admin", "principalId": "root"}), named).of(HERE)
+    found = read_iam(policy(statement(), context={"role": "admin", "principalId": "root"}), named).of(HERE)
     assert isinstance(found, User)
     assert dict(found.claims) == {"role": "admin", "principalId": "ada"}
 
@@ -200,7 +200,7 @@ def test_what_a_policy_says_of_a_user() -> None:
 )
 def test_what_is_not_understood_as_a_whole_is_no_policy(said: dict[str, Any]) -> None:
     with pytest.raises(NoVerdict):
-        iam(said, named)
+        read_iam(said, named)
 
 
 @given(st.text("ab*?", max_size=8), st.text("ab", max_size=8))

@@ -189,6 +189,12 @@ class ProviderKeys:
         """Nothing is held; the work ends with the configurations that it belongs to."""
 
 
+def target_of(url: str) -> tuple[str, str, str | None]:
+    """Return a URL without its query, and the path and the query by which what is there is asked for."""
+    place, _, query = url.partition("?")
+    return place, "/" + place.partition("://")[2].partition("/")[2], query or None
+
+
 def issuers_of(discovery_url: str, policy: str) -> frozenset[str]:
     """Return the issuer whose description is at a URL; whether it ends with a slash cannot be seen there.
 
@@ -234,8 +240,8 @@ async def _get(env: Env, url: str, ca: str | None) -> tuple[dict[str, Any], floa
     except ConfigError as error:
         raise NotPublished(str(error)) from None
     parts = parse_url(_plain(url))
-    path = "/" + _plain(url).split("://", 1)[1].partition("/")[2]
-    request = Request("GET", path, url.partition("?")[2] or None, Headers(_ACCEPT), host=parts.host)
+    _, path, query = target_of(url)
+    request = Request("GET", path, query, Headers(_ACCEPT), host=parts.host)
     request.deadline = env.clock() + _ASK_FOR
     try:
         async with asyncio.timeout(_ASK_FOR):

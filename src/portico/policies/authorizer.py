@@ -87,6 +87,7 @@ from portico.plugin import (
     Duration,
     Env,
     FilePath,
+    FixedVerdict,
     Found,
     HeaderName,
     Headers,
@@ -96,19 +97,18 @@ from portico.plugin import (
     NotTaken,
     NoVerdict,
     OneOrMany,
-    Place,
     PolicyConfig,
+    PolicyVerdict,
     Questions,
     Refusal,
     Request,
     RequestError,
     Response,
-    Said,
+    RouteArn,
     ServiceName,
     Shorthand,
     Size,
     Stage,
-    Statements,
     Texts,
     Threads,
     TooManyCalls,
@@ -118,11 +118,12 @@ from portico.plugin import (
     claim_at,
     cookies_of,
     event_of,
-    iam,
     json_object,
     parameters_of,
+    read_iam,
+    read_simple,
     settings_print,
-    simple,
+    target_of,
 )
 
 THREADS: Final = 8
@@ -142,8 +143,8 @@ _FIELDS: Final = (
 )
 _OF_HTTP: Final = ("path", "ca", "format", "arn", "max_answer", *(set(ClaimedUser.model_fields) - {"required"}))
 
-Verdict: TypeAlias = Said | Statements
-_READERS: Final[Mapping[str, Callable[[Mapping[str, Any], UserOf], Verdict]]] = {"simple": simple, "iam": iam}
+Verdict: TypeAlias = FixedVerdict | PolicyVerdict
+_READERS: Final[Mapping[str, Callable[[Mapping[str, Any], UserOf], Verdict]]] = {"simple": read_simple, "iam": read_iam}
 
 
 class IdentitySource(PolicyConfig):
@@ -251,7 +252,7 @@ class AuthorizerPolicy(Authenticator[Authorizer], name="authorizer", stages=(Sta
         config = self.config
         self._clock, self._wall = env.clock, env.wall
         self._source, self._holds = config.source, config.holds
-        self._place = Place(config.arn, env.route.name, env.route.paths)
+        self._arn = RouteArn(config.arn, env.route.name, env.route.paths)
         self._numbers = itertools.count()
         self._ask: Callable[[Request, Sequence[str]], Awaitable[Verdict]]
         asked: tuple[object, ...] = ()
@@ -279,15 +280,12 @@ class AuthorizerPolicy(Authenticator[Authorizer], name="authorizer", stages=(Sta
         if config.service is not None:
             self._handler = env.service(config.service)
             self._path, _, query = config.path.partition("?")
-            said = env.settings_of(config.service)
-        else:
-            assert config.url is not None
-            place, _, query = config.url.partition("?")
-            self._handler = env.web(place, config.ca)
-            self._path = "/" + place.partition("://")[2].partition("/")[2]
-            said = b"" if config.ca is None else Path(config.ca).read_bytes()
-        self._query = query or None
-        return said
+            self._query = query or None
+            return env.settings_of(config.service)
+        assert config.url is not None
+        place, self._path, self._query = target_of(config.url)
+        self._handler = env.web(place, config.ca)
+        return b"" if config.ca is None else Path(config.ca).read_bytes()
 
     def _caller(self, env: Env, function: Callable[..., object]) -> Callable[[Request], Awaitable[object]]:
         """Return what calls a function, without holding up the loop."""
@@ -311,9 +309,9 @@ class AuthorizerPolicy(Authenticator[Authorizer], name="authorizer", stages=(Sta
             return None
         if not self._holds:
             return self._later(request, shown, b"%d" % next(self._numbers))
-        key, now = self._known.print_of((self._place.key(request), shown)), self._clock()
+        key, now = self._known.print_of((self._arn.key(request), shown)), self._clock()
         verdict = self._known.recall(key, now) or self._refused.recall(key, now)
-        return self._later(request, shown, key) if verdict is None else verdict.of(self._place.of(request))
+        return self._later(request, shown, key) if verdict is None else verdict.of(self._arn.of(request))
 
     def challenge(self, refusal: Refusal | None) -> str:
         """Return the challenge of the file."""
@@ -321,31 +319,31 @@ class AuthorizerPolicy(Authenticator[Authorizer], name="authorizer", stages=(Sta
 
     async def _later(self, request: Request, shown: Sequence[str], key: bytes) -> Found:
         verdict = await self._questions.verdict(key, functools.partial(self._find_out, request, shown, key))
-        return NO_ANSWER if verdict is None else verdict.of(self._place.of(request))
+        return NO_ANSWER if verdict is None else verdict.of(self._arn.of(request))
 
     async def _find_out(self, request: Request, shown: Sequence[str], key: bytes) -> Verdict:
         verdict = await self._ask(request, shown)
-        found = verdict.of(self._place.of(request))
+        found = verdict.of(self._arn.of(request))
         if self._holds and found is not _UNAUTHORIZED:
             memory = self._known if isinstance(found, User | Admitted) else self._refused
             memory.keep(key, verdict, self._clock(), self._holds)
         return verdict
 
-    async def _call(self, request: Request, shown: Sequence[str]) -> Said:
+    async def _call(self, request: Request, shown: Sequence[str]) -> FixedVerdict:
         try:
             found = await self._call_function(request)
         except RequestError as error:  # of content that it has looked at
-            return Said(Refusal(error.type, "", str(error), status=error.status))
+            return FixedVerdict(Refusal(error.type, "", str(error), status=error.status))
         if isinstance(found, User):
-            return Said(found if found.kind else replace(found, kind=self.name))
+            return FixedVerdict(found if found.kind else replace(found, kind=self.name))
         if isinstance(found, bool):
-            return Said(ADMITTED if found else DENIED)
+            return FixedVerdict(ADMITTED if found else DENIED)
         if found is None or isinstance(found, Refusal):
-            return Said(found)
+            return FixedVerdict(found)
         raise TypeError(f"{self.config.function} has returned neither a User, a Refusal, a truth value nor None")
 
     async def _post(self, request: Request, shown: Sequence[str]) -> Verdict:
-        event = orjson.dumps(event_of(request, self._place, shown, self._wall()))
+        event = orjson.dumps(event_of(request, self._arn, shown, self._wall()))
         question = Request("POST", self._path, self._query, Headers(_FIELDS), Body(event))
         question.deadline = self._clock() + self.config.timeout
         answer = await self._handler(question)
@@ -356,7 +354,7 @@ class AuthorizerPolicy(Authenticator[Authorizer], name="authorizer", stages=(Sta
 
     async def _judged(self, answer: Response) -> Verdict:
         if answer.status == 401:
-            return Said(_UNAUTHORIZED)
+            return FixedVerdict(_UNAUTHORIZED)
         if answer.status != 200 or answer.problem_value is not None:
             raise NoVerdict(f"it answers {answer.status}")
         content = await answer.body.read(self.config.max_answer)

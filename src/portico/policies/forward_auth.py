@@ -60,9 +60,9 @@ from pydantic import Field, field_validator, model_validator
 
 from portico.plugin import (
     ADMITTED,
+    FORWARDED_HEADERS,
     HOP_BY_HOP,
     NO_ANSWER,
-    OF_THE_WAY,
     Admitted,
     Authenticator,
     AuthenticatorConfig,
@@ -94,11 +94,12 @@ from portico.plugin import (
     User,
     fields_told,
     settings_print,
+    target_of,
 )
 
 _OURS: Final = (
     HOP_BY_HOP
-    | OF_THE_WAY
+    | FORWARDED_HEADERS
     | {b"accept-encoding", b"content-encoding", b"content-length", b"content-type", b"expect", b"host"}
 )
 """Headers that a client has no say in, and a service that decides has none either."""
@@ -223,14 +224,13 @@ class ForwardAuthPolicy(Authenticator[ForwardAuth], name="forward-auth", stages=
         self._spawn = env.spawn
         self._logger = env.logger
         if config.url is not None:
-            place, _, query = config.url.partition("?")
+            place, self._path, self._query = target_of(config.url)
             self._handler = env.web(place, config.ca)
-            self._path = "/" + place.partition("://")[2].partition("/")[2]
         else:
             assert config.service is not None
             self._handler = env.service(config.service)
             self._path, _, query = config.path.partition("?")
-        self._query = query or None
+            self._query = query or None
         self._send = frozenset(name.lower().encode("ascii") for name in config.send)
         self._pass = tuple(name.encode("ascii") for name in config.pass_)
         self._answer = frozenset((*(name.lower().encode("ascii") for name in config.answer), *_OF_CONTENT))

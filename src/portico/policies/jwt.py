@@ -45,8 +45,6 @@ taken once its key is gone.
 
 from __future__ import annotations
 
-import hmac
-import os
 from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -81,12 +79,11 @@ from portico.plugin import (
     UnusableKey,
     bearer_token,
     issuers_of,
+    settings_print,
     stands_twice,
 )
 
 _SOURCES: Final = ("discovery_url", "jwks_url", "jwks_file", "public_key_file", "keys", "secret")
-_BY_DIGEST: Final = os.urandom(32)
-"""What settings are told apart by where they are shared; nobody can guess a secret by its digest."""
 _PRIVATE: Final = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
 """The members of a JWK that nobody else may know (RFC 7518 section 6)."""
 _Jwk = Annotated[Mapping[str, Any], SecretMembers(_PRIVATE)]
@@ -166,9 +163,9 @@ class JwtPolicy(Authenticator[Jwt], name="jwt", stages=(Stage.AUTHENTICATE,)):
             max_age=config.max_age,
             max_size=config.max_size,
         )
-        said = hmac.digest(_BY_DIGEST, config.model_dump_json(exclude={"required"}).encode() + known, "sha256")
         verifier = env.share(
-            ("jwt", said), lambda: TokenVerifier(keys, rules, lambda claims: config.user_of(claims, "jwt"), env.wall)
+            ("jwt", settings_print(config, known)),
+            lambda: TokenVerifier(keys, rules, lambda claims: config.user_of(claims, "jwt"), env.wall),
         )
         self._recall = verifier.recall
         self._verify = verifier.verify

@@ -84,6 +84,7 @@ from portico.plugin import (
     issuers_of,
     said_of_token,
     settings_print,
+    target_of,
     token_of,
 )
 
@@ -147,7 +148,7 @@ class OAuth2IntrospectionPolicy(
         self._rules = TokenRules(frozenset(config.issuer), frozenset(config.audience), required=())
         self._described = None if config.discovery_url is None else self._look_up(env, config.discovery_url)
         if config.url is not None:
-            self._handler = env.web(config.url.partition("?")[0], config.ca)
+            env.web(target_of(config.url)[0], config.ca)  # so that what is wrong with it is told at load
         fields, secret = list(_ACCEPT), b""
         self._form: dict[str, bytes | str] = {"token_type_hint": "access_token"}
         if config.client_id is not None and config.client_secret is not None:
@@ -206,16 +207,12 @@ class OAuth2IntrospectionPolicy(
 
     async def _answer(self, form: bytes) -> bytes:
         """Return what the server answers."""
-        url, handler = self.config.url, None
-        if self._described is not None:
-            url = await self._described.url(self._env)
-            handler = self._env.web(url.partition("?")[0], self.config.ca)
+        url = self.config.url if self._described is None else await self._described.url(self._env)
         assert url is not None
-        place, _, query = url.partition("?")
-        path = "/" + place.partition("://")[2].partition("/")[2]
-        request = Request("POST", path, query or None, self._headers.copy(), Body(form))
+        place, path, query = target_of(url)
+        request = Request("POST", path, query, self._headers.copy(), Body(form))
         request.deadline = self._clock() + self.config.timeout
-        answer = await (handler or self._handler)(request)
+        answer = await self._env.web(place, self.config.ca)(request)
         try:
             return await self._content(answer)
         finally:

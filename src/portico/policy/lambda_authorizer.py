@@ -14,7 +14,7 @@ from portico.http.headers import HOP_BY_HOP
 from portico.http.message import Client, Request
 from portico.http.user import User
 from portico.policy.authentication import Admitted, Refusal
-from portico.policy.told import OF_THE_WAY
+from portico.policy.told import FORWARDED_HEADERS
 from portico.policy.verdicts import NoVerdict
 
 MOST_RESOURCES: Final = 256
@@ -26,12 +26,12 @@ _AS_IS: Final = "surrogateescape"
 _STAGE: Final = "$default"
 _INVOKE: Final = "execute-api:invoke"
 _OF_STATEMENT: Final = {"Sid", "Effect", "Action", "Resource"}
-_LEFT_OUT: Final = HOP_BY_HOP | OF_THE_WAY | {b"cookie"}
+_LEFT_OUT: Final = HOP_BY_HOP | FORWARDED_HEADERS | {b"cookie"}
 
 UserOf: TypeAlias = Callable[[Mapping[str, Any]], User | Admitted]
 
 
-class Place(NamedTuple):
+class RouteArn(NamedTuple):
     """Where requests are asked about."""
 
     arn: str
@@ -52,7 +52,7 @@ class Place(NamedTuple):
         return f"{request.method} {self.paths[0]}" if len(self.paths) == 1 else self.key(request)
 
 
-def event_of(request: Request, place: Place, identity: Sequence[str], now: float) -> dict[str, Any]:
+def event_of(request: Request, place: RouteArn, identity: Sequence[str], now: float) -> dict[str, Any]:
     """Return what is asked about a request."""
     client = request.client
     parts = place.arn.split(":", 5)
@@ -140,7 +140,7 @@ def _certificate(client: Client | None) -> dict[str, Any] | None:
     return {"clientCert": {"clientCertPem": ssl.DER_cert_to_PEM_cert(encryption.certificate)}}
 
 
-class Said(NamedTuple):
+class FixedVerdict(NamedTuple):
     """An answer for every request that has the same identity, route and method."""
 
     found: User | Admitted | Refusal | None
@@ -150,7 +150,7 @@ class Said(NamedTuple):
         return self.found
 
 
-class Statements(NamedTuple):
+class PolicyVerdict(NamedTuple):
     """An answer that is a policy, by which each request is judged."""
 
     found: User | Admitted
@@ -164,16 +164,16 @@ class Statements(NamedTuple):
         return self.found
 
 
-def simple(said: Mapping[str, Any], user_of: UserOf) -> Said:
+def read_simple(said: Mapping[str, Any], user_of: UserOf) -> FixedVerdict:
     """Return what a simple answer says; raise NoVerdict where it is none."""
     if said.get("isAuthorized") is False:
-        return Said(DENIED)
+        return FixedVerdict(DENIED)
     if said.get("isAuthorized") is not True:
         raise NoVerdict("it does not answer whether isAuthorized")
-    return Said(user_of(_context(said)))
+    return FixedVerdict(user_of(_context(said)))
 
 
-def iam(said: Mapping[str, Any], user_of: UserOf) -> Statements:
+def read_iam(said: Mapping[str, Any], user_of: UserOf) -> PolicyVerdict:
     """Return what an answer with an IAM policy says; raise NoVerdict where it is none that is understood as a whole."""
     principal, document = said.get("principalId"), said.get("policyDocument")
     if not isinstance(principal, str) or not isinstance(document, dict):
@@ -194,7 +194,7 @@ def iam(said: Mapping[str, Any], user_of: UserOf) -> Statements:
         if any(fits(action.lower(), _INVOKE) for action in actions):
             named[effect] += resources
     user = user_of({**_context(said), "principalId": principal})
-    return Statements(user, tuple(named["Allow"]), tuple(named["Deny"]))
+    return PolicyVerdict(user, tuple(named["Allow"]), tuple(named["Deny"]))
 
 
 def _context(said: Mapping[str, Any]) -> dict[str, Any]:

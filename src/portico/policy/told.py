@@ -15,7 +15,7 @@ from portico.policy.verdicts import NoVerdict
 MOST_TOLD: Final = 16 * 1024
 """Bytes of the headers of an answer that are used."""
 
-OF_THE_WAY: Final = frozenset(
+FORWARDED_HEADERS: Final = frozenset(
     (
         b"forwarded",
         b"via",
