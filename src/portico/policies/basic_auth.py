@@ -61,7 +61,7 @@ _OF_BCRYPT: Final = 72
 _MALFORMED: Final = Refusal("invalid-credentials", "Invalid credentials", "malformed credentials")
 _WRONG: Final = Refusal("invalid-credentials", "Invalid credentials", "unknown user or wrong password")
 _SEVERAL: Final = Refusal("duplicate-credentials", "Duplicate credentials")
-_BUSY: Final = Refusal("authentication-busy", "Authentication is busy", "too many passwords to compare", status=503)
+_BUSY: Final = Refusal("authentication-busy", "Authentication is busy", "too many passwords to compare", "", 503, 1)
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeAlias, TypeVar
 from portico.http.message import Handler, Key, Request, Response
 from portico.http.user import USER, User
 from portico.policy.base import Policy, PolicyConfig
+from portico.policy.consumers import LookupFailed
 
 security = logging.getLogger("portico.security")
 
@@ -43,6 +44,12 @@ class Refusal(NamedTuple):
     """The `error` of the challenge where its scheme has one (RFC 6750 section 3.1): `invalid_token`."""
     status: int = 401
     """What is answered; 503 where it could not be found out whether they are good."""
+    retry_after: int = 0
+    """In how many seconds that may be otherwise; 0 where nobody knows."""
+
+
+_BUSY: Final = Refusal("authentication-busy", "Authentication is busy", status=503, retry_after=1)
+"""It cannot be found out at the moment whether the credentials are good."""
 
 
 _LONGEST_NAME: Final = 128
@@ -138,7 +145,7 @@ class Authentication:
                 continue
             found = policy.identify(request)
             if type(found) not in _AT_ONCE:
-                found = await cast("Awaitable[Found]", found)
+                found = await _found(cast("Awaitable[Found]", found))
             if type(found) is User or type(found) is Admitted:
                 known = self._known(request, known, found)
             elif type(found) is Refusal or type(found) is Response:
@@ -200,12 +207,21 @@ class Authentication:
             response, reason = _nobody(policy.missing), "no credentials"
         else:
             response = Response.problem(refusal.status, refusal.type, refusal.title)
+            if refusal.retry_after:
+                response.headers.set(b"Retry-After", b"%d" % refusal.retry_after)
             reason = refusal.reason or refusal.title
         note_refusal(request, policy.name, reason)
         if response.status == 401:
             for each in asked:
                 _add_challenge(response, each.challenge(refusal if each is policy else None))
         return response
+
+
+async def _found(looking: Awaitable[Found]) -> Found:
+    try:
+        return await looking
+    except LookupFailed as failed:
+        return _BUSY._replace(reason=str(failed))
 
 
 def note_refusal(request: Request, policy: str, reason: str) -> None:
