@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import os
 import sqlite3
+import stat
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -135,6 +136,8 @@ def identity_of(path: str) -> _Identity:
 
 def _inode(path: str) -> tuple[int, int]:
     found = os.stat(path)  # noqa: PTH116 - plain, and often
+    if not stat.S_ISREG(found.st_mode):
+        raise StoreFailed(f"{path} is not a regular file")
     return found.st_dev, found.st_ino
 
 
