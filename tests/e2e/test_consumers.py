@@ -180,14 +180,15 @@ def test_a_database_that_is_gone_locked_damaged_or_replaced(tmp_path: Path) -> N
     with gateway_with(tmp_path, consumer("ada", ADA), consumer("bob", BOB)) as gateway:
         gateway.agent_answers()
         assert by_key(gateway, ADA) == 200
+        assert f"consumers in {path}: changes are seen" in portico_here("status", str(gateway.file)).out
 
         path.rename(tmp_path / "away")
         answer = wait_for(lambda: _busy(gateway, ADA), "503 without a database")
         assert answer.getheader("Retry-After") == "1"
         assert answer.getheader("WWW-Authenticate") is None
-        wait_for(
-            lambda: "changes of consumers are not seen, so workers look all of them up: " in gateway.log(), "the log"
-        )
+        unseen = "changes of consumers are not seen, so workers look all of them up: there is no database"
+        wait_for(lambda: unseen in gateway.log(), "the agent to tell")
+        assert f"consumers in {path}: there is no database" in portico_here("status", str(gateway.file)).out
         (tmp_path / "away").rename(path)
         wait_for(lambda: by_key(gateway, ADA) == 200, "ada to come in again")
 

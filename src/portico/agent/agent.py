@@ -139,7 +139,15 @@ class Agent:
 
     async def state(self) -> dict[str, Any]:
         """Return how the gateway is."""
-        return await status(self.supervisor.plan, self._board, self.workers, self.reloads, self.upstreams, self._parent)
+        return await status(
+            self.supervisor.plan,
+            self._board,
+            self.workers,
+            self.reloads,
+            self.upstreams,
+            self.credentials,
+            self._parent,
+        )
 
     async def close(self) -> None:
         """End everything; a reload that is under way changes nothing."""

@@ -16,7 +16,7 @@ A key stands here as its hash, which `portico hash key` prints, or as itself, be
 then it is hashed when the file is loaded, and only the hash is kept. Two keys at once let a client change from the one
 to the other. A key that has expired is refused. A password is always a hash: `portico hash password` prints it.
 
-Many consumers go into files of their own, by [include](#more-files).
+Many consumers go into files of their own, by [include](#more-files), or into [a database](#consumerdatabase).
 """
 
 from __future__ import annotations
