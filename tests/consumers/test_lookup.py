@@ -12,7 +12,7 @@ import pytest
 
 from portico.config.consumers import DECOY, Consumer, Consumers, Credential, digest_of
 from portico.consumers import lookup
-from portico.consumers.lookup import FRESH, MOST_OF_STRANGERS, MOST_WAITING, FileFirst, StoredConsumers
+from portico.consumers.lookup import FRESH, MOST_KNOWN, MOST_WAITING, FileFirst, StoredConsumers
 from portico.consumers.writer import Writer
 from portico.policy.consumers import LookupFailed
 from tests.harness.consumers import ADA, BOB, HASH, WatchedStore, consumer, database, key_of
@@ -218,7 +218,7 @@ def test_strangers_leave_room_for_those_who_were_known(world: World) -> None:
         world.now += FRESH
         world.store.gate.clear()
         async with asyncio.TaskGroup() as tasks:
-            strangers = [tasks.create_task(world.by_key(f"made-up-{n}")) for n in range(MOST_OF_STRANGERS)]
+            strangers = [tasks.create_task(world.by_key(f"made-up-{n}")) for n in range(MOST_WAITING)]
             await asyncio.sleep(0)
             for key in ("one-more-made-up", "carol-whom-nobody-has-seen"):
                 with pytest.raises(LookupFailed, match="too many"):
@@ -234,7 +234,7 @@ def test_strangers_leave_room_for_those_who_were_known(world: World) -> None:
 
 
 def test_there_is_an_end_to_the_room_of_those_who_were_known(world: World) -> None:
-    names = [f"u{number}" for number in range(MOST_WAITING + 1)]
+    names = [f"u{number}" for number in range(MOST_KNOWN + 1)]
     world.write(lambda writer: [writer.add(consumer(name, f"a-long-key-of-{name}")) for name in names])
 
     async def main() -> None:

@@ -23,9 +23,9 @@ from portico.policy.consumers import LookupFailed
 THREADS: Final = 2
 """Look-ups that a worker has under way at once."""
 MOST_WAITING: Final = 64
-"""Look-ups that are under way, or wait for it; beyond them the answer is 503."""
-MOST_OF_STRANGERS: Final = 48
-"""Of these, how many may be for what was not known to be good: made-up keys leave room for the others."""
+"""Look-ups of strangers that are under way, or wait for it; beyond them the answer is 503."""
+MOST_KNOWN: Final = 1024
+"""Look-ups of those who were known to be good, beside those of strangers: after a change they all come at once."""
 MOST_REMEMBERED: Final = 10_000
 """Keys that are remembered, and as many names; and as many of those that there are not."""
 DEADLINE: Final = 1.0
@@ -49,7 +49,7 @@ class Threads:
         self._idle: list[Reader] = []
         self._lock = threading.Lock()
         self._closed = False
-        self._waiting = 0
+        self._strangers = self._known = 0
         self._trouble = ""
         self.decoy = ""
         """The hash of some password in the store, once one was seen."""
@@ -59,12 +59,19 @@ class Threads:
 
         `known` is whether it is about somebody who was known to be good.
         """
-        if self._waiting >= (MOST_WAITING if known else MOST_OF_STRANGERS):
+        if self._known >= MOST_KNOWN if known else self._strangers >= MOST_WAITING:
             raise LookupFailed("too many consumers to look up")
-        self._waiting += 1
+        self._count(1, known=known)
         asking = asyncio.get_running_loop().run_in_executor(self._pool, self._ask, question)
+        asking.add_done_callback(lambda _: self._count(-1, known=known))
         asking.add_done_callback(self._done)
         return asking
+
+    def _count(self, more: int, *, known: bool) -> None:
+        if known:
+            self._known += more
+        else:
+            self._strangers += more
 
     def _ask(self, question: Callable[[Reader], T]) -> T:
         with self._lock:
@@ -75,13 +82,13 @@ class Threads:
             return answer
         finally:
             with self._lock:
-                if not self._closed:
+                closed = self._closed
+                if not closed:
                     self._idle.append(reader)
-            if self._closed:
+            if closed:
                 reader.close()
 
     def _done(self, asking: asyncio.Future[Any]) -> None:
-        self._waiting -= 1
         error = None if asking.cancelled() else asking.exception()
         trouble = "" if error is None else str(error)
         if trouble and trouble != self._trouble:
