@@ -15,6 +15,7 @@ from docs.problems import problem_types
 from docs.source import ROOT, class_doc, markdown, module_doc, value_docs
 from docs.tables import Models, table, value_kinds
 from portico.cli.commands import app
+from portico.config.consumer_database import ConsumerDatabase
 from portico.config.consumers import ConsumerSettings
 from portico.config.errors import Errors, ErrorText
 from portico.config.json_schema import json_schema
@@ -70,6 +71,8 @@ def _configuration() -> Iterator[str]:
             yield "Which there are: [policies](policies.md)."
             yield models.keys(model, only=("name", "stage", "when"))
             continue
+        if model is ConsumerDatabase:
+            yield _without_title(module_doc("config/consumer_database.py"))
         if model is ConsumerSettings:
             yield _without_title(module_doc("config/consumers.py"))
         if model.__name__ == "Route":
@@ -218,10 +221,20 @@ def _command_line() -> Iterator[str]:
     yield from ("# The command line", _NOTICE, module_doc("cli/commands.py"))
     group: Any = typer.main.get_command(app)
     yield f"`portico --help` lists the commands. `python -m {group.name}` does the same as `{group.name}`."
+    yield from _commands(group, (group.name,), "##")
+
+
+def _commands(group: Any, path: Sequence[str], level: str) -> Iterator[str]:
+    """Yield what is said of the commands of a group; those of a group within it come below that."""
     for name, command in group.commands.items():
+        here = (*path, name)
+        yield f"{level} {' '.join(here[1:])}"
+        if hasattr(command, "commands"):
+            yield inspect.cleandoc(command.help)
+            yield from _commands(command, here, f"{level}#")
+            continue
         arguments = [param for param in command.params if param.param_type_name == "argument"]
-        yield f"## {name}"
-        usage = " ".join([group.name, name, *(str(argument.metavar) for argument in arguments)])
+        usage = " ".join([*here, *(str(argument.metavar) for argument in arguments)])
         yield f"```text\n{usage}\n```"
         yield inspect.cleandoc(command.help)
         if command.params:
@@ -232,7 +245,7 @@ def _usage(param: Any) -> str:
     if param.param_type_name == "argument":
         return str(param.metavar).strip("[]")
     metavar = "" if param.is_flag else f" {param.metavar or param.name.upper()}"
-    return ", ".join(param.opts) + metavar
+    return ", ".join([*param.opts, *param.secondary_opts]) + metavar
 
 
 def _meaning(param: Any) -> str:

@@ -12,7 +12,7 @@ ROOTS: Final = ("RequestError", "UpstreamError")
 """What is made from these errors becomes an answer; they themselves are not raised."""
 _ARGUMENTS: Final = ("status", "type", "title", "detail")
 """What `Response.problem` and `Problem` are called with, in this order."""
-_OF_REFUSAL: Final = ("type", "title", "reason", "error", "status")
+_OF_REFUSAL: Final = ("type", "title", "reason", "error", "status", "retry_after")
 """What `Refusal` is called with."""
 _NOT_TAKEN: Final = (
     "The credentials that were shown are not taken, or it cannot be found out now whether they are good."

@@ -20,6 +20,7 @@ from portico.wire import h1
 from tests.harness.gateway import DEADLINE, PORTICO, Done, portico, wait_for
 
 COMMANDS = ["run", "reload", "status", "check", "explain", "demo", "init", "new", "hash", "token", "schema", "version"]
+COMMANDS += ["consumer"]
 PLATFORM = Path(__file__).parents[2] / "examples" / "platform" / "portico.yaml"
 
 

@@ -57,7 +57,7 @@ def test_a_new_key_and_a_token_by_it(tmp_path: Path) -> None:
         (("--key", "/nowhere"), "cannot be read"),
         (("--key", __file__), "this is no key"),
         (("--secret", SECRET, "--expires", "soon"), "not a duration"),
-        (("--secret", SECRET, "--claim", "x"), "is no claim"),
+        (("--secret", SECRET, "--claim", "x"), "is no name with a value"),
         (("--secret", SECRET, "--claim", 'x="\\ud800"'), "cannot be in a token"),
         (("--secret", SECRET, "--claim", "x=" + "9" * 30), "cannot be in a token"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +40,41 @@ def test_a_key_can_be_written_in_many_ways(written: str) -> None:
     credential = consumers_of(written, K=KEY).by_key(digest_of(KEY.encode()))
     assert credential is not None
     assert (credential.consumer.name, credential.expires) == ("ada", NEVER)
+
+
+def test_where_a_database_is() -> None:
+    assert config_of("routes: []\n").consumer_database is None
+    assert config_of("consumer_database:\n").consumer_database is None
+    for text in ("consumer_database: a/b.db", "consumer_database: {file: ./a//b.db}"):
+        database = config_of(f"watch: on\n{text}\n").consumer_database
+        assert database is not None
+        assert database.file == str(Path("a/b.db").absolute())
+        assert database.origin == "portico.yaml:2:20"
+    absolute = config_of("consumer_database: ${DB}\n", DB="/var/a.db").consumer_database
+    assert absolute is not None
+    assert absolute.file == "/var/a.db"
+    assert absolute == config_of("watch: on\nconsumer_database: /var/a.db\n").consumer_database
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("''", "1:20 file: an empty text is not the path of a database (leave it out, or write a path)"),
+        ("postgresql://db/portico", "1:20 file: a database of consumers is an SQLite file"),
+        ("{file: 'postgresql://db'}", "1:27 file: a database of consumers is an SQLite file"),
+        ("[a.db]", "1:20"),
+        ("{}", "1:20"),
+        ("{file: a.db, origin: x}", "unknown key 'origin'"),
+        ("${file:path}", "the path of a database cannot come out of a file"),
+    ],
+)
+def test_where_no_database_can_be(written: str, message: str) -> None:
+    said = [
+        f"{each.line}:{each.column} {each.message} ({each.hint})"
+        for each in findings_of({"portico.yaml": f"consumer_database: {written}\n", "path": "a.db"})
+    ]
+    assert len(said) == 1
+    assert message in said[0]
 
 
 def test_a_consumer_is_a_user() -> None:

@@ -23,6 +23,7 @@ from docs import generate
 from docs.problems import problem_types
 from docs.source import ROOT, SOURCES
 from portico.config.findings import report
+from portico.consumers.sqlite import create
 from portico.jose.mint import new_key
 from portico.plugin import Body, Exchange, Headers, Outcome, Request, Response
 from portico.policy.base import Stage
@@ -108,6 +109,9 @@ def loaded(text: str, folder: Path) -> Loaded:
     for name in re.findall(r"\btargets/[\w.-]+\.yaml\b", text):
         (folder / "targets").mkdir(exist_ok=True)
         (folder / name).write_text("- 127.0.0.1:9004\n", "utf-8")
+    for name in re.findall(r"^consumer_database: (\S+)$", text, re.MULTILINE):
+        if not (folder / name).exists():
+            create(str(folder / name))
     path = folder / "portico.yaml"
     path.write_text(text, "utf-8")
     result = load(path)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from portico.config.consumers import Consumer, Consumers, Credential, KeyRecord, digest_of
+from portico.consumers.writer import Writer
 from portico.plugin import USER, Request, User
 from portico.policies.key_auth import KeyAuth, KeyAuthPolicy
 from portico.testing import Gateway, Reply
+from tests.harness.consumers import consumer, database
 from tests.harness.policies import Asked, request_of
 from tests.harness.policy import TestEnv
 
@@ -174,6 +177,34 @@ def test_consumers_may_be_somewhere_else() -> None:
     assert ask(policy, ("X-API-Key", ADA))[0].reached
     assert ask(policy, ("X-API-Key", "x"))[0].problem == (401, INVALID)
     assert ask(policy, ("X-API-Key", OLD))[0].problem == (401, INVALID)
+
+
+def test_consumers_of_a_database(tmp_path: Path) -> None:
+    path = database(tmp_path, consumer("ada", ADA, roles=frozenset("r")), consumer("bob", "bob-has-a-long-key"))
+    text = f"""
+consumer_database: {path}
+consumers: {{bob: bob-of-the-file-has-one}}
+policies: [key-auth]
+routes: [{{path: /**, respond: here}}]
+"""
+    with Gateway(text=text) as gateway:
+        for key, status in (
+            (ADA, 200),
+            ("x", 401),
+            ("bob-of-the-file-has-one", 200),
+            ("bob-has-a-long-key", 401),
+            (ADA, 200),
+        ):
+            assert gateway.get("/", headers={"X-API-Key": key}).status == status
+        with Writer(path) as writer:
+            writer.remove("ada")
+        gateway.clock.advance(0.3)
+        assert gateway.get("/", headers={"X-API-Key": ADA}).status == 401
+        Path(path).unlink()
+        gateway.clock.advance(0.3)
+        answer = gateway.get("/", headers={"X-API-Key": ADA})
+        assert (answer.status, answer.headers.get("retry-after")) == (503, "1")
+        assert gateway.get("/", headers={"X-API-Key": "bob-of-the-file-has-one"}).status == 200
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

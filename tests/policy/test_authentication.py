@@ -22,6 +22,7 @@ from portico.policy.authentication import (
     Refusal,
     unknown_user,
 )
+from portico.policy.consumers import LookupFailed
 from portico.runtime.loading import load
 from tests.harness.loop import run
 
@@ -41,6 +42,8 @@ class ByHeader(Authenticator[AuthenticatorConfig], name="by-header"):
 
     async def later(self, value: str) -> Found:
         await asyncio.sleep(0)
+        if value == "slow-down":
+            raise LookupFailed("too many consumers to look up")
         return self.found("ok-" + value.removeprefix("slow-"))
 
     def found(self, value: str | None) -> Found:
@@ -136,6 +139,19 @@ def test_what_cannot_be_found_out_is_no_401() -> None:
     response, _ = ask(EITHER, A="broken")
     assert response.status == 503
     assert b"www-authenticate" not in response.headers
+    assert b"retry-after" not in response.headers
+
+
+def test_who_cannot_be_looked_up_now_is_asked_to_come_again(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "portico.security")
+    response, user = ask(EITHER, A="slow-down")
+    assert user is None
+    assert response.problem_value is not None
+    assert (response.status, response.problem_value.type) == (503, "authentication-busy")
+    assert response.headers.get_all(b"retry-after") == [b"1"]
+    assert b"www-authenticate" not in response.headers
+    assert caplog.messages == ["refused by-header: too many consumers to look up, client -, route -"]
+    assert ask(EITHER, A="slow-down", B="ok-bob")[0].status == 204  # one of them is enough
 
 
 @pytest.mark.parametrize(

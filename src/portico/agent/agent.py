@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from portico.agent.control_socket import bind, socket_of, unbind
+from portico.agent.credentials import Credentials
 from portico.agent.page import control, page
 from portico.agent.reload import Reloads, Result
 from portico.agent.root import Supervisor
@@ -60,6 +61,7 @@ class Agent:
         )
         self.reloads = Reloads(self.supervisor, self.workers)
         self.upstreams = Upstreams(self.workers, tasks)
+        self.credentials = Credentials(board, tasks)
         self._followed = 0
         """The revision whose services `upstreams` attends to."""
         self._watch = Watch()
@@ -79,6 +81,7 @@ class Agent:
         self.reloads.last = Result.from_json(self.supervisor.remembered)
         self._tell_revision()
         self._watch.follow(plan.files, plan.patterns, plan.loaded_at)
+        self.credentials.follow(plan.consumer_database)
         await self._follow_services()
         await self._open_control()
         await self._open_status()
@@ -108,6 +111,7 @@ class Agent:
         outcome = self.reloads.outcome
         self._tell_revision()
         self._settle_by = self._loop.time() + PATIENCE
+        self.credentials.follow(self.supervisor.plan.consumer_database)
         await self._follow_services()
         if outcome is not None:  # also of one that failed: it may have been the file that is new in it
             self._watch.follow(outcome.files, outcome.patterns)
@@ -135,13 +139,22 @@ class Agent:
 
     async def state(self) -> dict[str, Any]:
         """Return how the gateway is."""
-        return await status(self.supervisor.plan, self._board, self.workers, self.reloads, self.upstreams, self._parent)
+        return await status(
+            self.supervisor.plan,
+            self._board,
+            self.workers,
+            self.reloads,
+            self.upstreams,
+            self.credentials,
+            self._parent,
+        )
 
     async def close(self) -> None:
         """End everything; a reload that is under way changes nothing."""
         for task in self._reloading:
             task.cancel()
         self.upstreams.close()
+        self.credentials.close()
         for listening in (self._control, self._status):
             if listening is not None:
                 listening.close()

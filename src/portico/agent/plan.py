@@ -12,7 +12,7 @@ def plan_of(loaded: Loaded, file: str, revision: int, origin: str) -> Plan:
     """Return the plan by which what was loaded, as `origin` has asked for, is run."""
     config = loaded.config
     assert config is not None
-    status = config.status
+    status, database = config.status, config.consumer_database
     return Plan(
         file=file,
         revision=revision,
@@ -28,6 +28,7 @@ def plan_of(loaded: Loaded, file: str, revision: int, origin: str) -> Plan:
         files=list(loaded.files),
         patterns=list(loaded.patterns),
         watch=config.watch,
+        consumer_database="" if database is None else database.file,
         status=[] if status is None else [status.listen.host, status.listen.port],
     )
 

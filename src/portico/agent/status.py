@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypedDict
 
 from portico import __version__
+from portico.agent.credentials import Credentials
 from portico.agent.reload import Reloads
 from portico.agent.upstreams import Known, Upstreams
 from portico.agent.workers import WorkerLink, Workers
@@ -53,7 +54,13 @@ class Process(TypedDict):
 
 
 async def status(
-    plan: Plan, board: Board, workers: Workers, reloads: Reloads, upstreams: Upstreams, supervisor: int
+    plan: Plan,
+    board: Board,
+    workers: Workers,
+    reloads: Reloads,
+    upstreams: Upstreams,
+    credentials: Credentials,
+    supervisor: int,
 ) -> dict[str, Any]:
     """Return it; a worker that does not answer is told of by the board alone."""
     links: list[WorkerLink] = list(workers)
@@ -80,6 +87,7 @@ async def status(
         "concurrency": _concurrency(reports),
         "retries": _retries(reports),
         "discovery": _discovery(upstreams),
+        "consumer_database": _database(credentials),
         "certificates": _certificates(reports),
         "counters": board.counters(),
     }
@@ -207,6 +215,11 @@ def _discovery(upstreams: Upstreams) -> dict[str, dict[str, Any]]:
         for name in upstreams
         if (known := upstreams[name]).source
     }
+
+
+def _database(credentials: Credentials) -> dict[str, str] | None:
+    """Return which database of consumers is looked at, and why that cannot be done, where that is so."""
+    return {"file": credentials.file, "trouble": credentials.trouble} if credentials.file else None
 
 
 def _certificates(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -16,8 +16,8 @@ from typing import Annotated, Any
 import typer
 
 from portico import __version__
+from portico.cli import consumer, platform_demo
 from portico.cli import explain as explaining
-from portico.cli import platform_demo
 from portico.cli.ask import NoGateway, ask, find
 from portico.cli.handover import handover_of, new_snapshot
 from portico.cli.hash import NotHashed, What, asked_for, hash_of, warning_about
@@ -237,6 +237,9 @@ def hash_(
     if warning:
         sys.stderr.write(f"warning: {warning}\n")
     typer.echo(hashed)
+
+
+app.add_typer(consumer.app, name="consumer", help="The consumers of a database.")
 
 
 @app.command()

@@ -31,6 +31,10 @@ def _status_lines(state: Mapping[str, Any]) -> Iterator[str]:
         yield from _table([("service", "target", "state", "since", "conns", ""), *services])
     yield from _protection(state["breakers"], state["concurrency"], state["retries"])
     yield from _discovery(state["discovery"])
+    database = state.get("consumer_database")
+    if database is not None:
+        yield ""
+        yield f"consumers in {database['file']}: {database['trouble'] or 'changes are seen'}"
     if state["certificates"]:
         yield ""
         rows_ = [(each["file"], each["expires"]) for each in state["certificates"]]

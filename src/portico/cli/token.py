@@ -30,7 +30,7 @@ def make_token(
     try:
         says = {name: value for name, value in said.items() if value}
         says |= {"iat": now, "exp": now + int(parse_duration(expires))}
-        says |= dict(map(_claim, claims))
+        says |= dict(map(named_value, claims))
         signs = private_key(key.read_bytes()) if key is not None else secret_key(secret or "")
     except OSError as error:
         raise NoToken(f"{key} cannot be read: {error.strerror}") from None
@@ -57,10 +57,11 @@ def write_key(file: Path) -> Path:
     return beside
 
 
-def _claim(text: str) -> tuple[str, object]:
+def named_value(text: str) -> tuple[str, object]:
+    """Return what `name=value` says, the value being JSON or a text; raise BadValue where it is no such thing."""
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise BadValue(f"{text!r} is no claim", "write name=value")
+        raise BadValue(f"{text!r} is no name with a value", "write name=value")
     try:
         return name, json.loads(value)
     except ValueError:

@@ -16,7 +16,7 @@ A key stands here as its hash, which `portico hash key` prints, or as itself, be
 then it is hashed when the file is loaded, and only the hash is kept. Two keys at once let a client change from the one
 to the other. A key that has expired is refused. A password is always a hash: `portico hash password` prints it.
 
-Many consumers go into files of their own, by [include](#more-files).
+Many consumers go into files of their own, by [include](#more-files), or into [a database](#consumerdatabase).
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ DECOY: Final = "$argon2id$v=19$m=65536,t=3,p=4$bm9ib2R5IGlzIGhlcmUhIQ$DFYKyX5mrc
 MOST_COST: Final = 14
 """Of bcrypt; each one more doubles the time, and this takes about a second."""
 
+LONGEST_NAME: Final = 128
+"""Characters that the name of a consumer may have."""
 _NAME: Final = r"[^\x00-\x20\x7f:]([^\x00-\x1f\x7f:]{0,126}[^\x00-\x20\x7f:])?"
 _HASHED_KEY: Final = "sha256:"
 _HASHED_PASSWORD: Final = re.compile(
@@ -252,13 +254,21 @@ class Consumers(Generic[SettingsT]):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        def compact(value: object, other: Callable[[object], dict[str, ConsumerSettings]]) -> Consumers[Any]:
+        def kept(value: object, other: Callable[[object], dict[str, ConsumerSettings]]) -> Consumers[Any]:
             if isinstance(value, Consumers):
                 return value
-            return Consumers(_compact(name, settings) for name, settings in other(value).items())
+            return Consumers(compact(name, settings) for name, settings in other(value).items())
 
         settings: Any = Annotated[get_args(source)[0], Shorthand("keys")]
-        return around(compact, handler.generate_schema(dict[str, settings]), serialization=to_plain(_names))
+        return around(kept, handler.generate_schema(dict[str, settings]), serialization=to_plain(_names))
+
+
+def check_consumer_name(name: str) -> str:
+    """Return `name` if a consumer can be called so, or raise BadValue."""
+    if re.fullmatch(_NAME, name) is None:
+        hint = f"it has at most {LONGEST_NAME} characters, and neither colons nor spaces around it"
+        raise BadValue(f"{name!r} cannot be the name of a consumer", hint)
+    return name
 
 
 def _names(consumers: Iterable[Consumer]) -> dict[str, dict[str, object]]:
@@ -266,7 +276,8 @@ def _names(consumers: Iterable[Consumer]) -> dict[str, dict[str, object]]:
     return {each.name: {} for each in consumers}
 
 
-def _compact(name: str, settings: ConsumerSettings) -> Consumer:
+def compact(name: str, settings: ConsumerSettings) -> Consumer:
+    """Return a consumer as policies know it."""
     return Consumer(
         name,
         tuple(key.record for key in settings.keys),
@@ -284,14 +295,15 @@ def read_consumers(entry: Entry | None, findings: Findings) -> Consumers[Consume
     made: list[Consumer] = []
     owners: dict[bytes, str] = {}
     for name, each in entries_of("consumers", entry, findings).items():
-        if re.fullmatch(_NAME, name) is None:
-            hint = "it has at most 128 characters, and neither colons nor spaces around it"
-            findings.error(each.key, f"{name!r} cannot be the name of a consumer", hint)
+        try:
+            check_consumer_name(name)
+        except BadValue as error:
+            findings.error(each.key, error.message, error.hint)
         fields = with_shorthand(ConsumerSettings, each)
         settings = build(ConsumerSettings, fields, f"consumer {name}", findings)
         if settings is None:
             continue
-        consumer = _compact(name, settings)
+        consumer = compact(name, settings)
         for key in consumer.keys:
             owner = owners.setdefault(key.digest, name)
             if owner != name:

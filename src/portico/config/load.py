@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from portico.config.addresses import is_everyone
 from portico.config.build import build, entries_of, is_public, items_of
+from portico.config.consumer_database import read_consumer_database
 from portico.config.consumers import read_consumers
 from portico.config.document import Document, plugin_name
 from portico.config.errors import read_errors
@@ -102,6 +103,7 @@ class _Validation:
             "errors": read_errors(self._entries.get("errors"), self._findings),
             "services": services | self._references.implicit,
             "consumers": read_consumers(self._entries.get("consumers"), self._findings),
+            "consumer_database": read_consumer_database(self._entries.get("consumer_database"), self._findings),
         }
         root = self._root.without(*given)  # but with `listen`: what is wrong among listeners has its place there
         config = build(Config, root, "the configuration", self._findings, given={**given, **self._listeners()})

@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from portico.config.addresses import EVERYONE, LOCAL_NETWORKS, Address, Cidr, ListenAddress
+from portico.config.consumer_database import ConsumerDatabase
 from portico.config.consumers import Consumers, ConsumerSettings
 from portico.config.errors import Errors
 from portico.config.forms import NotInFile, Off, OneOrMany, Shorthand, Yes
@@ -216,6 +217,8 @@ class Config(Part):
     """What requests can be sent to, by name."""
     consumers: Consumers[ConsumerSettings] = Field(default_factory=Consumers)
     """Who calls, by name: see [consumers](#consumers)."""
+    consumer_database: Annotated[ConsumerDatabase, Shorthand("file")] | None = None
+    """A database with more of them; none unless given."""
     policies: Policies = ()
     """Policies around every request."""
     routes: tuple[Route, ...] = ()

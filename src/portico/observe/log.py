@@ -174,4 +174,5 @@ class Sparing(logging.Filter):
 def log_to_stderr(form: str) -> None:
     """Have this process log to its standard error, in lines of this form."""
     logging.basicConfig(level=logging.INFO, format=form, handlers=[LogHandler(sys.stderr.fileno())])
-    logging.getLogger("portico.security").addFilter(Sparing())
+    for name in ("portico.security", "portico.consumers"):
+        logging.getLogger(name).addFilter(Sparing())

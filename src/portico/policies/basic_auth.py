@@ -13,8 +13,8 @@ routes:
       - basic-auth: {realm: reports, remember: 1m, hide: off}
 ```
 
-Names and passwords are those of the file's [consumers](../configuration.md#consumers), in UTF-8. `Authorization` is not
-passed to the service unless `hide` is `off`.
+Names and passwords are those of [consumers](../configuration.md#consumers), of the file or of
+[a database](../../consumers.md), in UTF-8. `Authorization` is not passed to the service unless `hide` is `off`.
 
 To compare a password takes a tenth of a second of one core, and 64 MiB with what `portico hash password` makes: that is
 what protects it. It is done beside the requests, two at once in each worker, and what was right is remembered for a

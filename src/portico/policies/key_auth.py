@@ -16,9 +16,10 @@ routes:
       - key-auth: {keys: {billing: "${BILLING_KEY:-billing-has-a-long-key}"}, consumers: off}
 ```
 
-Keys are those of the file's [consumers](../configuration.md#consumers), and such of the policy's own, which tell no
-more than a name. What is kept of a key is its hash, by which it is looked up; so how long it takes says nothing of the
-keys that there are.
+Keys are those of [consumers](../configuration.md#consumers), of the file or of [a database](../../consumers.md), and
+such of the policy's own, which tell no more than a name. What is kept of a key is its hash, by which it is looked up;
+so how long it takes says nothing of the keys that there are. Where a database cannot say whose key it is, as when it is
+locked, the answer is 503.
 
 A request that has several keys is refused, whatever they are. Neither header nor parameter is passed to the service
 unless `hide` is `off`. A key in a URL is soon in logs, histories and bookmarks: have `query` only where clients can
@@ -71,7 +72,7 @@ class KeyAuth(AuthenticatorConfig):
     keys: dict[str, ApiKeys] = {}  # noqa: RUF012 - pydantic copies it
     """Keys beside those of consumers, by the name of whose they are."""
     consumers: bool = True
-    """Whether the keys of the file's consumers are taken."""
+    """Whether the keys of consumers are taken."""
 
     @model_validator(mode="after")
     def _each_key_once(self) -> KeyAuth:

@@ -83,7 +83,7 @@ class UserHeaders(PolicyConfig):
     permissions: HeaderOrOff = None
     """The permissions."""
     consumer: HeaderOrOff = None
-    """Which of the file's consumers it is."""
+    """Which consumer it is."""
     kind: HeaderOrOff = None
     """Which policy has found it out, such as `jwt`."""
     claims: dict[str, HeaderName] = {}  # noqa: RUF012 - pydantic copies it

@@ -16,6 +16,7 @@ from portico.http.headers import HeaderBlock
 from portico.http.message import Handler, Key, Request, Response
 from portico.http.user import USER, User
 from portico.policy.base import Policy, PolicyConfig
+from portico.policy.consumers import LookupFailed
 
 security = logging.getLogger("portico.security")
 
@@ -46,6 +47,10 @@ class Refusal(NamedTuple):
     """What is answered; 503 where it could not be found out whether they are good."""
     retry_after: int = 0
     """The seconds after which it is worth another try, where that is known."""
+
+
+_BUSY: Final = Refusal("authentication-busy", "Authentication is busy", status=503, retry_after=1)
+"""It cannot be found out at the moment whether the credentials are good."""
 
 
 _LONGEST_NAME: Final = 128
@@ -226,7 +231,7 @@ class Authentication:
             found = policy.identify(request) if at_first is _NOT_ASKED else cast("Found", at_first)
             at_first = _NOT_ASKED
             if type(found) not in _AT_ONCE:
-                found = await cast("Awaitable[Found]", found)
+                found = await _found(cast("Awaitable[Found]", found))
             if type(found) is User or type(found) is Admitted:
                 known = self._known(request, known, found)
             elif type(found) is Refusal or type(found) is Response:
@@ -312,6 +317,13 @@ class Authentication:
             for each in asked if missing is None else (missing,):
                 _add_challenge(request, response, each, refusal if each is policy else None)
         return self._answered(request, asked, response)
+
+
+async def _found(looking: Awaitable[Found]) -> Found:
+    try:
+        return await looking
+    except LookupFailed as failed:
+        return _BUSY._replace(reason=str(failed))
 
 
 def note_refusal(request: Request, policy: str, reason: str) -> None:

@@ -90,7 +90,7 @@ class Env(Protocol):
 
     @property
     def consumers(self) -> ConsumerLookup:
-        """The consumers of the file."""
+        """The consumers of the file, and behind them those of its database."""
         ...
 
     def clock(self) -> float:

@@ -1,4 +1,4 @@
-"""Where policies look for consumers: among those of the file today, in a database where there is one."""
+"""Where policies look for consumers: among those of the file, and in a database where there is one."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ from collections.abc import Awaitable
 from typing import Protocol
 
 from portico.config.consumers import Consumer, Credential
+from portico.errors import PorticoError
+
+
+class LookupFailed(PorticoError):
+    """It cannot be found out now who is calling; the message says why, in words for the log. Where an authenticator
+    lets it pass, the answer is 503."""
 
 
 class ConsumerLookup(Protocol):
-    """Who calls, by what they prove themselves by. Answers that take some waiting are awaitables."""
+    """Who calls, by what they prove themselves by. Answers that take some waiting are awaitables, which raise
+    LookupFailed where it cannot be found out now."""
 
     @property
     def decoy(self) -> str:

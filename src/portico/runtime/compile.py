@@ -16,6 +16,9 @@ from portico.config.policy_use import PolicyUse
 from portico.config.schema import Config, EndpointUse
 from portico.config.schema import Route as RouteConfig
 from portico.config.values import Condition as ConditionConfig
+from portico.consumers.generation import nobody_looks
+from portico.consumers.lookup import FileFirst, StoredConsumers
+from portico.consumers.sqlite import SqliteStore
 from portico.errors import ConfigError, PorticoError
 from portico.http.target import EncodedSlashes
 from portico.net.stream import Outbox
@@ -23,6 +26,7 @@ from portico.policy.authentication import Authentication, Authenticator
 from portico.policy.authentication import Part as AuthPart
 from portico.policy.base import Component, Policy, RouteInfo
 from portico.policy.chain import Conditional, Scoped
+from portico.policy.consumers import ConsumerLookup
 from portico.policy.registry import Registry
 from portico.routing.entry import Absent, Condition, Entry, Equals, Matches, Part, Present
 from portico.routing.matcher import Matcher
@@ -38,7 +42,7 @@ from portico.runtime.listeners import entrances
 from portico.runtime.pace import at_once
 from portico.runtime.runtime import Route, Runtime
 from portico.runtime.services import ServiceBuilder
-from portico.runtime.shared import Leases
+from portico.runtime.shared import Lease, Leases
 from portico.runtime.upstreams import Upstreams
 from portico.runtime.web import Web
 from portico.state.records import PrivateRecords, Record
@@ -78,6 +82,8 @@ class Surroundings:
     """What the agent knows of services."""
     wall: Callable[[], float] = time.time
     """The time of day."""
+    generation: Callable[[str], Callable[[], int | None]] = lambda _: nobody_looks
+    """What tells whether a database of consumers has changed, by its name: the board, or for a check nothing."""
 
 
 class FirstLot(random.Random):
@@ -151,12 +157,13 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
         yield
 
         used: set[str] = set()
+        consumers = _consumers_of(config, lease, surroundings)
         settings = ServiceSettings(config.services)
 
         def env(route: RouteInfo) -> RouteEnv:
             return RouteEnv(
                 route,
-                config.consumers,
+                consumers,
                 upstreams,
                 used,
                 lease,
@@ -195,6 +202,18 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
         raise
     runtime = Runtime(revision, matcher, made, services, doors, lease, writers.of_file, life.close)
     return Compiled(runtime, tuple(entries), frozenset(used), life, tuple(together.splits), tuple(together.mirrors))
+
+
+def _consumers_of(config: Config, lease: Lease, surroundings: Surroundings) -> ConsumerLookup:
+    """Return where policies look for consumers; what is remembered of a database outlives a reload."""
+    if config.consumer_database is None:
+        return config.consumers
+    file = config.consumer_database.file
+    stored = lease.share(
+        ("consumer database", file),
+        lambda: StoredConsumers(SqliteStore(file), surroundings.generation(file), surroundings.clock),
+    )
+    return FileFirst(config.consumers, stored)
 
 
 def _built_in_routes(config: Config, registry: Registry) -> list[RouteConfig]:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from portico.config.document import Document, read
-from portico.config.findings import Finding, Findings
+from portico.config.findings import Finding, Findings, place_of
 from portico.config.load import validate
 from portico.config.schema import Config
 from portico.config.source import ConfigSource
+from portico.consumers.sqlite import remarks_on
+from portico.consumers.store import StoreFailed
 from portico.errors import ConfigError
 from portico.net.stream import Outbox
 from portico.policy.base import Component
@@ -64,9 +66,24 @@ def read_in(source: Path | ConfigSource, more: Iterable[type[Component[Any]]] = 
         registry.add(each)
     judged = validate(document, policies=registry.policy_kinds, endpoints=registry.endpoint_kinds)
     found = Findings([*findings.sorted(), *judged.findings])
+    if judged.config is not None:
+        _look_at_database(judged.config, found)
     files = tuple(dict.fromkeys([*document.files, *(plugin.name for plugin in document.plugins if plugin.is_file)]))
     config = None if found.failed else judged.config
     return Loaded(config, found.sorted(), registry, plugins, files, document.patterns, began)
+
+
+def _look_at_database(config: Config, findings: Findings) -> None:
+    """Tell why the database of consumers cannot be used, and what is odd about it."""
+    database = config.consumer_database
+    if database is None:
+        return
+    place = place_of(database.origin)
+    try:
+        for remark in remarks_on(database.file):
+            findings.warning(place, remark, "leave it to the gateway's user alone: chmod 600")
+    except StoreFailed as failed:
+        findings.error(place, failed.message, failed.hint)
 
 
 def try_out(loaded: Loaded) -> Loaded:

@@ -53,6 +53,8 @@ class Plan:
     """Whether it is loaded again when one of them changes."""
     status: list[str | int] = field(default_factory=list)
     """Host and port of the status listener; empty where there is none."""
+    consumer_database: str = ""
+    """The database of consumers; empty where there is none."""
     doors: list[int] = field(default_factory=list)
     """The doors of `listen`, once the supervisor has bound them."""
 

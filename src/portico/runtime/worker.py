@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import logging
 import os
 import signal
@@ -20,6 +21,7 @@ from typing import Any
 
 import uvloop
 
+from portico.consumers.generation import Generation
 from portico.errors import PorticoError
 from portico.http.message import Request, Response
 from portico.http.target import EncodedSlashes
@@ -75,7 +77,15 @@ async def serve(inherited: Inherited) -> None:
     loop.add_reader(inherited.lifeline, stopping.set)
     async with asyncio.TaskGroup() as tasks:
         outbox = Outbox(loop)
-        surroundings = Surroundings(Registry(), Leases(), tasks, outbox, loop.time, records=inherited.board.record)
+        surroundings = Surroundings(
+            Registry(),
+            Leases(),
+            tasks,
+            outbox,
+            loop.time,
+            records=inherited.board.record,
+            generation=functools.partial(Generation, inherited.board),
+        )
         server = Server(_not_yet, ServerLimits(), EncodedSlashes.KEEP, tasks, outbox)
         garbage = Garbage(inherited.segment)
         serving = Serving(surroundings, server, garbage)

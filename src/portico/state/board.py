@@ -88,6 +88,10 @@ class Vital(IntEnum):
     """Configurations that are not served any more, but still have requests under way."""
     OVERFLOW = 14
     """Counters that there was no room for."""
+    CREDENTIALS_BEAT = 15
+    """When the agent last began a look at the database of consumers that was well; 0 where there is none."""
+    CREDENTIALS_OF = 16
+    """Which database that was: a number made of its name."""
 
 
 _VITALS: Final = 32

@@ -34,7 +34,7 @@ is loaded, types included. They can speak of:
 `user.permissions`   what the user may do, a list
 `user.groups`        the user's groups, a list
 `user.kind`          what has found out who it is: the name of a policy, such as `'jwt'`
-`user.consumer`      which of the file's consumers it is
+`user.consumer`      which consumer it is
 `user.claims['org']` what else is known of the user: a text as it is, a number or truth value as JSON writes it
 ==================== ===========================================================================================
 
