@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from portico.jose.mint import secret_key, sign
-from portico.plugin import WELL_KNOWN
+from portico.jose.provider import WELL_KNOWN
 from tests.harness.gateway import portico, portico_here
 from tests.harness.golden import check_golden
 
