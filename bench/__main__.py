@@ -70,7 +70,7 @@ def bench(chosen: argparse.Namespace) -> int:
         print(report.table(summaries))
         for warning in report.warnings(summaries, result):
             print(f"note: {warning}")
-        if chosen.max_ratio is not None and row.policies is None:
+        if chosen.max_ratio is not None and row.judged:
             exceeded += [f"{name}: {label}" for label in report.over(summaries, SUBJECT, chosen.max_ratio)]
     file = chosen.json or HERE / "results" / f"{began:%Y%m%dT%H%M%SZ}.json"
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import BenchError
-from bench.peer import WRK
+from bench.peer import WRK, render
 from bench.process import Process
 from bench.row import Request, Row
 
@@ -44,14 +44,29 @@ end
 """
 
 
-def script(request: Request, *, distinct: bool = False) -> str:
-    """What wrk sends, and its totals as one line of JSON; nothing in it runs per request, unless all are `distinct`."""
+EACH = """
+local values, number = {}, 0
+for line in io.lines("@file@") do values[#values + 1] = line end
+request = function()
+  number = number % #values + 1
+  wrk.headers["@header@"] = values[number]
+  return wrk.format()
+end
+"""
+
+
+def script(request: Request, *, distinct: bool = False, each: tuple[str, Path] | None = None) -> str:
+    """What wrk sends, and its totals as one line of JSON; nothing in it runs per request, unless all are `distinct`,
+    or have in `each` a header of their own, whose values are the lines of a file."""
     lines = [f"wrk.method = {_quoted(request.method.encode())}"]
     for name, value in request.headers.items():
         lines.append(f"wrk.headers[{_quoted(name.encode())}] = {_quoted(value.encode())}")
     if request.body:
         lines.append(f"wrk.body = {_quoted(request.body)}")
-    return "\n".join(lines) + (DISTINCT if distinct else "") + REPORT
+    varied = DISTINCT if distinct else ""
+    if each is not None:
+        varied += render(EACH, {"header": each[0], "file": str(each[1])})
+    return "\n".join(lines) + varied + REPORT
 
 
 def _quoted(value: bytes) -> str:
@@ -62,10 +77,10 @@ def url(row: Row, port: int) -> str:
     return f"{row.scheme}://127.0.0.1:{port}{row.request.path}"
 
 
-def run(row: Row, port: int, seconds: int, core: int, directory: Path) -> Load:
+def run(row: Row, port: int, seconds: int, core: int, directory: Path, each: tuple[str, Path] | None = None) -> Load:
     """Load one port for so long. Any answer of 400 or above and any error of a socket fails the run."""
     lua = directory / f"{row.name}.lua"
-    lua.write_text(script(row.request, distinct=row.distinct))
+    lua.write_text(script(row.request, distinct=row.distinct, each=each))
     command = [WRK.find(), f"-t{row.threads}", f"-c{row.connections}", f"-d{seconds}s", "--latency", "-s", str(lua)]
     process = Process("wrk", [*command, url(row, port)], core, directory / "wrk.log")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import itertools
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from bench import BenchError, check, load
 from bench.certificate import Certificate
+from bench.credentials import MAKERS, Credentials
 from bench.machine import Cores, busy_seconds
 from bench.peer import HERE, NGINX, NGINX_ARGUMENTS, Peer, render
 from bench.process import Process, used
@@ -106,6 +108,10 @@ class Bench:
     stack: ExitStack
     certificate: Certificate | None = None
     """What the peers of a row over TLS show."""
+    credentials: Credentials | None = None
+    """What the requests of a row about that show."""
+    each: tuple[str, Path] | None = None
+    """The header of which every request has another value, and the file with the values."""
 
     def service(self, row: Row) -> Service:
         template = HERE / "services" / f"{row.service}.conf"
@@ -120,7 +126,9 @@ class Bench:
     def peer(self, label: str, peer: Peer, row: Row, service: Service) -> Standing:
         port = free_port()
         ports = {"port": str(port), "service_port": str(service.port)}
-        tokens = self._files(f"{row.name}-{label}", peer.template(row).name, peer.configuration(row), ports)
+        tokens = self._files(
+            f"{row.name}-{label}", peer.template(row).name, peer.configuration(row, self.credentials), ports
+        )
         trust, encryption = None, None
         if self.certificate is not None:
             self.certificate.copy_to(Path(tokens["dir"]))
@@ -162,7 +170,7 @@ class Bench:
     def load(self, standing: Standing, row: Row, service: Service, seconds: int) -> load.Load:
         """Load one peer; when that fails, say what became of the processes, which is most often why."""
         try:
-            return load.run(row, standing.port, seconds, self.cores.load, self.directory)
+            return load.run(row, standing.port, seconds, self.cores.load, self.directory, self.each)
         except BenchError as error:
             said = [str(error)]
             for process in (standing.process, service.process):
@@ -191,8 +199,14 @@ def measure(
     row: Row, peers: Sequence[tuple[str, Peer]], rounds: int, seconds: int, cores: Cores, where: Path
 ) -> Result:
     """Time every peer in every round; the order turns by one place a round, so that none is always first."""
+    credentials = None if row.credentials is None else MAKERS[row.credentials](where)
+    each = None
+    if credentials is not None:
+        row = dataclasses.replace(row, request=dataclasses.replace(row.request, headers=credentials.headers))
+        values = credentials.write_values(where)
+        each = None if credentials.each is None or values is None else (credentials.each[0], values)
     with ExitStack() as stack:
-        bench = Bench(cores, where, stack, Certificate.make(where) if row.tls else None)
+        bench = Bench(cores, where, stack, Certificate.make(where) if row.tls else None, credentials, each)
         service = bench.service(row)
         standing = [bench.peer(label, peer, row, service) for label, peer in peers]
         check.same_encryption(row, {one.label: one.encryption for one in standing if one.encryption is not None})

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import BenchError
+from bench.credentials import Credentials
 from bench.machine import Tool
 from bench.row import Row
 
 HERE = Path(__file__).parent
 WRK = Tool("wrk", "wrk")
 NGINX = Tool("nginx", "nginx")
+BARE = "-bare"
 
 
 @dataclass(frozen=True)
@@ -25,21 +27,28 @@ class Peer:
     """@file@ is its rendered configuration, @dir@ a directory of its own."""
     tool: Tool | None = None
     """What Debian package brings the program; None is the Python that runs the bench."""
+    bare: bool = False
+    """Whether it goes without the policies that a row is about: what they cost is the difference to it."""
 
     def command(self, tokens: Mapping[str, str]) -> list[str]:
         program = self.tool.find() if self.tool else sys.executable
         return [program, *(render(argument, tokens) for argument in self.arguments)]
 
     def template(self, row: Row) -> Path:
-        path = HERE / "peers" / f"{self.name}{'-' + row.setup if row.setup else ''}{self.suffix}"
+        name = self.name.removesuffix(BARE)
+        path = HERE / "peers" / f"{name}{'-' + row.setup if row.setup else ''}{self.suffix}"
         if not path.is_file():
             raise BenchError(f"{self.name} has no configuration for the row {row.name}: there is no {path}")
         return path
 
-    def configuration(self, row: Row) -> str:
+    def configuration(self, row: Row, credentials: Credentials | None = None) -> str:
         """Its file for a row, with the row's policies where the peer has such."""
         text = self.template(row).read_text()
-        if row.policies and self.tool is None:
+        if self.tool is not None or self.bare:
+            return text
+        if credentials is not None:
+            text += credentials.config
+        if row.policies:
             chain = ", ".join(f"{{do-nothing: , name: nothing-{number}}}" for number in range(row.policies))
             text += f"plugins: [{HERE}/do_nothing.py]\npolicies: [{chain}]\n"
         return text
@@ -52,6 +61,7 @@ PEERS = {
     for peer in (
         Peer("nginx", ".conf", NGINX_ARGUMENTS, NGINX),
         Peer("portico", ".yaml", ("-m", "portico", "run", "@file@")),
+        Peer(f"portico{BARE}", ".yaml", ("-m", "portico", "run", "@file@"), bare=True),
         Peer("portico-2", ".yaml", ("-m", "portico", "run", "@file@")),
     )
 }

@@ -49,6 +49,8 @@ class Summary:
     ratio_of_medians: float
     round_ratio: Spread
     """The ratios within each round: a machine that is slower for a while is slower for both."""
+    added_us: Spread
+    """What it takes more than the base within each round."""
 
 
 def summarize(result: Result) -> list[Summary]:
@@ -70,6 +72,7 @@ def summarize(result: Result) -> list[Summary]:
                 load_busy=median(sample.load_busy for sample in samples),
                 ratio_of_medians=cpu.median / base_cpu,
                 round_ratio=Spread.of([each[peer.label].cpu_us / each[base].cpu_us for each in result.rounds]),
+                added_us=Spread.of([each[peer.label].cpu_us - each[base].cpu_us for each in result.rounds]),
             )
         )
     return found
@@ -85,6 +88,8 @@ COLUMNS = (
     "core",
     "ratio",
     "by round",
+    "half of rounds",
+    "added µs",
     "half of rounds",
 )
 
@@ -104,6 +109,8 @@ def table(summaries: Sequence[Summary]) -> str:
                 f"{one.ratio_of_medians:.3f}",
                 f"{one.round_ratio.median:.3f}",
                 one.round_ratio.half(3),
+                f"{one.added_us.median:.2f}",
+                one.added_us.half(2),
             )
             for one in summaries
         ),

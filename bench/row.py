@@ -37,10 +37,18 @@ class Row:
     policies: int | None = None
     """How many policies that do nothing portico has around the route, where the row is about that. nginx has no such
     chain and stands beside it as it is, so --max-ratio does not judge the row."""
+    credentials: str | None = None
+    """What portico asks of each request, and the load shows: a name of bench/credentials.py. nginx asks for nothing and
+    stands beside it as it is, so --max-ratio does not judge the row."""
     tls: bool = False
     """Whether the load speaks TLS to the peer; the service is always asked without."""
     threads: int = 1
     connections: int = 32
+
+    @property
+    def judged(self) -> bool:
+        """Whether the peers do the same, so that their ratio is one of costs."""
+        return self.policies is None and self.credentials is None
 
     @property
     def scheme(self) -> str:
@@ -58,5 +66,9 @@ ROWS = {
         ),
         Row("get-json-tls", "the same over TLS 1.3 to the proxy, without to the service", setup="tls", tls=True),
         *(Row(f"chain-{n}", f"as get-json, with {n} policies that do nothing", policies=n) for n in (0, 4, 8, 16)),
+        Row("jwt", "as get-json, with a token of RS256 that is remembered", credentials="jwt"),
+        Row("jwt-first-seen", "the same, but each token is one that is not remembered", credentials="jwt-first-seen"),
+        Row("key-auth", "as get-json, with an API key", credentials="key-auth"),
+        Row("forward-auth", "as get-json, and the service is asked first whether it may", credentials="forward-auth"),
     )
 }

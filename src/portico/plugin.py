@@ -6,7 +6,7 @@ Everything that the built-in policies use is here, and nothing else of Portico i
 
 from portico.config.addresses import LOCAL_NETWORKS, Cidr, Origin
 from portico.config.consumers import ApiKeys, Consumer, Credential, digest_of
-from portico.config.forms import OneOrMany, Shorthand
+from portico.config.forms import Off, OneOrMany, SecretMembers, Shorthand
 from portico.config.values import (
     BadValue,
     Duration,
@@ -40,17 +40,19 @@ from portico.http.coding import (
     may_be_recoded,
     recoded,
 )
-from portico.http.headers import HOP_BY_HOP, HeaderBlock, Headers
+from portico.http.headers import HOP_BY_HOP, HeaderBlock, Headers, spelled
 from portico.http.message import Client, Handler, Key, Request, Response
 from portico.http.negotiation import IDENTITY, AcceptEncoding, Negotiation, vary_by_encoding
 from portico.http.problem import Problem
 from portico.http.template import Template, escape_for
 from portico.http.user import USER, User
 from portico.jose.bearer import TWICE, BearerConfig, ClaimedUser, Texts, bearer_token, stands_twice
-from portico.jose.compact import NotTaken
+from portico.jose.compact import NotTaken, json_object
+from portico.jose.introspection import DescribedEndpoint, Taken, basic_credentials, said_of_token, token_of
 from portico.jose.keys import Algorithm, KeySet, UnusableKey
-from portico.jose.provider import KeyUrl, ProviderKeys, issuers_of
+from portico.jose.provider import WELL_KNOWN, KeyUrl, ProviderKeys, issuers_of
 from portico.jose.rules import UNAVAILABLE, TokenRules, claim_at, words_at
+from portico.jose.signer import TokenSigner, published_key
 from portico.jose.verifier import FixedKeys, Keys, TokenVerifier
 from portico.observe.exchange import Exchange, Outcome
 from portico.observe.health import BreakerState, ServiceHealth, TargetHealth
@@ -58,37 +60,72 @@ from portico.oidc.party import LoginPaths, PartySettings, ProviderSettings, Rely
 from portico.oidc.provider import ClientAuth, Registration
 from portico.oidc.renewal import Relay
 from portico.oidc.session import SessionLifetime
+from portico.policy.attempts import Failures, Recent, origin_of
 from portico.policy.authentication import (
     ADMITTED,
-    COOKIES,
     Admitted,
     Authenticator,
     AuthenticatorConfig,
     Found,
     Refusal,
     note_refusal,
+    shown,
     unknown_user,
 )
 from portico.policy.base import Endpoint, Env, Policy, PolicyConfig, RouteInfo, Stage
 from portico.policy.condition import Condition, ConditionError
 from portico.policy.consumers import ConsumerLookup
+from portico.policy.lambda_authorizer import (
+    DENIED,
+    Place,
+    Said,
+    Statements,
+    UserOf,
+    cookies_of,
+    event_of,
+    iam,
+    parameters_of,
+    simple,
+)
+from portico.policy.reserved import ReservedHeaders, check_reservable
+from portico.policy.threads import Threads, TooManyCalls
+from portico.policy.told import MOST_TOLD, OF_THE_WAY, Fields, Identity, fields_told
+from portico.policy.verdicts import NO_ANSWER, Memory, NoVerdict, Questions, Trouble, settings_print
 from portico.routing.matcher import ALLOWED_METHODS
 from portico.routing.preflight import UNANSWERED_PREFLIGHT
+from portico.x509.certificate import COMMON_NAME, UNIT, ClientCertificate, UnreadableCertificate, certificate_reader
+from portico.x509.patterns import (
+    DnsPattern,
+    EmailPattern,
+    Fingerprint,
+    NamePattern,
+    UriPattern,
+    dns_pattern,
+    email_pattern,
+    name_pattern,
+    uri_pattern,
+)
 
 __all__ = [
     "ADMITTED",
     "ALLOWED_METHODS",
-    "COOKIES",
+    "COMMON_NAME",
     "DECODABLE",
+    "DENIED",
     "HOP_BY_HOP",
     "IDENTITY",
     "LOCAL_NETWORKS",
     "MAX_CODINGS",
+    "MOST_TOLD",
+    "NO_ANSWER",
+    "OF_THE_WAY",
     "SLICE",
     "TWICE",
     "UNANSWERED_PREFLIGHT",
     "UNAVAILABLE",
+    "UNIT",
     "USER",
+    "WELL_KNOWN",
     "AcceptEncoding",
     "Admitted",
     "Algorithm",
@@ -105,17 +142,24 @@ __all__ = [
     "ClaimedUser",
     "Client",
     "ClientAuth",
+    "ClientCertificate",
     "Condition",
     "ConditionError",
     "ConfigError",
     "Consumer",
     "ConsumerLookup",
     "Credential",
+    "DescribedEndpoint",
+    "DnsPattern",
     "Duration",
+    "EmailPattern",
     "Endpoint",
     "Env",
     "Exchange",
+    "Failures",
+    "Fields",
     "FilePath",
+    "Fingerprint",
     "FixedKeys",
     "Found",
     "Handler",
@@ -123,34 +167,45 @@ __all__ = [
     "HeaderName",
     "HeaderValue",
     "Headers",
+    "Identity",
     "Key",
     "KeySet",
     "KeyUrl",
     "Keys",
     "LoginPaths",
     "MalformedContent",
+    "Memory",
     "Method",
+    "NamePattern",
     "Negotiation",
+    "NoVerdict",
     "NotTaken",
+    "Off",
     "OneOrMany",
     "Origin",
     "Outcome",
     "PartySettings",
+    "Place",
     "Policy",
     "PolicyConfig",
     "PorticoError",
     "Problem",
     "ProviderKeys",
     "ProviderSettings",
+    "Questions",
+    "Recent",
     "Refusal",
     "Registration",
     "Relay",
     "RelyingParty",
     "Request",
     "RequestError",
+    "ReservedHeaders",
     "Response",
     "RouteInfo",
+    "Said",
     "Secret",
+    "SecretMembers",
     "ServiceHealth",
     "ServiceName",
     "SessionLifetime",
@@ -158,29 +213,59 @@ __all__ = [
     "Shorthand",
     "Size",
     "Stage",
+    "Statements",
     "StatusCode",
+    "Taken",
     "TargetHealth",
     "Template",
     "Texts",
+    "Threads",
     "TokenRules",
+    "TokenSigner",
     "TokenVerifier",
+    "TooManyCalls",
+    "Trouble",
+    "UnreadableCertificate",
     "UnusableKey",
     "UpstreamError",
+    "UriPattern",
     "User",
+    "UserOf",
+    "basic_credentials",
     "bearer_token",
+    "certificate_reader",
+    "check_reservable",
     "claim_at",
     "codings_of",
+    "cookies_of",
     "decoded",
     "digest_of",
+    "dns_pattern",
+    "email_pattern",
     "encode_at_once",
     "encoded",
     "escape_for",
+    "event_of",
+    "fields_told",
+    "iam",
     "issuers_of",
+    "json_object",
     "may_be_recoded",
+    "name_pattern",
     "note_refusal",
+    "origin_of",
+    "parameters_of",
+    "published_key",
     "recoded",
+    "said_of_token",
+    "settings_print",
+    "shown",
+    "simple",
+    "spelled",
     "stands_twice",
+    "token_of",
     "unknown_user",
+    "uri_pattern",
     "vary_by_encoding",
     "words_at",
 ]

@@ -18,13 +18,16 @@ import pytest
 
 from bench import BenchError, check, load, report
 from bench.certificate import OPENSSL, Certificate
+from bench.credentials import MAKERS
 from bench.measure import Result, Sample, Standing
 from bench.peer import PEERS, labels, render
 from bench.process import Process, Task, cpu_ns, used
 from bench.row import BODY, ROWS, Request, Row
+from portico.jose.verifier import REMEMBERED
 from portico.plugin import Request as PluginRequest
 from portico.plugin import Response
 from portico.runtime.loading import load as load_file
+from portico.testing import Gateway, Reply, ServiceRequest
 
 TOTALS = {"requests": 900, "microseconds": 3_000_000, "bytes": 90_000, "p50_us": 400, "p99_us": 900}
 NO_ERRORS = {"connect": 0, "read": 0, "write": 0, "status": 0, "timeout": 0}
@@ -60,7 +63,39 @@ def test_a_row_with_a_chain_differs_in_the_policies_of_portico_alone() -> None:
         plain = peer.configuration(ROWS["get-json"])
         assert peer.configuration(ROWS["chain-0"]) == plain
         added = peer.configuration(ROWS["chain-4"]).removeprefix(plain)
-        assert added.count("do-nothing:") == (0 if name == "nginx" else 4)
+        assert added.count("do-nothing:") == (4 if peer.tool is None and not peer.bare else 0), name
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.credentials is not None])
+def test_a_row_about_who_is_calling_shows_what_portico_asks_for(name: str, tmp_path: Path) -> None:
+    row = ROWS[name]
+    assert row.credentials is not None
+    shown = MAKERS[row.credentials](tmp_path)
+    ports = {"port": "1", "service_port": "2"}
+    for peer in (PEERS["nginx"], PEERS["portico-bare"]):
+        assert peer.configuration(row, shown) == peer.configuration(ROWS["get-json"])
+    asked = []
+
+    def service(request: ServiceRequest) -> Reply:
+        asked.append(request.path)
+        return Reply(200 if name != "forward-auth" or "Authorization" in request.headers else 401)
+
+    config = tmp_path / "portico.yaml"
+    config.write_text(render(PEERS["portico"].configuration(row, shown), ports))
+    with Gateway(config, services={"api": service}) as gateway:
+        assert gateway.get("/api/item", headers=shown.headers).status == 200
+        assert len(asked) == (2 if name == "forward-auth" else 1)
+        assert gateway.get("/api/item").status == 401
+        if shown.each is None:
+            assert shown.write_values(tmp_path) is None
+            return
+        header, values = shown.each
+        assert len(set(values)) == len(values) > REMEMBERED
+        assert gateway.get("/api/item", headers={header: values[-1]}).status == 200
+    file = shown.write_values(tmp_path)
+    assert file is not None
+    assert file.read_text().splitlines() == values
+    assert f'io.lines("{file}")' in load.script(row.request, each=(header, file))
 
 
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.policies is not None])

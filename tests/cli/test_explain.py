@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from pathlib import Path
 
 import pytest
 
+from portico.jose.mint import secret_key, sign
+from portico.plugin import WELL_KNOWN
 from tests.harness.gateway import portico, portico_here
 from tests.harness.golden import check_golden
 
 GOLDEN = Path(__file__).parent / "golden"
 ORDERS = "/api/v1/orders"
+TOKEN = f"Bearer {sign({'sub': 'ada', 'exp': 4_000_000_000}, secret_key('a secret of thirty-two bytes or more'))}"
 BOSS = ["-H", "X-Role: boss"]
 
 REQUESTS = {
@@ -131,3 +135,45 @@ def test_a_request_that_is_none(arguments: list[str], message: str) -> None:
     assert (done.code, done.out) == (1, "")
     assert done.err.splitlines()[-1].startswith(message)
     assert "Traceback" not in done.err
+
+
+def test_no_token_is_shown_with_its_signature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text(
+        "consumers: {ada: {keys: ada-has-a-long-key}}\n"
+        "policies:\n"
+        "- key-auth\n"
+        "- internal-jwt: {secret: 'a secret of thirty-two bytes or more', issuer: i, audience: a}\n"
+        "routes: [{path: /a, service: 's:1'}]\n"
+    )
+    said = portico_here("explain", "a.yaml", "GET", "/a", "-H", "X-API-Key: ada-has-a-long-key").out
+    assert re.search(r"^ +Authorization: Bearer eyJ[\w-]+\.[\w-]+\.\*\*\*$", said, re.MULTILINE), said
+    assert "ada-has-a-long-key" not in said
+
+
+def test_nobody_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as provider:
+        provider.setblocking(False)
+        url = f"http://127.0.0.1:{provider.getsockname()[1]}"
+        (tmp_path / "a.yaml").write_text(
+            "consumers: {ada: {password: '$2b$04$" + "a" * 53 + "'}}\n"
+            f"services: {{s: '{url}'}}\n"
+            "routes:\n"
+            f"- {{path: /keys, service: s, policies: [basic-auth, {{jwt: {{jwks_url: '{url}/keys'}}}}]}}\n"
+            f"- {{path: /found, service: s, policies: [{{jwt: {{discovery_url: '{url}{WELL_KNOWN}'}}}}]}}\n"
+            f"- {{path: /asks, service: s, policies: [{{forward-auth: {{url: '{url}/verify'}}}}]}}\n"
+        )
+        # To compare a password takes a while, in which whatever was begun would be done.
+        for path, shown, said in (
+            ("/keys", "Basic YWRhOng=", "Answers 401"),
+            ("/keys", TOKEN, "Answers 503"),
+            ("/found", TOKEN, "Answers 401"),  # of another issuer, which the address alone says
+            ("/asks", TOKEN, f"Sends to {url}/verify"),
+        ):
+            done = portico_here("explain", "a.yaml", "GET", path, "-H", f"Authorization: {shown}")
+            assert (done.code, said in done.out) == (0, True), done
+            assert "jwks" not in done.err
+            assert "keys of" not in done.out + done.err
+        with pytest.raises(BlockingIOError):
+            provider.accept()

@@ -143,3 +143,14 @@ def test_unknown_users_are_compared_with_a_hash_like_the_others() -> None:
     assert consumers_of("{ada: {}}").decoy.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
     assert consumers_of(f"{{ada: {{}}, bob: {{password: '{BCRYPT}'}}}}").decoy == BCRYPT
     assert Consumers([Consumer("ada", password=ARGON)]).decoy == ARGON
+
+
+def test_hashes_that_take_seconds_are_warned_of() -> None:
+    hashes = {f"c{cost}": f"$2b${cost:02}$" + "a" * 53 for cost in (4, 12, 14, 15, 20)}
+    hashes["argon"] = "$argon2id$v=19$m=65536,t=3,p=4$c29tZSBmcmVzaCBzYWx0$DFYKyX5mrcvWqWAydvHb1kD3IaZ0vGYdA4mVbXo0tA0"
+    text = "consumers:\n" + "".join(f"  {name}: {{password: '{each}'}}\n" for name, each in hashes.items())
+    found = findings_of(text)
+    assert [each.message.split(" takes ")[0] for each in found] == [
+        f"the password of {name}" for name in ("c15", "c20")
+    ]
+    assert not any("aaaa" in str(each) for each in found)

@@ -23,6 +23,7 @@ from docs import generate
 from docs.problems import problem_types
 from docs.source import ROOT, SOURCES
 from portico.config.findings import report
+from portico.jose.mint import new_key
 from portico.plugin import Body, Exchange, Headers, Outcome, Request, Response
 from portico.policy.base import Stage
 from portico.runtime.loading import Loaded, compiled, load
@@ -66,8 +67,11 @@ def plugins() -> dict[str, str]:
     found = {}
     for example in in_pages():
         name = re.search(r'^class \w+\((?:Policy|Endpoint)\[\w+\], name="([\w-]+)"', example.text, re.MULTILINE)
+        file = re.match(r"# (\w+\.py)$", example.text, re.MULTILINE)
         if example.language == "python" and name is not None:
             found[name[1].replace("-", "_") + ".py"] = example.text
+        elif example.language == "python" and file is not None:
+            found[file[1]] = example.text
     return found
 
 
@@ -95,6 +99,9 @@ def loaded(text: str, folder: Path) -> Loaded:
         text += "services:\n" + "".join(f"  {name}: http://127.0.0.1:9\n" for name in names)
     for name, code in plugins().items():
         (folder / name).write_text(code, "utf-8")
+    for name in re.findall(r"\bkeys/[\w.-]+\.pem\b", text):
+        (folder / "keys").mkdir(exist_ok=True)
+        (folder / name).write_bytes(new_key()[0])
     for name in re.findall(r"\btls/[\w.-]+\.(?:pem|crt|key)\b", text):
         (folder / "tls").mkdir(exist_ok=True)
         (folder / name).write_bytes(certificate())
@@ -183,12 +190,20 @@ async def who_am_i(ask: Ask) -> None:
     assert (await ask(Request("GET", "/me"))).body.whole == b"Hello, nobody\n"
 
 
+async def checks(ask: Ask) -> None:
+    for key, status in ((b"a-long-key-of-acme", 502), (b"other", 401)):  # and nobody is at home
+        answer = await ask(Request("GET", "/partners/1", headers=Headers([(b"X-Partner-Key", key)])))
+        assert answer.status == status
+    assert (await ask(Request("GET", "/partners/1"))).status == 401
+
+
 EXERCISES: dict[str, Callable[[Ask], Awaitable[None]]] = {
     "geo_fence.py": geo_fence,
     "sunset.py": sunset,
     "slow_log.py": slow_log,
     "partner.py": partner,
     "who_am_i.py": who_am_i,
+    "checks.py": checks,
 }
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import argon2
 import pytest
+from joserfc import jwt
+from joserfc.jwk import KeySet
 
+from portico.jose.mint import new_key
 from tests.harness.gateway import Gateway, Service, curl, portico, problem_of, wait_for
 
 KEY, OTHER, OWN = "the-secret-key-of-ada", "another-secret-key", "billing-secret-key-1"
@@ -96,3 +100,40 @@ def memory_files(pid: int) -> list[bytes]:
     """Return what is in the files in memory that a process has open: the snapshots for workers are such."""
     descriptors = Path(f"/proc/{pid}/fd").iterdir()
     return [each.read_bytes() for each in descriptors if "memfd:" in str(each.readlink())]
+
+
+INTERNAL = """
+consumers: {ada: {keys: the-secret-key-of-ada, roles: [admin]}}
+services: {shop: "http://127.0.0.1:PORT"}
+policies: [key-auth, {internal-jwt: {key_file: internal.pem, issuer: portico, audience: shop}}]
+routes:
+  - {path: /shop/**, service: shop}
+  - {path: /jwks.json, jwks: {key_files: [internal.pem, other.pem]}, policies: [{key-auth: off}]}
+"""
+
+
+def test_tokens_that_the_gateway_signs_and_another_key(tmp_path: Path) -> None:
+    private, other = new_key()[0], new_key()[0]
+    (tmp_path / "internal.pem").write_bytes(private)
+    (tmp_path / "other.pem").write_bytes(other)
+    with Service() as shop, Gateway(tmp_path, INTERNAL.replace("PORT", str(shop.port))) as gateway:
+
+        def kid_of_the_token() -> str:
+            """Return which key has signed what the service is sent, and verify it by what is published."""
+            forged = ("-H", "Authorization: Bearer forged", "-H", "AUTHORIZATION: Bearer forged")
+            assert curl("-H", f"X-API-Key: {KEY}", *forged, f"{gateway.url}/shop/a").status == 200
+            (value,) = shop.seen[-1].values("Authorization")
+            published = KeySet.import_key_set(json.loads(curl(f"{gateway.url}/jwks.json").body))
+            token = jwt.decode(value.removeprefix("Bearer "), published, algorithms=["ES256"])
+            assert (token.claims["sub"], token.claims["roles"], token.claims["aud"]) == ("ada", ["admin"], "shop")
+            return token.header["kid"]
+
+        first = kid_of_the_token()
+        assert kid_of_the_token() == first
+        (tmp_path / "internal.pem").write_bytes(other)
+        (tmp_path / "other.pem").write_bytes(private)
+        assert portico("reload", gateway.file).code == 0
+        assert kid_of_the_token() != first
+        said = portico("explain", gateway.file, "GET", "/shop/a", "-H", f"X-API-Key: {KEY}").out + gateway.log()
+        for key in (private, other):
+            assert key.decode().splitlines()[1] not in said

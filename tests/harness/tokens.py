@@ -14,11 +14,12 @@ from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
 from portico.jose.mint import encode, sign
-from portico.plugin import USER, Handler, Headers, Request, Response, RouteInfo, User
+from portico.plugin import USER, Authenticator, Handler, Headers, Request, Response, RouteInfo, User
 from portico.policies.jwt import JwtPolicy
 from portico.policy.authentication import Authentication, Part
 from portico.testing.clock import START, FakeTimeLoop
 
+A = TypeVar("A", bound=Authenticator[Any])
 T = TypeVar("T")
 
 NOW = 1_800_000_000
@@ -130,7 +131,10 @@ class World:
             task.cancel()
 
     def policy(self, **settings: Any) -> JwtPolicy:
-        policy = JwtPolicy(JwtPolicy.config_class.model_validate(settings))
+        return self.made(JwtPolicy, **settings)
+
+    def made(self, kind: type[A], **settings: Any) -> A:
+        policy = kind(kind.config_class.model_validate(settings))
         policy.setup(self)  # type: ignore[arg-type]
         return policy
 
@@ -147,7 +151,7 @@ class Verdict:
         self.challenges = [value.decode() for value in response.headers.get_all(b"www-authenticate")]
 
 
-async def show(policy: JwtPolicy, *headers: tuple[str, str], query: str | None = None) -> Verdict:
+async def show(policy: Authenticator[Any], *headers: tuple[str, str], query: str | None = None) -> Verdict:
     """Show a policy a request."""
     fields = Headers((name.encode(), value.encode("latin-1")) for name, value in headers)
     request = Request("GET", "/", query, headers=fields)
@@ -159,7 +163,7 @@ async def show(policy: JwtPolicy, *headers: tuple[str, str], query: str | None =
     return Verdict(response, request.get(USER))
 
 
-async def bearer(policy: JwtPolicy, token: str) -> Verdict:
+async def bearer(policy: Authenticator[Any], token: str) -> Verdict:
     return await show(policy, ("Authorization", f"Bearer {token}"))
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portico.errors import BodyTooLarge, BodyTruncated, RequestTimeout
-from portico.http.body import Body, Trailers
+from portico.http.body import Body, BodySource, Trailers, spelled
 
 
 class Pieces:
@@ -157,6 +157,75 @@ def test_close_and_trailers_are_the_sources() -> None:
         assert source.closed == 2
 
     asyncio.run(main())
+
+
+SAID = [(b"Client-Cert", b"a"), (b"client_cert", b"b"), (b"X-Sum", b"c"), (b"X-User_ID", b"d"), (b"x-sum", b"e")]
+
+
+@pytest.mark.parametrize("when", ["before", "between", "after"])
+@pytest.mark.parametrize("buffered", [False, True])
+def test_trailers_are_refused_in_all_spellings(when: str, buffered: bool) -> None:
+    async def main() -> None:
+        body = Body.stream(Pieces([b"a", b"b"], SAID), None)
+        names = frozenset((spelled(b"Client-Cert"), spelled(b"X_USER_ID")))
+        if when == "before":
+            body.refuse_trailers(names.__contains__)
+        assert await body.peek(1) == b"a"
+        if when == "between":
+            body.refuse_trailers(names.__contains__)
+        assert await (body.read(10) if buffered else rest(body)) == b"ab"
+        if when == "after":
+            assert body.trailers() == SAID
+            body.refuse_trailers(names.__contains__)
+        assert body.trailers() == [(b"X-Sum", b"c"), (b"x-sum", b"e")]
+        body.refuse_trailers(frozenset({b"x-sum"}).__contains__)
+        assert body.trailers() == []
+
+
+def test_trailers_that_are_refused() -> None:
+    async def main() -> None:
+        fields = [(b"X-User", b"a"), (b"x_user", b"b"), (b"X-USER_", b"c"), (b"X-Sum", b"d"), (b"y", b"e")]
+        for buffered in (False, True):
+            source = Pieces([b"a"], fields)
+            body = Body.stream(source, None)
+            if buffered:
+                assert await body.read(10) == b"a"
+            assert body.trailers() == fields
+            body.refuse_trailers(frozenset((b"x-user",)).__contains__)
+            assert body.trailers() == fields[2:]
+            body.refuse_trailers(frozenset((b"y",)).__contains__)
+            body.pass_through(lambda inner, ahead: inner)
+            assert body.trailers() == fields[2:4]
+            assert source.trailers() == fields  # a source is nobody's to change
+        nothing = Body(b"a")
+        nothing.refuse_trailers(frozenset((b"y",)).__contains__)
+        assert nothing.trailers() == []
+
+    asyncio.run(main())
+
+
+def test_refused_trailers_stay_so_whatever_the_content_comes_through() -> None:
+    """Also where somebody further in has put another source, or another body, in its place."""
+
+    class Through(Pieces):
+        def __init__(self, source: BodySource, ahead: bytes) -> None:
+            super().__init__([])
+            self.source = source
+
+        def trailers(self) -> Trailers:
+            return self.source.trailers()
+
+    body = Body.stream(Pieces([b"a"], SAID), None)
+    body.refuse_trailers(frozenset({b"client-cert", b"x-sum"}).__contains__)
+    body.pass_through(Through)
+    assert body.trailers() == [(b"X-User_ID", b"d")]
+    assert Body.stream(Through(body, b""), None).trailers() == [(b"X-User_ID", b"d")]  # type: ignore[arg-type]
+
+
+def test_content_in_memory_has_no_trailers_to_refuse() -> None:
+    body = Body(b"a")
+    body.refuse_trailers(frozenset({b"a"}).__contains__)
+    assert body.trailers() == []
 
 
 @settings(max_examples=100)

@@ -295,9 +295,9 @@ def test_a_provider_says_where_its_keys_are() -> None:
         ({"issuer": [ISSUER]}, "another issuer"),
         ({"issuer": None}, "another issuer"),
         ({"jwks_uri": None}, "does not say where"),
-        ({"jwks_uri": "http://keys.example/jwks?p=1"}, "not at a URL of https"),
-        ({"jwks_uri": "https://"}, "at no URL"),
-        ({"jwks_uri": "https://a b/"}, "at no URL"),
+        ({"jwks_uri": "http://keys.example/jwks?p=1"}, "jwks_uri is not a URL of https"),
+        ({"jwks_uri": "https://"}, "jwks_uri is no URL"),
+        ({"jwks_uri": "https://a b/"}, "jwks_uri is no URL"),
     ],
 )
 def test_a_description_that_is_not_believed(said: Any, why: str, caplog: pytest.LogCaptureFixture) -> None:

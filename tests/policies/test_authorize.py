@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from portico.jose.mint import secret_key, sign
 from portico.plugin import USER, Client, User
 from portico.policies.authorize import Authorize, AuthorizePolicy
 from portico.testing import Gateway, Reply
@@ -171,3 +172,23 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Authorize.model_validate(settings)
     assert any(message in error["msg"] for error in caught.value.errors()), caught.value
+
+
+def test_names_of_several_kinds_can_be_told_apart() -> None:
+    """A consumer `ada`, and somebody whose token says `ada`."""
+    secret = "a secret of thirty-two bytes or more"
+    text = f"""
+consumers: {{ada: {{keys: ada-has-a-long-key}}}}
+policies: [key-auth, {{jwt: {{secret: {secret}}}}}]
+routes:
+- {{path: /either, respond: x, policies: [{{authorize: {{allow: "user == 'ada'"}}}}]}}
+- {{path: /consumer, respond: x, policies: [{{authorize: {{allow: "user.consumer == 'ada'"}}}}]}}
+- {{path: /token, respond: x, policies: [{{authorize: {{allow: "user == 'ada' && user.kind == 'jwt'"}}}}]}}
+"""
+    token = sign({"sub": "ada", "exp": 4_000_000_000}, secret_key(secret))
+    shown = {"consumer": {"X-API-Key": "ada-has-a-long-key"}, "token": {"Authorization": f"Bearer {token}"}}
+    with Gateway(text=text) as gateway:
+        for who, headers in shown.items():
+            for path in ("either", "consumer", "token"):
+                answer = gateway.get(f"/{path}", headers=headers)
+                assert answer.status == (200 if path in ("either", who) else 403), (who, path)

@@ -3,11 +3,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import threading
-from collections.abc import Awaitable
 from typing import Any
 
 import argon2
-import bcrypt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,68 +18,13 @@ from portico.policies.basic_auth import (
     MOST_REMEMBERED,
     MOST_WAITING,
     BasicAuth,
-    BasicAuthPolicy,
     Passwords,
     credentials_of,
     matches,
 )
 from tests.harness.loop import run
+from tests.harness.passwords import KNOWN, LONG, QUICK, Counting, World, basic
 from tests.harness.policies import request_of
-from tests.harness.policy import TestEnv
-
-QUICK = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-LONG = "p" * 73
-
-
-def hashed(password: str) -> str:
-    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
-
-
-KNOWN = Consumers(
-    [
-        Consumer("ada", password=QUICK.hash("swordfish"), roles=frozenset("r")),
-        Consumer("zoë", password=QUICK.hash("paß:wörd ")),
-        Consumer("bob", password=hashed("hunter2")),
-        Consumer("long", password=hashed(LONG[:72])),
-        Consumer("empty", password=QUICK.hash("")),
-        Consumer("keys-only"),
-    ]
-)
-
-
-def basic(text: str | bytes, scheme: str = "Basic") -> str:
-    data = text if isinstance(text, bytes) else text.encode()
-    return f"{scheme} {base64.b64encode(data).decode()}"
-
-
-class Counting(Passwords):
-    """Counts what it compares."""
-
-    def __init__(self) -> None:
-        super().__init__(self.counted)
-        self.compared: list[str] = []
-
-    def counted(self, hash_: str, password: bytes) -> bool:
-        self.compared.append(hash_)
-        return matches(hash_, password)
-
-
-class World:
-    """A policy, and what is around it."""
-
-    def __init__(self, known: Any = KNOWN, passwords: Passwords | None = None, **settings: object) -> None:
-        self.policy = BasicAuthPolicy(BasicAuth.model_validate(settings))
-        self.passwords = passwords or Counting()
-        self.now = 1000.0
-        env = TestEnv()
-        env.consumers = known
-        env.share = lambda *_: self.passwords  # type: ignore[method-assign]
-        env.clock = lambda: self.now  # type: ignore[method-assign]
-        self.policy.setup(env)
-
-    async def found(self, *values: str) -> User | Refusal | None:
-        found = self.policy.identify(request_of("GET", *(("Authorization", value) for value in values)))
-        return await found if isinstance(found, Awaitable) else found
 
 
 def ask(*values: str) -> str:
@@ -216,6 +159,12 @@ def test_an_unknown_user_is_compared_too() -> None:
     run(main)
 
 
+def test_what_only_looks_like_a_hash_is_that_of_no_password() -> None:
+    for hash_ in ("$2b$04$" + "a" * 53, "$argon2id$v=19$m=8,t=1,p=1$aaaaaaaaaaa$aaaaaaaaaaaaaaaaa"):
+        assert Consumers([Consumer("ada", password=hash_)]).decoy == hash_
+        assert not matches(hash_, b"x")
+
+
 def test_the_decoy_takes_its_time() -> None:
     assert not matches(DECOY, b"x")
     assert argon2.extract_parameters(DECOY) == argon2.profiles.RFC_9106_LOW_MEMORY
@@ -230,7 +179,7 @@ def test_too_many_at_once_are_refused_and_the_same_are_one() -> None:
             return password == b"right"
 
         passwords = Passwords(slow)
-        world = World(passwords=passwords)
+        world = World(passwords=passwords, failures="off")
         async with asyncio.TaskGroup() as tasks:
             same = [tasks.create_task(world.found(basic("ada:right"))) for _ in range(100)]
             others = [tasks.create_task(world.found(basic(f"ada:{i}"))) for i in range(MOST_WAITING + 10)]

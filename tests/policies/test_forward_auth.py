@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from portico.plugin import ADMITTED, Headers
-from portico.policies.forward_auth import MOST_REMEMBERED, MOST_TOLD, ForwardAuth, Memory, Pass
+from portico.plugin import MOST_TOLD, Headers
+from portico.policies.forward_auth import ForwardAuth
 from portico.testing import Answer, Cut, Gateway, Refuse, Reply, ServiceRequest, Silence
 from portico.testing.services import Plays
-from tests.harness.gateway import Call, Service, curl, problem_of
+from tests.harness.gateway import Call, Service, curl, portico_here, problem_of
 from tests.harness.gateway import Gateway as Process
 
 OK = Reply(204, {"X-Auth-User": "ada"})
@@ -349,17 +349,70 @@ def test_what_is_not_kept(auth: Plays, after: float, questions: int) -> None:
         assert told(world) == questions
 
 
-def test_memory_is_bounded() -> None:
-    memory = Memory()
-    for number in range(MOST_REMEMBERED + 5):
-        memory.keep(b"%d" % number, Pass(ADMITTED, (), 1.0), 0.0)
-    assert len(memory) == MOST_REMEMBERED
-    assert memory.recall(b"4", 0.5) is None
-    assert memory.recall(b"5", 0.5) is not None
-    assert memory.recall(b"5", 1.0) is None
-    assert len(memory) == MOST_REMEMBERED - 1
-    memory.close()
-    assert not len(memory)
+SESSION = [("Set-Cookie", "session=new; Path=/; HttpOnly"), ("Set-Cookie", "session_1=b"), ("Set-Cookie", "other=c")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "status", "cookies"),
+    [
+        ("", 204, ["session=mine", "kept=d"]),
+        ("cookies: session", 204, ["kept=d", "session=new; Path=/; HttpOnly"]),
+        ("cookies: [session*]", 200, ["kept=d", "session=new; Path=/; HttpOnly", "session_1=b"]),
+        ("cookies: Session", 200, ["session=mine", "kept=d"]),
+        ("cookies: none", 200, ["session=mine", "kept=d"]),
+        ("cookies: other, cache: 1m", 200, ["session=mine", "kept=d", "other=c"]),
+    ],
+)
+def test_cookies_of_an_answer_that_lets_pass_are_the_clients_by_choice(
+    settings: str, status: int, cookies: list[str]
+) -> None:
+    with gateway(settings, Reply(status, SESSION)) as world:
+        world.services["s"].plays = Reply(200, [("Set-Cookie", "session=mine"), ("Set-Cookie", "kept=d")], "served")
+        for _ in range(2):
+            answer = world.get("/")
+            assert (answer.status, answer.text, answer.headers.all("Set-Cookie")) == (200, "served", cookies)
+        assert len(asked(world)) == 2  # none is given to a request that was not asked about
+
+
+def test_an_answer_without_such_cookies_is_kept() -> None:
+    with gateway("cookies: session, cache: 1m", Reply(200, {"Set-Cookie": "other=c"})) as world:
+        assert [told(world), told(world)] == [1, 0]
+
+
+def test_cookies_come_with_whatever_is_answered_to_a_request_that_may_pass() -> None:
+    with gateway("cookies: session", Reply(200, SESSION), "{authorize: admin}") as world:
+        answer = world.get("/")
+        assert (answer.status, answer.headers.all("Set-Cookie")) == (401, ["session=new; Path=/; HttpOnly"])
+    with gateway("cookies: session", Reply(200, SESSION), "{key-auth: {required: on}}") as world:
+        answer = world.get("/")
+        assert (answer.status, answer.headers.all("Set-Cookie")) == (401, ["session=new; Path=/; HttpOnly"])
+
+
+def test_cookies_of_an_answer_are_bounded() -> None:
+    with gateway("cookies: session", Reply(200, {"Set-Cookie": f"session={'a' * MOST_TOLD}"})) as world:
+        assert world.get("/").problem == "authentication-unavailable"
+
+
+def test_nobody_waits_for_it_and_it_is_not_asked_any_more() -> None:
+    ended: list[bool] = []
+
+    async def slowly(_: ServiceRequest) -> Reply:
+        try:
+            await asyncio.sleep(1)
+        finally:
+            ended.append(True)
+        return OK
+
+    with gateway("timeout: 10s", slowly) as world:
+
+        async def main() -> None:
+            assert (await world.ask("GET", "/", leaves_after=0.5)).status == 0
+            await asyncio.sleep(0.1)
+            assert ended == [True]
+
+        world.run(main)
+        assert world.get("/").status == 200
+        assert len(asked(world)) == 2
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -377,6 +430,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"service": "a", "pass": ["Cookie"]}, "lose its cookies"),
     ({"service": "a", "answer": ["Content-Length"]}, "for the gateway to say"),
     ({"service": "a", "identity": "a b"}, "not a header name"),
+    ({"service": "a", "cookies": ["a b"]}, "match pattern"),
+    ({"service": "a", "cookies": ["*"]}, "match pattern"),
     ({"service": "a", "on_failure": "pass"}, "'refuse' or 'allow'"),
     ({"service": "a", "cache_by": ["header"]}, "'client'"),
     ({"service": "a", "passes": []}, "Extra inputs"),
@@ -451,6 +506,39 @@ routes:
             assert len(shop.seen) == 4
             assert auth.connections == 1  # it is kept, and whoever asks there shares it
             assert "session=" not in process.log()
+
+
+def test_what_is_remembered_outlives_a_reload_that_changes_nothing_of_it(tmp_path: Path) -> None:
+    with Service(verify) as auth, Service(verify) as other, Service() as shop:
+        config = """
+listen: 127.0.0.1:0
+workers: 1
+services: {{auth: "http://127.0.0.1:{auth}/{base}", shop: "http://127.0.0.1:{shop}"}}
+routes:
+  - path: /**
+    service: shop
+    policies: [forward-auth: {{service: auth, cache: 10m, path: "{path}"}}]
+"""
+        said = {"auth": auth.port, "shop": shop.port, "base": "", "path": "/v"}
+        with Process(tmp_path, config.format(**said).partition("workers: 1")[2]) as process:
+
+            def asked_after(**changes: object) -> int:
+                said.update(changes)
+                process.file.write_text("# a line more\n" + config.format(**said))
+                done = portico_here("reload", str(process.file))
+                assert done.code == 0, done.err
+                before = len(auth.seen) + len(other.seen)
+                for _ in range(2):
+                    assert curl("-H", "Cookie: session=good", process.url).status == 200
+                return len(auth.seen) + len(other.seen) - before
+
+            process.agent_answers()
+            assert curl("-H", "Cookie: session=good", process.url).status == 200
+            assert asked_after() == 0
+            assert asked_after(path="/w") == 1
+            assert asked_after(base="base") == 1
+            assert asked_after(auth=other.port) == 1
+            assert len(other.seen) == 1
 
 
 def test_headers_of_an_answer_are_checked() -> None:

@@ -31,8 +31,8 @@ def made(known: Any = KNOWN, now: float = 2000.0, **settings: object) -> KeyAuth
     policy = KeyAuthPolicy(KeyAuth.model_validate(settings))
     env = TestEnv()
     env.consumers = known
+    env.wall = lambda: now  # type: ignore[method-assign]
     policy.setup(env)
-    policy.now = lambda: now
     return policy
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import types
 from collections.abc import Awaitable
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +14,6 @@ from portico.http.headers import Headers
 from portico.http.message import Request, Response
 from portico.http.user import USER, User
 from portico.policy.authentication import (
-    COOKIES,
     Authentication,
     Authenticator,
     AuthenticatorConfig,
@@ -21,6 +22,7 @@ from portico.policy.authentication import (
     Refusal,
     unknown_user,
 )
+from portico.runtime.loading import load
 from tests.harness.loop import run
 
 
@@ -98,6 +100,23 @@ def test_who_shows_nothing_is_told_all_ways() -> None:
         "Missing authentication",
     )
     assert response.headers.get_all(b"www-authenticate") == [b'A realm="x"', b'B realm="x"']
+
+
+def test_what_is_missing_has_a_name_where_it_is_one_thing() -> None:
+    class ByBadge(ByHeader, name="by-badge"):
+        missing = "Missing badge"
+
+    badge, other = Part(ByBadge("Badge"), None), Part(ByBadge("Other"), None)
+    for parts, headers, title in (
+        ([badge], {}, "Missing badge"),
+        ([badge, other], {}, "Missing badge"),
+        ([badge, Part(A, None)], {}, "Missing authentication"),
+        ([Part(A, None), badge], {}, "Missing authentication"),
+        ([Part(A, None), Part(ByBadge("Badge", required=True), None)], {"A": "ok-ada"}, "Missing badge"),
+    ):
+        problem = ask(parts, **headers)[0].problem_value
+        assert problem is not None
+        assert problem.title == title
 
 
 def test_who_shows_something_that_is_not_taken_is_told_why(caplog: pytest.LogCaptureFixture) -> None:
@@ -188,6 +207,27 @@ def test_who_needs_somebody_has_the_challenges_of_those_whose_condition_did_not_
     assert run(main).headers.get_all(b"www-authenticate") == [b'A realm="x"']
 
 
+@pytest.mark.parametrize("method", ["handle", "request"])
+def test_what_would_never_be_called_is_refused(method: str) -> None:
+    def never(self: object, *_: object) -> None:
+        raise AssertionError
+
+    with pytest.raises(TypeError, match=rf"Odd\.{method} would never be called.*override identify"):
+        types.new_class("Odd", (Authenticator[AuthenticatorConfig],), {}, lambda space: space.update({method: never}))
+
+
+def test_a_plugin_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(
+        "from portico.plugin import Authenticator, AuthenticatorConfig, Stage\n"
+        "class Odd(Authenticator[AuthenticatorConfig], name='odd', stages=(Stage.AUTHENTICATE,)):\n"
+        "    async def handle(self, request, next):\n"
+        "        return await next(request)\n"
+    )
+    (tmp_path / "portico.yaml").write_text("plugins: [odd.py]\nroutes: [{path: /, respond: x, policies: [odd]}]\n")
+    said = "\n".join(map(str, load(tmp_path / "portico.yaml").findings))
+    assert "odd.py cannot be loaded: TypeError: Odd.handle would never be called" in said
+
+
 class WithLogin(ByHeader, name="with-login"):
     """Answers what it is asked at /login, and leads everybody there who shows nothing."""
 
@@ -200,10 +240,9 @@ class WithLogin(ByHeader, name="with-login"):
     def invite(self, request: Request) -> Response | None:
         return Response(302, Headers([(b"Location", b"/login")])) if request.method == "GET" else None
 
-    def identify(self, request: Request) -> Found:
-        if b"old" in request.headers:
-            request[COOKIES] = [b"a=b", b"c=d"]
-        return self.found(request.headers.text(self.header.lower().encode()))
+    def response(self, request: Request, response: Response) -> Response:
+        response.headers.add(b"Seen-By", b"C")
+        return response
 
 
 def answered(parts: list[Part], request: Request, service: Response | None = None) -> Response:
@@ -236,6 +275,7 @@ def test_who_shows_nothing_is_invited_and_nobody_else() -> None:
     response = answered(parts, made())
     assert (response.status, response.headers.get(b"location")) == (302, b"/login")
     assert b"www-authenticate" not in response.headers
+    assert response.headers.get(b"seen-by") == b"C"
     assert answered(parts, made(A="bad")).status == 401
     assert answered(parts, made(C="bad")).status == 401
     assert answered(parts, made(method="POST")).headers.get_all(b"www-authenticate") == [
@@ -257,15 +297,3 @@ def test_who_is_let_in_without_a_name_is_invited_where_one_is_needed() -> None:
     assert answered(parts, made(), Response(204)).status == 204
     assert answered(parts, made()).status == 302
     assert answered(parts, made(method="POST")).status == 401
-
-
-def test_cookies_are_added_and_then_nobody_keeps_the_answer() -> None:
-    told = [(b"Cache-Control", b"public"), (b"Expires", b"x"), (b"Set-Cookie", b"e=f"), (b"Surrogate-Control", b"x")]
-    parts = [Part(C, None)]
-    plain = answered(parts, made(C="ok-ada"), Response(204, Headers(told)))
-    assert plain.headers == Headers(told)
-    kept = answered(parts, made(C="ok-ada", old="yes"), Response(204, Headers(told)))
-    assert kept.headers.pairs == [
-        *((b"Set-Cookie", value) for value in (b"e=f", b"a=b", b"c=d")),
-        (b"Cache-Control", b"no-store"),
-    ]

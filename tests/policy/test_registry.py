@@ -57,6 +57,25 @@ def test_what_a_module_has_imported_is_not_its_own() -> None:
     assert list(Registry.of([one, other]).policies) == ["fence"]
 
 
+def test_functions_of_plugins_are_found_by_name() -> None:
+    registry = Registry()
+    one, other = module("one", "def check(request): ...\nLIMIT = 3\n"), module("other", "")
+    for name, each in (("checks", one), ("checks", one), ("twice", one), ("twice", other)):
+        registry.offer(name, each)
+    assert registry.function("checks:check") is vars(one)["check"]
+    for reference, message in (
+        ("check:check", "there is no plugin 'check' that could have a function; did you mean 'checks'?"),
+        ("os:remove", "add it to plugins, as in plugins: [os.py]"),
+        ("checks:cheque", "plugin 'checks' has no function 'cheque'"),
+        ("checks:chekc", "plugin 'checks' has no function 'chekc'; did you mean 'check'?"),
+        ("checks:LIMIT", "plugin 'checks' has no function 'LIMIT'"),
+        ("twice:check", "there are 2 plugins 'twice'; rename all but one"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            registry.function(reference)
+        assert message in str(caught.value)
+
+
 def test_a_base_without_a_name_is_no_policy() -> None:
     registry = Registry.of([module("one", "class Base(Policy[PolicyConfig]):\n    pass\n" + FENCE)])
     assert list(registry.policies) == ["fence"]

@@ -273,6 +273,11 @@ def test_new_code_of_an_endpoint_changes_its_routes(compare: Compare) -> None:
     assert told(compare(text, text, new_plugin=PLUGIN + "\n# other code\n")) == {"routes_changed": ["a (endpoint)"]}
 
 
+def test_new_code_of_a_function_that_a_policy_calls_changes_the_chain(compare: Compare) -> None:
+    text = with_policies(route='[{authorizer: {function: "plugin:Greet"}}]')
+    assert told(compare(text, text, new_plugin=PLUGIN + "\n# other code\n")) == {"chains": ["a (~authorizer)"]}
+
+
 def test_new_code_that_nothing_uses_changes_nothing(compare: Compare) -> None:
     assert not compare(with_policies(), with_policies(), new_plugin=PLUGIN + "\n# other code\n")
 

@@ -210,8 +210,35 @@ routes:
   - {path: /b, respond: a, policies: [{jwt: {issuer: a, jwks_url: "http://127.0.0.1:8/keys?a=b"}}]}
   - {path: /c, respond: a, policies: [{jwt: {issuer: a, jwks_url: "http://localhost/keys"}}]}
   - {path: /d, respond: a, policies: [{jwt: {issuer: a, jwks_url: "https://issuer.example/keys"}}]}
+  - {path: /e, respond: a, policies: [{oauth2-introspection: {url: "http://issuer.example/introspect"}}]}
+  - {path: /f, respond: a, policies: [{oauth2-introspection: {url: "http://127.0.0.1:8/introspect"}}]}
 """
-    assert warnings(text) == ["2 whoever is on the way can change what jwt gets from its jwks_url, and be anyone then"]
+    found = [(2, "jwt", "jwks_url"), (6, "oauth2-introspection", "url")]
+    assert warnings(text) == [
+        f"{line} whoever is on the way can change what {kind} gets from its {name}, and be anyone then"
+        for line, kind, name in found
+    ]
+
+
+def test_certificates_that_nobody_asks_for(warnings: Warnings) -> None:
+    Authority(warnings.folder).issue("one", "a.test")
+    listen = """\
+listen:
+  - ':80'
+  - {address: ':443', tls: {certificate: one.crt, key: one.keyMORE}}
+"""
+    text = """\
+services:
+  a: {url: 'http://a', policies: [{mtls: {identity: uri}, name: service}]}
+routes:
+  - {path: /a, service: a, policies: [mtls]}
+  - {path: /b, service: a, policies: [{service: off}]}
+"""
+    said = "no listener asks clients for a certificate, so {} finds none"
+    assert warnings(text) == [f"2 {said.format('service')}", f"4 {said.format('mtls')}"]
+    assert len(warnings(listen.replace("MORE", "") + text)) == 2
+    for asked in ("", ", client_certificates: optional"):
+        assert warnings(listen.replace("MORE", f", client_ca: authority.pem{asked}") + text) == []
 
 
 def test_a_service_whose_certificate_is_not_looked_at(warnings: Warnings) -> None:

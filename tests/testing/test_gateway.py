@@ -317,3 +317,16 @@ routes: [{path: /, hosts: shop.example, respond: hi}]
         assert gateway.services["orders"].requests[1].headers.all("accept") == ["a", "b"]
         assert {gateway.put("/ping").status, gateway.patch("/ping").status, gateway.delete("/ping").status} == {200}
         assert gateway.options("*").status == 404
+
+
+def test_a_client_may_have_shown_a_certificate() -> None:
+    class Shown(Endpoint[Tag], name="shown"):
+        async def handle(self, request: Request) -> Response:
+            assert request.client is not None
+            tls = request.client.encryption
+            shown = "none" if tls is None or tls.certificate is None else tls.certificate.decode()
+            return Response(200, None, f"{request.client.scheme} {shown}".encode())
+
+    with Gateway(endpoint=Shown(Tag())) as gateway:
+        assert gateway.get("/").text == "http none"
+        assert gateway.get("/", certificate=b"der").text == "https der"

@@ -152,7 +152,8 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Tell what becomes of one request: each route and why it lost, the winner, its policies in running order with
-    their origins, and what the service would be sent. Nothing is sent.
+    their origins, and what the service would be sent. Nothing is sent, and nobody is asked: keys of a provider are
+    not known, and another service that would decide lets it pass.
     """
     loaded = _load(file)
     try:

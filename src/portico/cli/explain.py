@@ -24,7 +24,7 @@ from portico.routing.explain import Verdict, explain
 from portico.runtime.compile import Compiled
 from portico.runtime.listeners import trust
 from portico.runtime.loading import Loaded, compiled
-from portico.runtime.runtime import Route, Runtime
+from portico.runtime.runtime import Route
 from portico.upstream.mirror import Mirror
 from portico.upstream.split import Part, Split, Why
 from portico.upstream.stand_in import Asked, stand_in
@@ -32,6 +32,8 @@ from portico.wire import h1
 
 _HELD = {True: "in its place", False: "skipped", None: "not asked, as the answer came before"}
 """What a policy's condition has decided."""
+_SIGNED = re.compile(r"\b(eyJ[\w-]+\.[\w-]+)\.[\w-]+")
+"""A token with its signature, which alone makes it good for anything: it is not shown."""
 SHOWN = 20
 """Routes that are listed even where their path has nothing to do with the request's."""
 
@@ -78,7 +80,7 @@ def _nobody_has_called() -> Iterator[None]:
 async def _outcome(result: Compiled, request: Request) -> dict[str, Any]:
     explanation = explain(result.entries, request)
     route = result.runtime.route_of(request)
-    sent = _record(result.runtime)
+    sent = _record(result)
     splits, mirrors = _choices(result), _copies(result)
     verdicts = _verdicts(route)
     response = await route.handle(request)
@@ -101,13 +103,13 @@ async def _outcome(result: Compiled, request: Request) -> dict[str, Any]:
         "endpoint": route.endpoint.describe(),
         "splits": splits,
         "mirrors": mirrors,
-        "upstream": [{"url": each.url, "head": each.head.decode("latin-1")} for each in sent],
+        "upstream": [{"url": each.url, "head": _SIGNED.sub(r"\1.***", each.head.decode("latin-1"))} for each in sent],
         "answer": None if sent else _answer(response),
     }
 
 
-def _record(runtime: Runtime) -> list[Sent]:
-    """Have every target note what it would be sent, and answer nothing but 200."""
+def _record(result: Compiled) -> list[Sent]:
+    """Have every target, also of what is no service, note what it would be sent, and answer nothing but 200."""
     sent: list[Sent] = []
 
     async def note(asked: Asked) -> Response:
@@ -115,7 +117,7 @@ def _record(runtime: Runtime) -> list[Sent]:
         sent.append(Sent(f"{target.scheme}://{target.address}{asked.path}", asked.head()))
         return Response(200)
 
-    for service in runtime.services.values():
+    for service in (*result.runtime.services.values(), *result.life.web.services.values()):
         stand_in(service, note)
     return sent
 

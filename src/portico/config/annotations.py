@@ -9,7 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
 
-from portico.config.forms import NotInFile, Shorthand
+from portico.config.forms import NotInFile, SecretMembers, Shorthand
 
 
 def file_keys(model: type[BaseModel]) -> dict[str, FieldInfo]:
@@ -50,12 +50,17 @@ def holds_secret(annotations: Sequence[Any]) -> bool:
     seen: list[Any] = []
     while waiting:
         for annotation in _members(waiting.pop()):
-            if annotation is SecretStr or annotation is SecretBytes:
+            if is_secret(annotation) or _secret_members(annotation) is not None:
                 return True
             if annotation not in seen:
                 seen.append(annotation)
                 waiting += _parts(annotation)
     return False
+
+
+def is_secret(annotation: Any) -> bool:
+    """Whether a value with this annotation is a secret as a whole."""
+    return annotation is SecretStr or annotation is SecretBytes
 
 
 def _models_at(model: type[BaseModel], path: Sequence[str | int]) -> Iterator[type[BaseModel]]:
@@ -67,7 +72,10 @@ def _models_at(model: type[BaseModel], path: Sequence[str | int]) -> Iterator[ty
 
 def _below(annotation: Any, step: str | int) -> Iterator[Any]:
     for member in _members(annotation):
-        if _is_model(member):
+        secrets = _secret_members(member)
+        if secrets is not None:
+            yield SecretStr if isinstance(step, int) or step in secrets.names else Any
+        elif _is_model(member):
             field = file_keys(member).get(str(step))
             if field is not None:
                 marks = [mark for mark in field.metadata if isinstance(mark, Shorthand)]
@@ -82,7 +90,9 @@ def _of_scalar(annotation: Any) -> Iterator[Any]:
     if origin is Annotated:
         inner, *marks = get_args(annotation)
         short = next((mark for mark in marks if isinstance(mark, Shorthand)), None)
-        if short is not None and _is_model(inner):
+        if _secret_members(annotation) is not None:
+            yield annotation
+        elif short is not None and _is_model(inner):
             yield inner.model_fields[short.field].annotation
         else:
             yield from _of_scalar(inner)
@@ -102,13 +112,18 @@ def _members(annotation: Any) -> Iterator[Any]:
     """Iterate over the members of a union, and strip what only decorates a type."""
     annotation = getattr(annotation, "__value__", annotation)  # a `type` alias
     origin = get_origin(annotation)
-    if origin is Annotated:
+    if origin is Annotated and _secret_members(annotation) is None:
         yield from _members(get_args(annotation)[0])
     elif origin in {Union, UnionType}:
         for member in get_args(annotation):
             yield from _members(member)
     else:
         yield annotation
+
+
+def _secret_members(annotation: Any) -> SecretMembers | None:
+    marks = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    return next((mark for mark in marks if isinstance(mark, SecretMembers)), None)
 
 
 def _is_model(annotation: Any) -> bool:

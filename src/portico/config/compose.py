@@ -135,7 +135,7 @@ class _Composer:
         if event.anchor not in self._anchors:
             raise _Refused(
                 self._place(event),
-                f"there is no anchor &{event.anchor} above this alias",
+                "there is no anchor of this name above this alias",  # which may be meant for a password
                 "anchors are known in their own file only; a value that starts with * needs quotes",
             )
         node, size = self._anchors[event.anchor]
@@ -160,7 +160,7 @@ class _Composer:
             if not isinstance(value, _SCALAR_TAGS[event.tag]):
                 self._findings.error(place, f"this is not the !!{event.tag.removeprefix(_CORE)} that its tag says")
         elif event.tag not in {None, "!", f"{_CORE}str"}:
-            self._refuse_tag(place, event.tag)
+            self._refuse_tag(place)
         elif event.implicit[0] and not filled.secret:
             value = resolve(filled.text)
         return Scalar(place, filled.text, value, filled.secret, filled.broken)
@@ -173,7 +173,7 @@ class _Composer:
             raise _Refused(place, f"values lie more than {MAX_DEPTH} deep within each other")
         sequence = isinstance(event, yaml.SequenceStartEvent)
         if event.tag not in {None, "!", f"{_CORE}{'seq' if sequence else 'map'}"}:
-            self._refuse_tag(place, event.tag)
+            self._refuse_tag(place)
         node = Items(place, self._items()) if sequence else Fields(place, self._entries())
         self._depth -= 1
         return node
@@ -224,10 +224,9 @@ class _Composer:
             self._findings.error(node.place, "'<<' takes over a mapping, or a list of them", "name one: <<: *anchor")
         return fields
 
-    def _refuse_tag(self, place: Place, tag: str) -> None:
-        name = f"!!{tag.removeprefix(_CORE)}" if tag.startswith(_CORE) else tag
+    def _refuse_tag(self, place: Place) -> None:
         self._findings.error(
             place,
-            f"the tag {name} has no meaning here",
+            "this tag has no meaning here",  # it is not repeated: it may be meant for a password
             "quote text that starts with !; for the environment write ${NAME}",
         )

@@ -58,6 +58,9 @@ NEVER: Final = math.inf
 DECOY: Final = "$argon2id$v=19$m=65536,t=3,p=4$bm9ib2R5IGlzIGhlcmUhIQ$DFYKyX5mrcvWqWAydvHb1kD3IaZ0vGYdA4mVbXo0tA0"
 """A hash of no password, as `portico hash` would make it."""
 
+MOST_COST: Final = 14
+"""Of bcrypt; each one more doubles the time, and this takes about a second."""
+
 _NAME: Final = r"[^\x00-\x20\x7f:]([^\x00-\x1f\x7f:]{0,126}[^\x00-\x20\x7f:])?"
 _HASHED_KEY: Final = "sha256:"
 _HASHED_PASSWORD: Final = re.compile(
@@ -294,5 +297,13 @@ def read_consumers(entry: Entry | None, findings: Findings) -> Consumers[Consume
             if owner != name:
                 place = fields.entries["keys"].node.place
                 findings.error(place, f"a key of {name} is one of {owner} as well", "give each a key of its own")
+        if _cost_of(consumer.password) > MOST_COST:
+            message = f"the password of {name} takes seconds to compare: its hash has a cost above {MOST_COST}"
+            findings.warning(fields.entries["password"].node.place, message, "portico hash password makes another one")
         made.append(consumer)
     return Consumers(made)
+
+
+def _cost_of(hashed: str) -> int:
+    """Return the cost of a hash of bcrypt, or 0 for others."""
+    return int(hashed[4:6]) if hashed.startswith("$2") else 0

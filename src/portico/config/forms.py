@@ -79,6 +79,16 @@ class Shorthand:
 
 
 @dataclass(frozen=True)
+class SecretMembers:
+    """Some members of a mapping are secret, and so is whatever stands in its place: no message repeats them.
+
+    `Annotated[Mapping[str, Any], SecretMembers(frozenset({"d", "k"}))]`.
+    """
+
+    names: frozenset[str]
+
+
+@dataclass(frozen=True)
 class OneOrMany:
     """A single value is a list of one: `Annotated[tuple[Method, ...], OneOrMany()]`."""
 

@@ -75,7 +75,7 @@ class Substitution:
         kind, _, path = body.partition(":")
         if kind == "file" and path:
             return self._file(beside(place.file, path))
-        raise _Failed(f"'${{{body}}}' is not a substitution", _FORMS)
+        raise _Failed("'${...}' is not a substitution", _FORMS)  # it may be part of a password, and is not repeated
 
     def _variable(self, name: str, default: str | None) -> str:
         value = self._environment.get(name)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from portico.config.annotations import below, field_of, holds_secret, keys_of, of_scalar
+from portico.config.annotations import below, field_of, holds_secret, is_secret, keys_of, of_scalar
 from portico.config.findings import Findings, Place
 from portico.config.nearest import did_you_mean, one_of
 from portico.config.nodes import Fields, Items, Node, Scalar, describe, find, is_null, scalars
@@ -44,10 +44,12 @@ _KEY = "[key]"
 _HIDDEN = "***"
 
 
-def unknown_key(key: str, place: Place, what: str, known: Sequence[str], findings: Findings) -> None:
-    """Note a key that has no meaning where it stands."""
+def unknown_key(
+    key: str, place: Place, what: str, known: Sequence[str], findings: Findings, *, shown: bool = True
+) -> None:
+    """Note a key that has no meaning where it stands; it is not `shown` where it may be meant for a secret."""
     hint = did_you_mean(key, known) or (f"{what} can have {one_of(known, 'and')}" if 0 < len(known) <= 20 else "")
-    findings.error(place, f"unknown key '{key}' in {what}", hint)
+    findings.error(place, f"unknown key '{key}' in {what}" if shown else f"unknown key in {what}", hint)
 
 
 class Fault(NamedTuple):
@@ -114,13 +116,21 @@ class Report:
         for fault in faults:
             if fault.type == "extra_forbidden":
                 known = keys_of(self._model, fault.path[:-1])
-                unknown_key(fault.last, fault.key, self._name(fault.path[:-1]), known, self._findings)
+                shown = not self._may_be_secret(fault.path[:-1])
+                unknown_key(fault.last, fault.key, self._name(fault.path[:-1]), known, self._findings, shown=shown)
             elif fault.type == "missing":
                 self._missing(fault)
             elif not (_is_broken(fault.node) or (fault.is_rough and fault.path in around)):
                 at_node.setdefault((fault.node, fault.last == _KEY), []).append(fault)
         for together in at_node.values():
             self._tell_one(together)
+
+    def _may_be_secret(self, path: Path) -> bool:
+        """Return whether a secret may stand where a mapping does: then a colon in it makes a key of it."""
+        annotations: list[Any] = [self._model]
+        for step in path:
+            annotations = below(annotations, step)
+        return any(map(is_secret, of_scalar(annotations)))
 
     def _missing(self, fault: Fault) -> None:
         field = field_of(self._model, fault.path, fault.last)

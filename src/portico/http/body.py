@@ -6,13 +6,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from portico.errors import AnswerTooLarge, BodyTooLarge, PorticoError, Source
+from portico.http.headers import spelled
 
 Trailers = list[tuple[bytes, bytes]]
-
-
-def spelled(name: bytes) -> bytes:
-    """Return the name of a field in the one way that stands for all that a service may take for the same name."""
-    return name.lower().replace(b"_", b"-")
 
 
 class BodySource(Protocol):
@@ -54,7 +50,7 @@ class Body:
         """True while the next piece has been asked for and has not come, and for good where it never did."""
         self._source = source
         self._peeked = b""
-        self._refused: frozenset[bytes] = frozenset()
+        self._refused: tuple[Callable[[bytes], object], ...] = ()
 
     @classmethod
     def stream(cls, source: BodySource, length: int | None) -> Body:
@@ -138,16 +134,18 @@ class Body:
     def trailers(self) -> Trailers:
         """Return the trailer fields, complete only after the body's end."""
         found = [] if self._source is None else self._source.trailers()
-        return [field for field in found if spelled(field[0]) not in self._refused] if self._refused else found
+        if not found or not self._refused:
+            return found
+        return [field for field in found if not any(refuses(spelled(field[0])) for refuses in self._refused)]
 
-    def refuse_trailers(self, names: frozenset[bytes]) -> None:
-        """Leave out trailer fields of these names, which are as `spelled` returns them.
+    def refuse_trailers(self, refuses: Callable[[bytes], object]) -> None:
+        """Leave out trailer fields whose name, as `spelled` returns it, is one of those that are refused.
 
         Whoever takes a header from a request, for only the gateway may say it, takes it from what follows the body as
         well: some servers take trailers for headers (RFC 9110 section 6.5.1 says when they must not).
         """
-        if self.whole is None:
-            self._refused |= names
+        if self._source is not None:  # also where the content was buffered: trailers are not part of it
+            self._refused = (*self._refused, refuses)
 
     def close(self) -> None:
         """Give up the rest: the connection that it came on is closed or reset where it was not read to its end."""

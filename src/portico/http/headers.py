@@ -44,6 +44,11 @@ def check_value(value: bytes) -> bytes:
     return value
 
 
+def spelled(name: bytes) -> bytes:
+    """Return the name of a field in the one way that stands for all that a service may take for the same name."""
+    return name.lower().replace(b"_", b"-")
+
+
 class HeaderBlock:
     """Header fields that were checked once, at load, to be set on many messages."""
 

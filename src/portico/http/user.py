@@ -15,7 +15,12 @@ class User:
     """Who a request comes from, verified by a policy that authenticates."""
 
     name: str
-    """What policies, conditions and logs call them; never empty."""
+    """What policies, conditions and logs call them; never empty.
+
+    It is only as unique as whoever has given it made it: somebody whose token says `ada`, and a consumer `ada`, have
+    the same name and are not the same. `kind` says which policy knows them, and `consumer` is empty for all who are
+    none of the file's.
+    """
     roles: frozenset[str] = frozenset()
     """What they are."""
     scopes: frozenset[str] = frozenset()

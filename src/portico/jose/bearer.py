@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Final
-from urllib.parse import unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 from pydantic import Field
 
@@ -68,6 +68,17 @@ class BearerConfig(ClaimedUser):
     realm: Annotated[str, Field(pattern=r"^[ !#-\[\]-~]+$")] = "api"
     """What the challenge of a 401 calls the things behind it."""
 
+    def token_in(self, request: Request) -> bytes | Refusal | None:
+        """Return the first token that is there, or a refusal where it is not clear which that is."""
+        shown = request.headers.get(b"authorization")
+        if shown is not None:
+            if stands_twice(request):
+                return TWICE
+            token = bearer_token(shown)
+            if token is not None:
+                return token
+        return self.token_elsewhere(request)
+
     def token_elsewhere(self, request: Request) -> bytes | None:
         """Return the token that is not in `Authorization`: that of the cookie, or of the query."""
         if self.cookie is not None:
@@ -81,7 +92,7 @@ class BearerConfig(ClaimedUser):
             for item in request.query.split("&"):
                 name, _, value = item.partition("=")
                 if unquote_plus(name) == self.query:
-                    return value.encode("utf-8", "replace")
+                    return unquote(value).encode("utf-8", "replace")  # no token has a space, and `+` is none
         return None
 
     def challenge(self, refusal: Refusal | None) -> str:

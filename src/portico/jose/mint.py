@@ -1,4 +1,4 @@
-"""Making tokens and keys, for development and tests."""
+"""Making tokens: those that the gateway signs itself, and others, with keys, for development and tests."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from joserfc.jwk import ECKey, Key, OctKey
 from joserfc.jws import JWSRegistry
 
 from portico.jose.keys import MIN_SECRET, UnusableKey
-from portico.jose.material import algorithm_of, key_of_pem
+from portico.jose.material import algorithm_of, key_of_pem, key_of_secret
 
 
 def secret_key(secret: str) -> Key:
     """Return the key that a secret is; raise UnusableKey where it is too short."""
     if len(secret.encode()) < MIN_SECRET:
         raise UnusableKey(f"a secret has at least {MIN_SECRET} bytes")
-    return OctKey.import_key(secret)
+    return key_of_secret(secret.encode())
 
 
 def private_key(pem: bytes) -> Key:
@@ -33,8 +33,12 @@ def private_key(pem: bytes) -> Key:
 def new_key() -> tuple[bytes, bytes]:
     """Return a new private key for ES256 as PEM, and the JWKS that has its public half."""
     key = ECKey.generate_key("P-256")
-    jwk = dict(key.as_dict(private=False), kid=key.thumbprint(), alg="ES256", use="sig")
-    return key.as_pem(private=True), json.dumps({"keys": [jwk]}, indent=2).encode() + b"\n"
+    return key.as_pem(private=True), json.dumps({"keys": [public_jwk(key)]}, indent=2).encode() + b"\n"
+
+
+def public_jwk(key: Key) -> dict[str, Any]:
+    """Return the JWK of a key's public half, called by its thumbprint as in tokens; raise UnusableKey."""
+    return dict(key.as_dict(private=False), kid=key.thumbprint(), alg=algorithm_of(key), use="sig")
 
 
 def sign(claims: Mapping[str, Any], key: Key, algorithm: str | None = None, **header: Any) -> str:
@@ -44,7 +48,7 @@ def sign(claims: Mapping[str, Any], key: Key, algorithm: str | None = None, **he
     """
     algorithm = algorithm or algorithm_of(key)
     said: dict[str, Any] = {"alg": algorithm, "typ": "JWT"}
-    if not isinstance(key, OctKey):
+    if not isinstance(key, OctKey) and "kid" not in header:
         said["kid"] = key.thumbprint()
     model: Any = JWSRegistry.algorithms[algorithm]
     signed = f"{encode(orjson.dumps(said | header))}.{encode(orjson.dumps(dict(claims)))}"

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Annotated, Any, Final
 
@@ -25,6 +25,8 @@ logger = logging.getLogger("portico.jose")
 
 WELL_KNOWN: Final = "/.well-known/openid-configuration"
 """Where a provider describes itself, below its issuer (OpenID Connect Discovery 1.0 section 4)."""
+_WELL_KNOWN_OAUTH: Final = "/.well-known/oauth-authorization-server"
+"""Where a server that is not of OpenID describes itself (RFC 8414 section 3.1): ahead of its issuer's path."""
 DEFAULT_AGE: Final = 600.0
 """Seconds for which keys are fresh where the provider says nothing of it."""
 MIN_AGE: Final = 60.0
@@ -44,8 +46,8 @@ _MAX_AGE: Final = re.compile(r"(?:^|[\s,])max-age=\"?(\d{1,9})")
 _AT_ONCE: Final = re.compile(r"(?:^|[\s,])no-(?:store|cache)(?:$|[\s,])")
 
 
-class _NoKeys(Exception):
-    """No keys could be got; the message says why."""
+class NotPublished(Exception):
+    """What is needed of a provider could not be got from it; the message says why."""
 
 
 def _check_url(text: str) -> str:
@@ -144,7 +146,7 @@ class ProviderKeys:
             self._due = now  # it is another configuration's turn, for whose answer those who wait go on waiting
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the keys that are known go on serving
-            known = isinstance(error, _NoKeys | UnusableKey | PorticoError)
+            known = isinstance(error, NotPublished | UnusableKey | PorticoError)
             self._failed(str(error) if known else f"{type(error).__name__}: {error}")
         else:
             self._failures = 0
@@ -179,19 +181,8 @@ class ProviderKeys:
         """Return the JWKS, for how many seconds it is fresh, and what the provider says of itself."""
         if self._issuers is None:
             return *await _get(env, self.url, self._ca), None
-        found, age = await _get(env, self.url, self._ca)
-        issuer = found.get("issuer")
-        if not isinstance(issuer, str) or issuer not in self._issuers:
-            raise _NoKeys("the provider says that it is another issuer")
-        url = found.get("jwks_uri")
-        if not isinstance(url, str):
-            raise _NoKeys("the provider does not say where its keys are")
-        if self.url.startswith("https:") and not url.startswith("https:"):
-            raise _NoKeys("the provider's keys are not at a URL of https")
-        try:
-            _check_url(url)
-        except BadValue:
-            raise _NoKeys("the provider's keys are at no URL") from None
+        found, age = await _description(env, self.url, self._ca, self._issuers)
+        url = _place(found, "jwks_uri", self.url)
         document, fresh = await _get(env, url, self._ca)
         return document, min(age, fresh), found
 
@@ -199,12 +190,52 @@ class ProviderKeys:
         """Nothing is held; the work ends with the configurations that it belongs to."""
 
 
-def issuers_of(discovery_url: str) -> frozenset[str]:
-    """Return the issuer whose description is at a URL; whether it ends with a slash cannot be seen there."""
-    issuer, found, rest = discovery_url.partition(WELL_KNOWN)
-    if not found or rest:
-        raise ConfigError(f"the discovery_url does not end with {WELL_KNOWN}; give the issuer as well")
+def issuers_of(discovery_url: str, policy: str) -> frozenset[str]:
+    """Return the issuer whose description is at a URL; whether it ends with a slash cannot be seen there.
+
+    Raises ConfigError where the URL does not say it.
+    """
+    before, found, rest = discovery_url.partition(WELL_KNOWN)
+    if not found:
+        before, found, rest = discovery_url.partition(_WELL_KNOWN_OAUTH)
+    elif rest:
+        found = ""
+    if not found or "?" in rest:
+        raise ConfigError(f"{policy}: the discovery_url does not end with {WELL_KNOWN}; give the issuer as well")
+    issuer = (before + rest).rstrip("/")
     return frozenset((issuer, f"{issuer}/"))
+
+
+async def described(env: Env, url: str, ca: str | None, issuers: Collection[str], member: str) -> tuple[str, float]:
+    """Return the URL that the description of a provider has as `member`, and for how many seconds that is fresh.
+
+    Raises NotPublished, also where the description is not of one of the issuers.
+    """
+    found, age = await _description(env, url, ca, issuers)
+    return _place(found, member, url), age
+
+
+async def _description(env: Env, url: str, ca: str | None, issuers: Collection[str]) -> tuple[dict[str, Any], float]:
+    """Return what a provider says of itself, and for how many seconds that is fresh; raise NotPublished."""
+    found, age = await _get(env, url, ca)
+    issuer = found.get("issuer")
+    if not isinstance(issuer, str) or issuer not in issuers:
+        raise NotPublished("the provider says that it is another issuer")
+    return found, age
+
+
+def _place(description: Mapping[str, Any], member: str, url: str) -> str:
+    """Return the URL that the description at `url` has as `member`; raise NotPublished."""
+    what = description.get(member)
+    if not isinstance(what, str):
+        raise NotPublished(f"the provider does not say where its {member} is")
+    if url.startswith("https:") and not what.startswith("https:"):
+        raise NotPublished(f"the provider's {member} is not a URL of https")
+    try:
+        _check_url(what)
+    except BadValue:
+        raise NotPublished(f"the provider's {member} is no URL") from None
+    return what
 
 
 async def _get(env: Env, url: str, ca: str | None) -> tuple[dict[str, Any], float]:
@@ -212,7 +243,7 @@ async def _get(env: Env, url: str, ca: str | None) -> tuple[dict[str, Any], floa
     try:
         handler = env.web(_plain(url), ca)
     except ConfigError as error:
-        raise _NoKeys(str(error)) from None
+        raise NotPublished(str(error)) from None
     parts = parse_url(_plain(url))
     path = "/" + _plain(url).split("://", 1)[1].partition("/")[2]
     request = Request("GET", path, url.partition("?")[2] or None, Headers(_ACCEPT), host=parts.host)
@@ -222,16 +253,16 @@ async def _get(env: Env, url: str, ca: str | None) -> tuple[dict[str, Any], floa
             answer = await handler(request)
             try:
                 if answer.status != 200:
-                    raise _NoKeys(f"{_plain(url)} answers {answer.status}")
+                    raise NotPublished(f"{_plain(url)} answers {answer.status}")
                 content = await answer.body.read(MAX_ANSWER)
             finally:
                 answer.body.close()
     except TimeoutError:
-        raise _NoKeys(f"{_plain(url)} does not answer") from None
+        raise NotPublished(f"{_plain(url)} does not answer") from None
     try:
         return json_object(content, "text"), _age(answer)
     except NotTaken:
-        raise _NoKeys(f"{_plain(url)} does not answer with a JSON object") from None
+        raise NotPublished(f"{_plain(url)} does not answer with a JSON object") from None
 
 
 def _age(answer: Response) -> float:

@@ -78,7 +78,11 @@ class TokenRules:
 
 
 def claim_at(claims: Mapping[str, object], path: str) -> object:
-    """Return the claim that is called `path`, or the one that is within others: `realm_access.roles`; None if none."""
+    """Return the claim that is called `path`, or the one that is within others: `realm_access.roles`; None if none.
+
+    A claim whose own name is `path`, dots and all, wins, whatever is within others. That is so for the whole path
+    alone: on the way through others, each name is what stands between two dots.
+    """
     if path in claims:
         return claims[path]
     value: object = claims
@@ -90,7 +94,10 @@ def claim_at(claims: Mapping[str, object], path: str) -> object:
 
 
 def words_at(claims: Mapping[str, object], paths: Sequence[str]) -> frozenset[str]:
-    """Return the words of the first claim that is there: a list of texts, or one text with spaces between them."""
+    """Return the words of the first claim that is there: a list of texts, or one text with spaces between them.
+
+    Where each is looked for: see `claim_at`. One that is neither is as if it were not there.
+    """
     for path in paths:
         value = claim_at(claims, path)
         if isinstance(value, str):

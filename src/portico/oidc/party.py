@@ -20,12 +20,16 @@ from portico.oidc.provider import LONGEST_TOKEN, Provider, ProviderDown, Registr
 from portico.oidc.renewal import Relay, TokenSessions
 from portico.oidc.seal import Seal
 from portico.oidc.session import Lost, Present, Session, SessionLifetime, Sessions
-from portico.policy.authentication import COOKIES, Found, note_refusal
+from portico.policy.authentication import Found, note_refusal
 from portico.policy.base import Env
+from portico.policy.reserved import ReservedHeaders
 
 MOST_FINISHING: Final = 64
 """Logins for which a provider is asked at once; beyond them the answer is 503."""
 _OF_CALLBACK: Final = frozenset(("code", "state", "error", "iss"))
+_FOR_CACHES: Final = (b"expires", b"cdn-cache-control", b"surrogate-control")
+"""What caches heed instead of Cache-Control, or beside it (RFC 9213)."""
+_ONLY_OURS: Final = ReservedHeaders(("Authorization",))
 _UNAVAILABLE: Final = UNAVAILABLE._replace(reason="the tokens of the session have ended, and cannot be renewed now")
 _PASSING: Final = frozenset(("server_error", "temporarily_unavailable"))
 """What a provider calls troubles of its own (RFC 6749 section 4.1.2.1)."""
@@ -103,6 +107,7 @@ class RelyingParty:
         id_tokens = IdTokens(keys, rules, party.client.id, user_of, env.wall)
         self._tokens = TokenSessions(env, self._provider, id_tokens, self._sessions, party.relay)
         self._present: Key[Present] = Key("oidc")
+        self._set: Key[list[bytes]] = Key("oidc cookies")
         self._finishing = 0
 
     def answer(self, request: Request) -> Awaitable[Response] | None:
@@ -168,7 +173,7 @@ class RelyingParty:
             session = self._sessions.rotated(session, now)
         if session is not before:
             try:
-                request[COOKIES] = [*(request.get(COOKIES) or ()), *self._lines(session, shown, now)]
+                request[self._set] = self._lines(session, shown, now)
             except TooLarge as error:
                 self._logger.warning("oidc: a session cannot be kept: %s", error)
         request[self._present] = Present(shown, session)
@@ -198,7 +203,20 @@ class RelyingParty:
         hide(request.headers, present.shown)
         if present.session is not None and self._party.relay != "none":
             token = present.session.id_token if self._party.relay == "id_token" else present.session.access_token
+            _ONLY_OURS.take_from(request)
             request.headers.set(b"Authorization", b"Bearer " + token.encode())
+
+    def keep(self, request: Request, response: Response) -> Response:
+        """Give an answer the cookies of a session that goes on; nobody may keep it then, who would give them to others."""
+        lines = request.get(self._set)
+        if lines is not None:
+            headers = response.headers
+            for line in lines:
+                headers.add(b"Set-Cookie", line)
+            headers.set(b"Cache-Control", b"no-store")
+            for name in _FOR_CACHES:
+                headers.remove(name)
+        return response
 
     # Login.
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import math
 import re
 from collections.abc import Awaitable, Mapping
 from typing import Any, Final, Literal, NamedTuple
-from urllib.parse import quote, quote_plus, urlencode
+from urllib.parse import quote, urlencode
 
 from portico.config.addresses import parse_url
 from portico.config.values import BadValue
@@ -17,6 +16,7 @@ from portico.http.body import Body
 from portico.http.headers import Headers
 from portico.http.message import Request
 from portico.jose.compact import NotTaken, json_object
+from portico.jose.introspection import basic_credentials
 from portico.jose.provider import ProviderKeys
 from portico.policy.base import Env
 
@@ -163,8 +163,7 @@ class Provider:
         )
         client = self._client
         if client.auth == "basic":
-            shown = f"{quote_plus(client.id)}:{quote_plus(client.secret)}"  # RFC 6749 section 2.3.1
-            headers.add(b"Authorization", b"Basic " + base64.b64encode(shown.encode()))
+            headers.add(b"Authorization", basic_credentials(client.id, client.secret))
         else:
             form["client_id"] = client.id
             if client.auth == "post":

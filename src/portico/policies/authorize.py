@@ -49,7 +49,8 @@ from portico.plugin import (
     unknown_user,
 )
 
-_BY_TOKEN: Final = "jwt"  # noqa: S105 - the name of a policy
+_BY_TOKEN: Final = ("jwt", "oauth2-introspection")
+"""Policies that take tokens."""
 _BY_NOTHING: Final = "anonymous"
 
 Some = Annotated[frozenset[str], OneOrMany()]
@@ -144,7 +145,7 @@ class AuthorizePolicy(Policy[Authorize], name="authorize", stages=(Stage.AUTHORI
         if user.kind == _BY_NOTHING:
             return unknown_user(request)
         response = Response.problem(403, "forbidden", "Forbidden", "You may not do this.")
-        if why == "scopes" and user.kind == _BY_TOKEN:
+        if why == "scopes" and user.kind in _BY_TOKEN:
             response.headers.add(b"WWW-Authenticate", b'Bearer error="insufficient_scope"')
         return response
 

@@ -18,9 +18,19 @@ passed to the service unless `hide` is `off`.
 
 To compare a password takes a tenth of a second of one core, and 64 MiB with what `portico hash password` makes: that is
 what protects it. It is done beside the requests, two at once in each worker, and what was right is remembered for a
-while; so only the first request of a client waits for it. Where too many wait, the answer is 503. An unknown name takes
-as long as a wrong password. With bcrypt, a password of more than 72 bytes is never right, as bcrypt would look at no
-more of it.
+while; so only the first request of a client waits for it. Where too many wait, or more than 4 of one address, the
+answer is 503. An unknown name takes as long as a wrong password. With bcrypt, a password of more than 72 bytes is never
+right, as bcrypt would look at no more of it.
+
+After 10 wrong passwords within a minute (`failures`, `within`) from one address, or for one name, further ones are
+answered 429 with `Retry-After`, and not compared, until that minute is over. In IPv6 all of a network of 64 bits is one
+address; behind a proxy, only with `trusted_proxies` has each client its own. Each worker counts for itself.
+
+Nobody can lock somebody out by trying their name: a password that was right and is remembered is taken from every
+address that is not itself refused, however many others were tried elsewhere. Whoever has logged in from an address
+within a day is, from there, judged by their own failures alone, and not by those of others with the same name or the
+same address. Only who comes from a new address, with a password that is not remembered, may have to wait while others
+try their name.
 """
 
 from __future__ import annotations
@@ -28,11 +38,13 @@ from __future__ import annotations
 import asyncio
 import binascii
 import hashlib
+import math
 import re
 import secrets
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Final
+from functools import partial
+from typing import Annotated, Final, NamedTuple
 
 from pydantic import Field
 
@@ -42,18 +54,31 @@ from portico.plugin import (
     Consumer,
     Duration,
     Env,
+    Failures,
     Found,
+    Off,
+    Recent,
     Refusal,
     Request,
     Stage,
+    origin_of,
 )
 
 THREADS: Final = 2
 """Passwords that a worker compares at once."""
 MOST_WAITING: Final = 64
 """Passwords that are compared, or wait for it; beyond them the answer is 503."""
+MOST_OF_ONE: Final = 4
+"""Of these, those of one address."""
 MOST_REMEMBERED: Final = 10_000
-"""Credentials that were right, and are kept as hashes by a key that only this worker has."""
+"""Credentials that were right, and are kept as hashes by a key that only this worker has; and as many addresses from
+which somebody has logged in."""
+MOST_COUNTED: Final = 20_000
+"""Names and addresses whose wrong passwords are counted."""
+LONGEST_WAIT: Final = 10.0
+"""Seconds after which nobody waits any more for a password to be compared."""
+AT_HOME: Final = 86400.0
+"""Seconds for which it is known that somebody has logged in from an address."""
 LONGEST: Final = 1024
 """Bytes that name and password may have together."""
 _OF_BCRYPT: Final = 72
@@ -61,7 +86,11 @@ _OF_BCRYPT: Final = 72
 _MALFORMED: Final = Refusal("invalid-credentials", "Invalid credentials", "malformed credentials")
 _WRONG: Final = Refusal("invalid-credentials", "Invalid credentials", "unknown user or wrong password")
 _SEVERAL: Final = Refusal("duplicate-credentials", "Duplicate credentials")
-_BUSY: Final = Refusal("authentication-busy", "Authentication is busy", "too many passwords to compare", status=503)
+_BUSY: Final = Refusal(
+    "authentication-busy", "Authentication is busy", "too many passwords to compare", status=503, retry_after=1
+)
+_TOO_MANY: Final = Refusal("too-many-attempts", "Too many attempts", "too many wrong passwords", status=429)
+_IS_OURS: Final = frozenset((b"authorization",)).__contains__
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -74,54 +103,136 @@ class BasicAuth(AuthenticatorConfig):
     """Whether the service is sent the request without it."""
     remember: Duration = 300.0
     """How long a password that was right is not compared again; `0s` has it done for each request."""
+    failures: Annotated[Annotated[int, Field(ge=1)] | None, Off()] = 10
+    """How many wrong passwords an address may have, and a name; `off` has no limit."""
+    within: Annotated[Duration, Field(ge=1, le=86400)] = 60.0
+    """From the first of these on, for how long they count."""
 
 
 class Busy(Exception):
     """There are too many passwords to compare."""
 
 
+class Attempt(NamedTuple):
+    """Who tries a password, and what it counts for if it is wrong."""
+
+    now: float
+    within: float
+    origin: bytes
+    """The address; empty where there is none."""
+    home: bytes
+    """What stands for the name at that address."""
+    counts_for: tuple[bytes, ...]
+    """First what may not try more, then what none is compared for any more."""
+
+
 class Passwords:
-    """Compares passwords in threads, and remembers for each worker which were right."""
+    """Compares passwords in threads, and remembers for each worker which were right, and how many were wrong."""
 
     def __init__(self, compare: Callable[[str, bytes], bool] | None = None) -> None:
+        self.failures = Failures(MOST_COUNTED)
         self._compare = compare or matches
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="passwords")
         self._key = secrets.token_bytes(32)
-        self._right: dict[bytes, float] = {}
-        self._under_way: dict[bytes, asyncio.Future[bool]] = {}
+        self._right = Recent(MOST_REMEMBERED)
+        self._homes = Recent(MOST_REMEMBERED)
+        self._under_way: dict[bytes, asyncio.Future[bool | None]] = {}
+        self._waiting: dict[bytes, int] = {}
+        self._closed = False
 
     def print_of(self, hashed: str, name: str, password: bytes) -> bytes:
         """Return what stands for credentials, and for the hash that they are compared with: another hash, as after a
         change of the password, makes it another."""
-        said = b"\0".join((hashed.encode(), name.encode(), password))  # none of them has a NUL
-        return hashlib.blake2b(said, key=self._key, digest_size=32).digest()
+        return self._print(hashed.encode(), name.encode(), password)
+
+    def _print(self, *parts: bytes) -> bytes:
+        return hashlib.blake2b(b"\0".join(parts), key=self._key, digest_size=32).digest()  # none of them has a NUL
+
+    def attempt(self, name: str, origin: bytes, now: float, within: float) -> Attempt:
+        """Return what a wrong password would count for."""
+        said = name.encode()
+        if not origin:
+            return Attempt(now, within, origin, b"", (self._print(b"name", said),))
+        at = origin.hex().encode()
+        home = self._print(b"home", said, at)
+        if self._homes.was(home, now - AT_HOME):
+            return Attempt(now, within, origin, home, (home,))
+        return Attempt(now, within, origin, home, (self._print(b"address", at), self._print(b"name", said)))
 
     def was_right(self, print_: bytes, since: float) -> bool:
         """Return whether credentials were right, and that not before `since`."""
-        return self._right.get(print_, -1.0) >= since
+        return self._right.was(print_, since)
 
-    async def is_right(self, print_: bytes, hashed: str, password: bytes) -> bool:
-        """Compare a password with a hash; raise Busy where too many wait for it. The same that come at once are one."""
+    def is_comparing(self, print_: bytes) -> bool:
+        """Return whether the very same is being compared."""
+        return print_ in self._under_way
+
+    async def is_right(self, print_: bytes, hashed: str, password: bytes, attempt: Attempt, *, known: bool) -> bool:
+        """Compare a password with a hash; raise Busy where too many wait for it. The same that come at once are one.
+
+        It counts as wrong until it is `known` to be right, so that many at once are not one.
+        """
         comparing = self._under_way.get(print_)
         if comparing is None:
-            if len(self._under_way) >= MOST_WAITING:
-                raise Busy
-            loop = asyncio.get_running_loop()
-            comparing = loop.run_in_executor(self._threads, self._compare, hashed, password)
-            self._under_way[print_] = comparing
-            comparing.add_done_callback(lambda _: self._under_way.pop(print_, None))
-        return await asyncio.shield(comparing)  # whoever leaves must not end it for the others
+            comparing = self._begin(print_, hashed, password, attempt, known)
+        try:
+            async with asyncio.timeout(LONGEST_WAIT):
+                right = await asyncio.shield(comparing)  # whoever leaves must not end it for the others
+        except TimeoutError:
+            raise Busy from None
+        if right is None:
+            raise Busy
+        return right
+
+    def _begin(
+        self, print_: bytes, hashed: str, password: bytes, attempt: Attempt, known: bool
+    ) -> asyncio.Future[bool | None]:
+        waiting = self._waiting.get(attempt.origin, 0)
+        if self._closed or len(self._under_way) >= MOST_WAITING or (attempt.origin and waiting >= MOST_OF_ONE):
+            raise Busy
+        loop = asyncio.get_running_loop()
+        comparing: asyncio.Future[bool | None] = loop.create_future()
+        self._under_way[print_] = comparing
+        self._waiting[attempt.origin] = waiting + 1
+        for key in attempt.counts_for:
+            self.failures.add(key, attempt.now, attempt.within)
+        work = loop.run_in_executor(self._threads, self._compare, hashed, password)
+        work.add_done_callback(partial(self._done, print_, attempt, known))
+        return comparing
+
+    def _done(self, print_: bytes, attempt: Attempt, known: bool, work: asyncio.Future[bool]) -> None:
+        """Tell those who wait for a comparison, unless `close` has told them that there is none."""
+        comparing = self._under_way.pop(print_, None)
+        if comparing is None or work.cancelled():
+            return
+        self._waiting[attempt.origin] -= 1
+        if not self._waiting[attempt.origin]:
+            del self._waiting[attempt.origin]
+        failed = work.exception()
+        if failed is not None:
+            comparing.set_exception(failed)
+            comparing.exception()  # whoever waited may have left
+            return
+        right = work.result()
+        if right and known:
+            for key in attempt.counts_for:
+                self.failures.take_back(key)
+            if attempt.home:
+                self._homes.note(attempt.home, attempt.now)
+        comparing.set_result(right)
 
     def remember(self, print_: bytes, now: float) -> None:
         """Keep in mind that credentials were right."""
-        self._right.pop(print_, None)
-        while len(self._right) >= MOST_REMEMBERED:
-            del self._right[next(iter(self._right))]
-        self._right[print_] = now
+        self._right.note(print_, now)
 
     def close(self) -> None:
-        """End the threads; what they have begun comes to its end."""
+        """End the threads, and the waiting for them; what they have begun comes to its end, and is of no use."""
+        self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
+        for comparing in self._under_way.values():
+            if not comparing.done():
+                comparing.set_result(None)
+        self._under_way.clear()
 
 
 def matches(hashed: str, password: bytes) -> bool:
@@ -129,13 +240,24 @@ def matches(hashed: str, password: bytes) -> bool:
     if hashed.startswith("$2"):
         import bcrypt  # only who has such hashes needs it
 
-        return bcrypt.checkpw(password[:_OF_BCRYPT], hashed.encode()) and len(password) <= _OF_BCRYPT
+        try:
+            return bcrypt.checkpw(password[:_OF_BCRYPT], hashed.encode()) and len(password) <= _OF_BCRYPT
+        except ValueError:  # it only looks like a hash
+            return False
     import argon2
 
     try:
         return argon2.PasswordHasher().verify(hashed, password)
     except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
         return False
+
+
+class Tried(NamedTuple):
+    """What is shown, and from where."""
+
+    name: str
+    password: bytes
+    origin: bytes
 
 
 class BasicAuthPolicy(Authenticator[BasicAuth], name="basic-auth", stages=(Stage.AUTHENTICATE,)):
@@ -163,28 +285,54 @@ class BasicAuthPolicy(Authenticator[BasicAuth], name="basic-auth", stages=(Stage
         said = credentials_of(value)
         if said is None:
             return _MALFORMED
-        found = self._consumers.by_name(said[0])
+        tried = Tried(*said, origin_of(request.client))
+        found = self._consumers.by_name(tried.name)
         if found is None or type(found) is Consumer:
-            return self._judged(found, *said)
-        return self._later(found, *said)  # type: ignore[arg-type]
+            return self._judged(found, tried)
+        return self._later(found, tried)  # type: ignore[arg-type]
 
-    async def _later(self, looking: Awaitable[Consumer | None], name: str, password: bytes) -> Found:
-        found = self._judged(await looking, name, password)
+    async def _later(self, looking: Awaitable[Consumer | None], tried: Tried) -> Found:
+        found = self._judged(await looking, tried)
         return await found if isinstance(found, Awaitable) else found
 
-    def _judged(self, consumer: Consumer | None, name: str, password: bytes) -> Found | Awaitable[Found]:
-        if consumer is not None and consumer.password:
-            print_ = self._passwords.print_of(consumer.password, name, password)
-            if self.config.remember and self._passwords.was_right(print_, self._clock() - self.config.remember):
-                return consumer.user(self.name)
-            return self._compared(consumer, consumer.password, print_, password)
-        decoy = self._consumers.decoy
-        return self._compared(None, decoy, self._passwords.print_of(decoy, name, password), password)
+    def _judged(self, consumer: Consumer | None, tried: Tried) -> Found | Awaitable[Found]:
+        """Return the consumer whose password is remembered; otherwise have it compared, unless too many were wrong.
 
-    async def _compared(self, consumer: Consumer | None, hashed: str, print_: bytes, password: bytes) -> Found:
+        Where there is no consumer it takes as long, and counts as much.
+        """
+        config, passwords, now = self.config, self._passwords, self._clock()
+        known = consumer is not None and bool(consumer.password)
+        hashed = consumer.password if consumer is not None and known else self._consumers.decoy
+        print_ = passwords.print_of(hashed, tried.name, tried.password)
+        remembered = known and bool(config.remember) and passwords.was_right(print_, now - config.remember)
+        limited = config.failures is not None and not passwords.failures.none_at(now)
+        if consumer is not None and remembered and not limited:
+            return consumer.user(self.name)
+        attempt = passwords.attempt(tried.name, tried.origin, now, config.within)
+        if limited and not passwords.is_comparing(print_):
+            left = self._left(attempt, remembered)
+            if left:
+                if tried.origin:  # or who is refused could go on trying what is remembered
+                    passwords.failures.add(attempt.counts_for[0], now, config.within)
+                return _TOO_MANY._replace(retry_after=math.ceil(left))
+        if consumer is not None and remembered:
+            return consumer.user(self.name)
+        return self._compared(consumer if known else None, hashed, print_, tried.password, attempt)
+
+    def _left(self, attempt: Attempt, remembered: bool) -> float:
+        """Return for how many seconds nobody may try this; what is remembered is refused to an address alone."""
+        asked = attempt.counts_for
+        if remembered:
+            asked = asked[:1] if attempt.origin else ()
+        most = self.config.failures or 0
+        return max((self._passwords.failures.left(key, most, attempt.now) for key in asked), default=0.0)
+
+    async def _compared(
+        self, consumer: Consumer | None, hashed: str, print_: bytes, password: bytes, attempt: Attempt
+    ) -> Found:
         """Return the consumer where the password is right; where there is none, take as long to refuse it."""
         try:
-            right = await self._passwords.is_right(print_, hashed, password)
+            right = await self._passwords.is_right(print_, hashed, password, attempt, known=consumer is not None)
         except Busy:
             return _BUSY
         if consumer is None or not right:
@@ -195,9 +343,11 @@ class BasicAuthPolicy(Authenticator[BasicAuth], name="basic-auth", stages=(Stage
 
     def conceal(self, request: Request) -> None:
         """Take the password from the request."""
-        value = request.headers.index.get(b"authorization")
-        if value is not None and self.config.hide and any(map(_is_basic, request.headers.get_all(b"authorization"))):
+        if not self.config.hide:
+            return
+        if any(map(_is_basic, request.headers.get_all(b"authorization"))):
             request.headers.remove(b"authorization")
+        request.body.refuse_trailers(_IS_OURS)
 
     def challenge(self, refusal: Refusal | None) -> str:
         """Return the challenge."""

@@ -15,6 +15,7 @@ routes:
           send: [Cookie, Accept]
           identity: {name: X-Auth-Request-User, groups: X-Auth-Request-Groups, claims: {email: X-Auth-Request-Email}}
           answer: [Location, Set-Cookie]
+          cookies: _oauth2_proxy*
           cache: 10s
 ```
 
@@ -25,19 +26,22 @@ otherwise. Nothing that the client claims in these is believed.
 
 - An answer of 2xx lets the request pass. `identity` says which of its headers tell who it is from, for policies,
   conditions and logs further in; without a name the request passes, and nobody is known. What `pass` names is copied
-  to the service.
+  to the service. Cookies that it sets are for the client where `cookies` names them, such as those of a session that
+  goes on, and come in the place of cookies of the same names that the service itself sets.
 - Any other answer below 500, such as 401, 403 or a redirect to a login, is what the client is answered: its status, its
   content, and the headers that `answer` names. It is not cached by anybody unless it says so itself.
 - With no answer in time, one of 5xx, or one that is too large or names nobody clearly, the answer is 503
   (`authentication-unavailable`); with `on_failure: allow` the request passes, and nobody is known.
 
-What a client sends under a name that `identity` or `pass` has, with dashes or underscores, never comes to the service;
-nor does it where another policy has found out who is calling. Only a policy whose `when` does not hold leaves it there.
+What a client sends under a name that `identity` or `pass` has, with dashes or underscores, as a header or a trailer,
+never comes to the service; nor does it where another policy has found out who is calling. Only a policy whose `when`
+does not hold leaves it there.
 
-Identical requests that come at once are one question, which goes on while any of them may wait for it. With `cache`, an
+Identical requests that come at once are one question, which goes on while any of them waits for it. With `cache`, an
 answer of 2xx holds for so long, for requests that show the same headers and are alike in all that `cache_by` names; for
-less, or not at all, where its `Cache-Control` says `max-age`, `no-cache` or `no-store`. Credentials that are withdrawn
-are good for so long as well.
+less, or not at all, where its `Cache-Control` says `max-age`, `no-cache` or `no-store`, or where it sets a cookie that
+the client is given. Credentials that are withdrawn are good for so long as well. A reload that changes these settings,
+or those of the service that is asked, has everything asked anew.
 
 It stands beside others that authenticate: one of them is enough, unless it is `required`. Whom the service refuses is
 never taken for one who has shown nothing; so `anonymous` does not take them.
@@ -45,13 +49,11 @@ never taken for one who has shown nothing; so `anonymous` does not take them.
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
+import functools
 import re
-import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from types import MappingProxyType
+from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
@@ -59,6 +61,8 @@ from pydantic import Field, field_validator, model_validator
 from portico.plugin import (
     ADMITTED,
     HOP_BY_HOP,
+    NO_ANSWER,
+    OF_THE_WAY,
     Admitted,
     Authenticator,
     AuthenticatorConfig,
@@ -66,15 +70,19 @@ from portico.plugin import (
     Client,
     Duration,
     Env,
+    Fields,
     FilePath,
     Found,
     HeaderName,
     Headers,
+    Identity,
     Key,
     KeyUrl,
+    Memory,
+    NoVerdict,
     OneOrMany,
-    PolicyConfig,
     PorticoError,
+    Questions,
     Refusal,
     Request,
     Response,
@@ -82,42 +90,17 @@ from portico.plugin import (
     Shorthand,
     Size,
     Stage,
+    Trouble,
     User,
+    fields_told,
+    settings_print,
 )
 
-MOST_REMEMBERED: Final = 4096
-"""Answers that are remembered for each kind of question."""
-MOST_UNDER_WAY: Final = 1024
-"""Questions that are under way at once for one route; beyond them it is as if there were no answer."""
-MOST_TOLD: Final = 16 * 1024
-"""Bytes of the headers of an answer that are used."""
-TELL_AGAIN: Final = 60.0
-"""Seconds for which the log does not tell again that there are no answers."""
-
-_UNAVAILABLE: Final = Refusal(
-    "authentication-unavailable",
-    "Authentication not available",
-    "nobody says whether it may",
-    status=503,
+_OURS: Final = (
+    HOP_BY_HOP
+    | OF_THE_WAY
+    | {b"accept-encoding", b"content-encoding", b"content-length", b"content-type", b"expect", b"host"}
 )
-_OURS: Final = HOP_BY_HOP | {
-    b"accept-encoding",
-    b"content-encoding",
-    b"content-length",
-    b"content-type",
-    b"expect",
-    b"forwarded",
-    b"host",
-    b"via",
-    b"x-forwarded-for",
-    b"x-forwarded-host",
-    b"x-forwarded-method",
-    b"x-forwarded-port",
-    b"x-forwarded-proto",
-    b"x-forwarded-uri",
-    b"x-original-uri",
-    b"x-real-ip",
-}
 """Headers that a client has no say in, and a service that decides has none either."""
 _OF_CONTENT: Final = (b"content-type", b"content-encoding", b"content-language")
 _NOT_KEPT: Final = re.compile(r"(?:^|[\s,])no-(?:store|cache)(?:$|[\s,=])")
@@ -125,30 +108,9 @@ _MAX_AGE: Final = re.compile(r"(?:^|[\s,])max-age=\"?(\d{1,9})")
 
 Names = Annotated[tuple[HeaderName, ...], OneOrMany()]
 Alike = Literal["client", "host", "method", "path", "query"]
-Fields: TypeAlias = tuple[tuple[bytes, bytes], ...]
-
-
-class Identity(PolicyConfig):
-    """Which headers of an answer tell who it is; those of lists have commas between the words."""
-
-    name: HeaderName
-    """The name, by which policies, conditions and logs know them."""
-    roles: HeaderName | None = None
-    """The roles."""
-    groups: HeaderName | None = None
-    """The groups."""
-    scopes: HeaderName | None = None
-    """The scopes; spaces part them as well."""
-    permissions: HeaderName | None = None
-    """The permissions."""
-    claims: dict[str, HeaderName] = {}  # noqa: RUF012 - pydantic copies it
-    """What else is told, by the name that it has as a claim."""
-
-    @property
-    def names(self) -> list[str]:
-        """The names of all headers."""
-        own = (self.name, self.roles, self.groups, self.scopes, self.permissions)
-        return [name for name in (*own, *self.claims.values()) if name is not None]
+CookieNames = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^[!#$%&'+.^_`|~0-9A-Za-z-]+\*?$", examples=["session"])], ...], OneOrMany()
+]
 
 
 class ForwardAuth(AuthenticatorConfig):
@@ -173,6 +135,9 @@ class ForwardAuth(AuthenticatorConfig):
     answer: Names = ("WWW-Authenticate", "Location", "Retry-After", "Cache-Control")
     """The headers of an answer that a client is given with it when it is refused, beside those that tell of its
     content; `Set-Cookie` where it is to come along."""
+    cookies: CookieNames = ()
+    """The cookies of an answer of 2xx that the client is given with what the service answers: their names, `*` at the
+    end of one for whatever follows."""
     timeout: Annotated[Duration, Field(gt=0)] = 2.0
     """How long the whole answer may take."""
     on_failure: Literal["refuse", "allow"] = "refuse"
@@ -218,8 +183,8 @@ class Pass(NamedTuple):
     found: User | Admitted
     told: Fields
     """What the service is told."""
-    holds: float
-    """Seconds."""
+    cookies: tuple[bytes, ...] = ()
+    """What the client is given."""
 
 
 class Denial(NamedTuple):
@@ -234,43 +199,7 @@ class Denial(NamedTuple):
         return Response(self.status, Headers(self.headers), self.content)
 
 
-Verdict: TypeAlias = Pass | Denial | None
-"""None where there is none."""
-
-
-class NoVerdict(PorticoError):
-    """An answer says nothing that can be used."""
-
-
-class Memory:
-    """What was answered, each for a while; the oldest is forgotten first."""
-
-    def __init__(self) -> None:
-        self.salt = secrets.token_bytes(32)
-        """What keys are made with, so that nobody can guess credentials by them."""
-        self._known: dict[bytes, tuple[float, Pass]] = {}
-
-    def recall(self, key: bytes, now: float) -> Pass | None:
-        """Return what still holds."""
-        until, verdict = self._known.get(key, (0.0, None))
-        if verdict is not None and now >= until:
-            del self._known[key]
-            return None
-        return verdict
-
-    def keep(self, key: bytes, verdict: Pass, now: float) -> None:
-        """Keep an answer for as long as it holds."""
-        self._known.pop(key, None)
-        while len(self._known) >= MOST_REMEMBERED:
-            del self._known[next(iter(self._known))]
-        self._known[key] = now + verdict.holds, verdict
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def close(self) -> None:
-        """Forget everything."""
-        self._known.clear()
+Verdict: TypeAlias = Pass | Denial
 
 
 class Question(NamedTuple):
@@ -308,10 +237,15 @@ class ForwardAuthPolicy(Authenticator[ForwardAuth], name="forward-auth", stages=
         told = [] if config.identity is None else config.identity.names
         self._ours = frozenset(map(_plain, (*config.pass_, *told)))
         self._told: Key[Fields] = Key("forward-auth")
-        self._under_way: dict[bytes, asyncio.Future[Verdict]] = {}
-        self._tell_after = float("-inf")
-        said = hashlib.sha256(config.model_dump_json(exclude={"required", "on_failure"}).encode()).digest()
-        self._memory = env.share(("forward-auth", said), Memory)
+        self._cookies: Key[tuple[bytes, ...]] = Key("forward-auth cookies")
+        become = "pass" if config.on_failure == "allow" else "are refused"
+        trouble = Trouble(
+            env.logger, env.clock, "forward-auth: nobody says who may pass", f"requests {become} meanwhile"
+        )
+        self._questions: Questions[Verdict] = Questions(env, "forward-auth", config.timeout, trouble)
+        asked = b"" if config.service is None else env.settings_of(config.service)
+        ca = b"" if config.ca is None else Path(config.ca).read_bytes()
+        self._memory: Memory[Pass] = env.share(("forward-auth", settings_print(config, asked, ca)), Memory)
 
     def identify(self, request: Request) -> Found | Awaitable[Found]:
         """Return what is known of a request, or what the service says."""
@@ -327,8 +261,20 @@ class ForwardAuthPolicy(Authenticator[ForwardAuth], name="forward-auth", stages=
         headers, ours = request.headers, self._ours
         for key in [key for key in headers.index if key.replace(b"_", b"-") in ours]:
             headers.remove(key)
+        request.body.refuse_trailers(ours.__contains__)
         for name, value in request.get(self._told) or ():
             headers.put_parsed(name, value)
+
+    def response(self, request: Request, response: Response) -> Response:
+        """Give the client the cookies of the service that decides, and none of their names by anybody else."""
+        cookies = request.get(self._cookies)
+        if cookies:
+            names = {_cookie_of(value) for value in cookies}
+            kept = [value for value in response.headers.get_all(b"set-cookie") if _cookie_of(value) not in names]
+            response.headers.remove(b"set-cookie")
+            for value in (*kept, *cookies):
+                response.headers.put_parsed(b"Set-Cookie", value)
+        return response
 
     def challenge(self, refusal: Refusal | None) -> str:
         """Return none: the service that decides has its own."""
@@ -350,73 +296,37 @@ class ForwardAuthPolicy(Authenticator[ForwardAuth], name="forward-auth", stages=
         if self.config.original_uri:
             headers.add(b"X-Original-URI", target)
         lines = () if client is None else tuple(client.forwarded(host))
-        print_ = self._print((headers.pairs, lines))
+        print_ = self._memory.print_of((headers.pairs, lines))
         if not self.config.cache:
             return Question(headers, client, print_, b"")
         shown = [(name.lower(), value) for name, value in fields]
         alike = [_part(request, host, part) for part in self.config.cache_by]
-        return Question(headers, client, print_, self._print((shown, alike)))
-
-    def _print(self, parts: object) -> bytes:
-        return hashlib.blake2b(
-            repr(parts).encode("utf-8", "surrogateescape"), key=self._memory.salt, digest_size=32
-        ).digest()
+        return Question(headers, client, print_, self._memory.print_of((shown, alike)))
 
     async def _later(self, request: Request, question: Question) -> Found:
-        """Wait for the answer to a question, which another request may have asked; it goes on for the others."""
-        verdict: Verdict = None
-        asking = self._under_way.get(question.print_)
-        if asking is None and len(self._under_way) < MOST_UNDER_WAY:
-            asking = asyncio.get_running_loop().create_future()
-            self._under_way[question.print_] = asking
-            self._spawn(self._find_out(question, asking), "forward-auth")
-        if asking is None:
-            self._tell(f"{MOST_UNDER_WAY} questions are under way")
-        else:
-            try:
-                async with asyncio.timeout(self.config.timeout):
-                    verdict = await asyncio.shield(asking)
-            except TimeoutError:
-                self._over(question, asking)
+        verdict = await self._questions.verdict(question.print_, functools.partial(self._ask, question))
         if verdict is None:
-            return ADMITTED if self.config.on_failure == "allow" else _UNAVAILABLE
+            return ADMITTED if self.config.on_failure == "allow" else NO_ANSWER
         return verdict.response() if isinstance(verdict, Denial) else self._passed(request, verdict)
 
     def _passed(self, request: Request, verdict: Pass) -> User | Admitted:
         if verdict.told:
             request[self._told] = verdict.told
+        if verdict.cookies:
+            request[self._cookies] = verdict.cookies
         return verdict.found
-
-    async def _find_out(self, question: Question, asking: asyncio.Future[Verdict]) -> None:
-        verdict: Verdict = None
-        try:
-            verdict = await self._ask(question)
-            if question.kept_as and isinstance(verdict, Pass) and verdict.holds > 0:
-                self._memory.keep(question.kept_as, verdict, self._clock())
-        finally:
-            self._over(question, asking)
-            if not asking.done():
-                asking.set_result(verdict)
-
-    def _over(self, question: Question, asking: asyncio.Future[Verdict]) -> None:
-        if self._under_way.get(question.print_) is asking:
-            del self._under_way[question.print_]
 
     async def _ask(self, question: Question) -> Verdict:
         request = Request("GET", self._path, self._query, question.headers, client=question.client)
         request.deadline = self._clock() + self.config.timeout
+        answer = await self._handler(request)
         try:
-            async with asyncio.timeout(self.config.timeout):
-                answer = await self._handler(request)
-                try:
-                    return await self._judged(answer)
-                finally:
-                    answer.body.close()
-        except TimeoutError:
-            self._tell("no answer in time")
-        except PorticoError as error:
-            self._tell(str(error))
-        return None
+            verdict = await self._judged(answer)
+        finally:
+            answer.body.close()
+        if question.kept_as and isinstance(verdict, Pass) and not verdict.cookies:
+            self._memory.keep(question.kept_as, verdict, self._clock(), self._holds(answer.headers))
+        return verdict
 
     async def _judged(self, answer: Response) -> Pass | Denial:
         """Return what an answer says; raise PorticoError where that is nothing."""
@@ -425,37 +335,31 @@ class ForwardAuthPolicy(Authenticator[ForwardAuth], name="forward-auth", stages=
             raise NoVerdict(f"it answers {status}")
         limit = self.config.max_answer
         if status < 300:
-            verdict = Pass(self._named(headers), self._copied(headers), self._holds(headers))
+            verdict = Pass(self._named(headers), self._copied(headers), self._set(headers))
             with suppress(PorticoError):  # its content is of no use, but that its connection can be kept
                 await answer.body.read(limit)
             return verdict
         fields = [(name, value) for name, value in headers.pairs if name.lower() in self._answer]
         if not any(name.lower() == b"cache-control" for name, _ in fields):
             fields.append((b"Cache-Control", b"no-store"))
-        return Denial(status, _checked(fields), await answer.body.read(limit))
+        return Denial(status, fields_told(fields), await answer.body.read(limit))
 
     def _named(self, headers: Headers) -> User | Admitted:
         identity = self.config.identity
-        if identity is None:
-            return ADMITTED
-        name = _text_of(headers, identity.name)
-        if not name:
-            return ADMITTED
-        if not name.isprintable():
-            raise NoVerdict("the name that it answers is none")
-        claims = {claim: _text_of(headers, header) for claim, header in identity.claims.items()}
-        return User(
-            name,
-            roles=_words_of(headers, identity.roles),
-            scopes=_words_of(headers, identity.scopes, " "),
-            claims=MappingProxyType({claim: text for claim, text in claims.items() if text}),
-            permissions=_words_of(headers, identity.permissions),
-            groups=_words_of(headers, identity.groups),
-            kind=self.name,
-        )
+        return ADMITTED if identity is None else identity.user_of(headers, self.name) or ADMITTED
 
     def _copied(self, headers: Headers) -> Fields:
-        return _checked((name, value) for name in self._pass for value in headers.get_all(name.lower()))
+        return fields_told((name, value) for name in self._pass for value in headers.get_all(name.lower()))
+
+    def _set(self, headers: Headers) -> tuple[bytes, ...]:
+        """Return the cookies that the client is given."""
+        chosen = [value for value in headers.get_all(b"set-cookie") if self._is_chosen(_cookie_of(value))]
+        return tuple(value for _, value in fields_told((b"Set-Cookie", value) for value in chosen))
+
+    def _is_chosen(self, cookie: str) -> bool:
+        return any(
+            cookie.startswith(name[:-1]) if name.endswith("*") else cookie == name for name in self.config.cookies
+        )
 
     def _holds(self, headers: Headers) -> float:
         """Return for how many seconds an answer holds."""
@@ -464,13 +368,6 @@ class ForwardAuthPolicy(Authenticator[ForwardAuth], name="forward-auth", stages=
             return 0.0
         age = _MAX_AGE.search(said)
         return self.config.cache if age is None else min(self.config.cache, float(age[1]))
-
-    def _tell(self, why: str) -> None:
-        now = self._clock()
-        if now >= self._tell_after:
-            self._tell_after = now + TELL_AGAIN
-            become = "pass" if self.config.on_failure == "allow" else "are refused"
-            self._logger.warning("forward-auth: nobody says who may pass: %s; requests %s meanwhile", why, become)
 
 
 def _plain(name: str) -> bytes:
@@ -487,37 +384,6 @@ def _part(request: Request, host: bytes | None, part: Alike) -> object:
     return request.method if part == "method" else request.path if part == "path" else request.query
 
 
-def _checked(fields: Iterable[tuple[bytes, bytes]]) -> Fields:
-    """Return header fields that may be passed on; raise NoVerdict where they may not."""
-    pairs = tuple(fields)
-    if sum(len(name) + len(value) for name, value in pairs) > MOST_TOLD:
-        raise NoVerdict(f"the headers that it answers have more than {MOST_TOLD} bytes")
-    try:
-        Headers(pairs)
-    except ValueError as error:
-        raise NoVerdict(str(error)) from None
-    return pairs
-
-
-def _text_of(headers: Headers, name: str) -> str:
-    """Return what the header of an answer says, which stands there once."""
-    values = headers.get_all(name.lower().encode("ascii"))
-    if len(values) > 1:
-        raise NoVerdict(f"it answers {name} more than once")
-    return _decoded(values[0] if values else b"")
-
-
-def _words_of(headers: Headers, name: str | None, also: str = ",") -> frozenset[str]:
-    if name is None:
-        return frozenset()
-    text = ",".join(map(_decoded, headers.get_all(name.lower().encode("ascii")))).replace(also, ",")
-    return frozenset(word.strip() for word in text.split(",") if word.strip())
-
-
-def _decoded(value: bytes) -> str:
-    if len(value) > MOST_TOLD:
-        raise NoVerdict(f"the headers that it answers have more than {MOST_TOLD} bytes")
-    try:
-        return value.decode().strip()
-    except UnicodeDecodeError:
-        return value.decode("latin-1").strip()
+def _cookie_of(set_cookie: bytes) -> str:
+    """Return the name of the cookie that a Set-Cookie sets (RFC 6265 section 5.2)."""
+    return set_cookie.partition(b";")[0].partition(b"=")[0].strip().decode("latin-1")

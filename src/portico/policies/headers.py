@@ -34,7 +34,7 @@ have a meaning. Where a value comes out empty, `set` removes the header, so that
 been there, and `add` adds nothing.
 
 In requests, a header that `remove`, `set` or `rename` names goes in all its spellings: `X_Internal_User` is what many
-services read as `X-Internal-User`.
+services read as `X-Internal-User`. It goes from the trailers after a body as well, which some take for headers.
 
 Headers that frame a message, that belong to one connection, or that another setting decides cannot be named, and no
 `*` removes them.
@@ -154,6 +154,7 @@ class HeadersPolicy(Policy[HeadersConfig], name="headers", stages=(Stage.TRANSFO
         changes = self._request
         if changes.spellings:
             changes.remove_spellings(request.headers)
+            request.body.refuse_trailers(changes.spellings)
         changes.apply(request.headers, request)
         return None
 

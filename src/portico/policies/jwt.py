@@ -36,7 +36,8 @@ is `Invalid token`, and with one that was good `Token expired`. The log `portico
 
 Who it is from is then known to policies, conditions and logs further in: `user` is the claim that is their name, and
 roles, scopes, permissions and groups are lists of texts, or a text with spaces between them. A claim within others is
-written with dots: `realm_access.roles`. A verified token is remembered until it expires, or the keys change; so none is
+written with dots: `realm_access.roles`; one whose own name has these dots, as `https://shop.example/roles` has, comes
+first. A verified token is remembered until it expires, or the keys change; so none is
 taken once its key is gone.
 
 `portico token` makes tokens to try this with.
@@ -72,6 +73,7 @@ from portico.plugin import (
     Refusal,
     Request,
     Secret,
+    SecretMembers,
     Stage,
     Texts,
     TokenRules,
@@ -85,6 +87,9 @@ from portico.plugin import (
 _SOURCES: Final = ("discovery_url", "jwks_url", "jwks_file", "public_key_file", "keys", "secret")
 _BY_DIGEST: Final = os.urandom(32)
 """What settings are told apart by where they are shared; nobody can guess a secret by its digest."""
+_PRIVATE: Final = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
+"""The members of a JWK that nobody else may know (RFC 7518 section 6)."""
+_Jwk = Annotated[Mapping[str, Any], SecretMembers(_PRIVATE)]
 
 
 class Jwt(BearerConfig):
@@ -100,7 +105,7 @@ class Jwt(BearerConfig):
     """A file with keys, a JWKS."""
     public_key_file: FilePath | None = None
     """A file with one public key, or a certificate, as PEM."""
-    keys: tuple[Mapping[str, Any], ...] | None = None
+    keys: tuple[_Jwk, ...] | None = None
     """Public keys, each a JWK: what a JWKS has as `keys`."""
     secret: Secret | None = None
     """What the issuer and the gateway both know, of 32 bytes or more; better `${file:...}` than in the file itself."""
@@ -128,7 +133,7 @@ class Jwt(BearerConfig):
             raise BadValue(what, f"give one of {', '.join(_SOURCES)}")
         if self.ca is not None and given[0] not in ("discovery_url", "jwks_url"):
             raise BadValue("there is a ca, and nobody is asked for keys", "leave it out")
-        if any(key.get("kty") == "oct" or "d" in key for key in self.keys or ()):
+        if any(key.get("kty") == "oct" or not _PRIVATE.isdisjoint(key) for key in self.keys or ()):
             hint = "give a secret as secret, and of other keys the public half"
             raise BadValue("keys has a secret or a private key in it", hint)
         file = self.jwks_file or self.public_key_file
@@ -150,7 +155,7 @@ class JwtPolicy(Authenticator[Jwt], name="jwt", stages=(Stage.AUTHENTICATE,)):
         config = self.config
         issuers = frozenset(config.issuer)
         if config.discovery_url is not None and not issuers:
-            issuers = issuers_of(config.discovery_url)
+            issuers = issuers_of(config.discovery_url, "jwt")
         keys, known = self._keys(env, issuers)
         rules = TokenRules(
             issuers=issuers,

@@ -27,7 +27,6 @@ send no header.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Final
 from urllib.parse import unquote_plus
@@ -39,7 +38,6 @@ from portico.plugin import (
     Authenticator,
     AuthenticatorConfig,
     BadValue,
-    Consumer,
     Credential,
     Env,
     Found,
@@ -49,8 +47,11 @@ from portico.plugin import (
     Stage,
     User,
     digest_of,
+    spelled,
 )
 
+MOST_USERS: Final = 4096
+"""Users that are kept at hand."""
 _INVALID: Final = Refusal("invalid-api-key", "Invalid API key")
 _EXPIRED: Final = _INVALID._replace(reason="API key expired")
 _SEVERAL: Final = Refusal("duplicate-api-key", "Duplicate API key")
@@ -90,19 +91,19 @@ class KeyAuth(AuthenticatorConfig):
 class KeyAuthPolicy(Authenticator[KeyAuth], name="key-auth", stages=(Stage.AUTHENTICATE,)):
     """Looks for a key, and for whose it is."""
 
-    now: Callable[[], float] = staticmethod(time.time)
-    """Seconds since the epoch, as the file says when keys expire."""
-
     def setup(self, env: Env) -> None:
         """Take the keys."""
         config = self.config
+        self._now: Callable[[], float] = env.wall
         self._own = {
-            key.record.digest: Credential(Consumer(name), key.record.expires)
+            key.record.digest: (User(name, kind=self.name), key.record.expires)
             for name, keys in config.keys.items()
             for key in keys
         }
         self._consumers = env.consumers if config.consumers else None
+        self._users: dict[bytes, tuple[Credential, User]] = {}
         self._header = config.header.lower().encode("ascii")
+        self._is_header = frozenset((spelled(self._header),)).__contains__
         self._challenge = f'Key realm="{config.realm}"'
 
     def identify(self, request: Request) -> Found | Awaitable[Found]:
@@ -122,28 +123,37 @@ class KeyAuthPolicy(Authenticator[KeyAuth], name="key-auth", stages=(Stage.AUTHE
         digest = digest_of(key)
         own = self._own.get(digest)
         if own is not None:
-            return self._judged(own, User(own.consumer.name, kind=self.name))
+            return own[0] if self._now() < own[1] else _EXPIRED
         if self._consumers is None:
             return _INVALID
         known = self._consumers.by_key(digest)
+        if known is None or type(known) is Credential:
+            return self._judged(digest, known)
+        return self._later(digest, known)  # type: ignore[arg-type]
+
+    async def _later(self, digest: bytes, looking: Awaitable[Credential | None]) -> Found:
+        return self._judged(digest, await looking)
+
+    def _judged(self, digest: bytes, known: Credential | None) -> Found:
+        """Return whose key it is. To make a user takes longer than all else; so those used are kept at hand."""
         if known is None:
             return _INVALID
-        if type(known) is Credential:
-            return self._judged(known, known.consumer.user(self.name))
-        return self._later(known)  # type: ignore[arg-type]
-
-    async def _later(self, looking: Awaitable[Credential | None]) -> Found:
-        known = await looking
-        return _INVALID if known is None else self._judged(known, known.consumer.user(self.name))
-
-    def _judged(self, known: Credential, user: User) -> Found:
-        return user if self.now() < known.expires else _EXPIRED
+        if self._now() >= known.expires:
+            return _EXPIRED
+        credential, user = self._users.get(digest, (None, None))
+        if credential is not known or user is None:
+            user = known.consumer.user(self.name)
+            if len(self._users) >= MOST_USERS:
+                self._users.clear()
+            self._users[digest] = known, user
+        return user
 
     def conceal(self, request: Request) -> None:
         """Take the key from the request."""
         if not self.config.hide:
             return
         request.headers.remove(self._header)
+        request.body.refuse_trailers(self._is_header)
         name, query = self.config.query, request.query
         if name is not None and query is not None:
             kept = [piece for piece in query.split("&") if _name_of(piece) != name]

@@ -17,26 +17,30 @@ alphabetical order; and whatever else is given a header here. What is empty is n
 truth values and lists of these are.
 
 Nobody else can say so: these headers are taken from whatever a client sends, in all spellings (`x_user_id` is what many
-services read as `X-User-ID`), also where nobody is known. That holds for the requests around which this policy stands;
-so it stands best around all of them, and without a `when`.
+services read as `X-User-ID`) and from the trailers after a body, also where nobody is known. That holds for the
+requests around which this policy stands; so it stands best around all of them, and without a `when`.
 
 In values, all but visible ASCII is percent-encoded as UTF-8, and so are `%` and `,`: no name and no role can pass for
 two, or end a header. Services decode each value after they have split it at the commas. Someone named `Zoë` with the
 roles `a` and `b,c` comes as `X-User-ID: Zo%C3%AB` and `X-User-Roles: a,b%2Cc`.
+
+Where users are known in more than one way, two may have the same name, such as a consumer `ada` and somebody whose
+token says `ada`: give `consumer` or `kind` a header, and services can tell them apart.
+
+Services that others than the gateway can reach are better told by [internal-jwt](internal-jwt.md), which nobody else
+can sign.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Annotated, Final
 from urllib.parse import quote
 
 from pydantic import BeforeValidator, model_validator
 
 from portico.plugin import (
-    HOP_BY_HOP,
     USER,
     BadValue,
     Env,
@@ -44,17 +48,16 @@ from portico.plugin import (
     Policy,
     PolicyConfig,
     Request,
+    ReservedHeaders,
     Response,
     Stage,
     User,
+    check_reservable,
 )
 
-MOST_DASHES: Final = 8
-"""In the name of a header: each can be written in two ways."""
 MOST_BITS: Final = 64
 """Of a whole number; a larger one is not sent."""
 
-_REFUSED: Final = HOP_BY_HOP | {b"host", b"content-length", b"content-type", b"content-encoding", b"expect", b"cookie"}
 _SAFE: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in "%,")
 _IS_SAFE: Final = re.compile(f"[{re.escape(_SAFE)}]*").fullmatch
 
@@ -96,13 +99,9 @@ class UserHeaders(PolicyConfig):
     def _names_of_their_own(self) -> UserHeaders:
         seen = set()
         for name in self.names:
-            key = name.lower().replace("_", "-").encode("ascii")
+            key = check_reservable(name).lower().replace("_", "-")
             if key in seen:
                 raise BadValue(f"{name} stands twice", "give each a header of its own")
-            if key in _REFUSED:
-                raise BadValue(f"{name} has a meaning of its own", "take one such as X-User-ID")
-            if key.count(b"-") > MOST_DASHES:
-                raise BadValue(f"{name} has more than {MOST_DASHES} dashes", "take a shorter name")
             seen.add(key)
         if not seen:
             raise BadValue("this tells services nothing", "give something a header")
@@ -126,32 +125,22 @@ class UserHeadersPolicy(Policy[UserHeaders], name="user-headers", stages=(Stage.
         ]
         parts += [(header, _claim(name)) for name, header in config.claims.items()]
         self._parts = tuple((name.encode("ascii"), read) for name, read in parts if name is not None)
-        self._spellings = frozenset(itertools.chain.from_iterable(map(_spellings, config.names)))
+        self._reserved = ReservedHeaders(config.names)
 
     def request(self, request: Request) -> Response | None:
         """Take away what the client has sent, and say who it is."""
-        headers = request.headers
-        if not self._spellings.isdisjoint(headers.index):
-            for name in self._spellings.intersection(headers.index):
-                headers.remove(name)
+        self._reserved.take_from(request)
         user = request.get(USER)
         if user is not None:
             for name, read in self._parts:
                 value = written(read(user))
                 if value:
-                    headers.put_parsed(name, value)
+                    request.headers.put_parsed(name, value)
         return None
 
 
 def _claim(name: str) -> Callable[[User], object]:
     return lambda user: user.claims.get(name)
-
-
-def _spellings(name: str) -> Iterable[bytes]:
-    """Iterate over all ways to write a name that a service may read as this one."""
-    pieces = re.split("[-_]", name.lower())
-    for marks in itertools.product("-_", repeat=len(pieces) - 1):
-        yield "".join(itertools.chain.from_iterable(zip(pieces, (*marks, ""), strict=True))).encode("ascii")
 
 
 def written(value: object) -> bytes:

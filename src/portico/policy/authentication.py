@@ -43,11 +43,11 @@ class Refusal(NamedTuple):
     """The `error` of the challenge where its scheme has one (RFC 6750 section 3.1): `invalid_token`."""
     status: int = 401
     """What is answered; 503 where it could not be found out whether they are good."""
+    retry_after: int = 0
+    """The seconds after which it is worth another try, where that is known."""
 
 
 _LONGEST_NAME: Final = 128
-_FOR_CACHES: Final = (b"expires", b"cdn-cache-control", b"surrogate-control")
-"""What caches heed instead of Cache-Control, or beside it (RFC 9213)."""
 
 
 class Admitted:
@@ -63,11 +63,25 @@ Found: TypeAlias = User | Admitted | Refusal | Response | None
 """Who it is, or that it may pass without a name; why it is not taken, or the very answer to that, which somebody else
 has decided on; None where no credentials of the kind were shown."""
 
+
+class _NotAsked:
+    """What is told instead of a finding where nobody was asked yet."""
+
+    __slots__ = ()
+
+
+_NOT_ASKED: Final = _NotAsked()
 _AT_ONCE: Final = frozenset((User, Admitted, Refusal, Response, type(None)))
 
 
+_NEVER_CALLED: Final = ("handle", "request")
+
+
 class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
-    """A policy that finds out who is calling by one kind of credentials; see `identify` and `challenge`."""
+    """A policy that finds out who is calling by one kind of credentials; see `identify` and `challenge`.
+
+    Its `response` is given each answer to a request that it was asked about, refusals included.
+    """
 
     missing: ClassVar[str] = "Missing authentication"
     """The title of the answer where nothing was shown."""
@@ -75,6 +89,15 @@ class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
     """Whether `identify` returns, at once, who those are that have shown no credentials; it is never challenged."""
 
     of_callers: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for method in _NEVER_CALLED:
+            if getattr(cls, method) is not getattr(Authenticator, method):
+                raise TypeError(
+                    f"{cls.__name__}.{method} would never be called, as those of a route that authenticate stand "
+                    "together; override identify, challenge and conceal, and do the rest in a policy of its own"
+                )
 
     def identify(self, request: Request) -> Found | Awaitable[Found]:
         """Return who the request is from, or an awaitable of that where it takes some waiting."""
@@ -106,11 +129,8 @@ class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
 
     async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - the field's word
         """Pass on what comes from somebody; answer everything else."""
-        return await Authentication((Part(self, None),)).handle(request, next)
+        return await Authentication((Part(self, None),)).handle(request, next=next)
 
-
-COOKIES: Final[Key[list[bytes]]] = Key("cookies")
-"""What is added to the answer to a request as `Set-Cookie`, whoever gives it: a session that goes on, for instance."""
 
 ASKED: Final[Key[Sequence[Authenticator[Any]]]] = Key("asked")
 """Who has looked for credentials in vain, where nobody's were taken: what a client could show to be somebody."""
@@ -125,14 +145,21 @@ class Part(NamedTuple):
 
 
 class Authentication:
-    """All policies of a route that authenticate, as one."""
+    """All policies of a route that authenticate, as one.
 
-    __slots__ = ("_answering", "_guests", "_parts")
+    It sees no answers but its own unless one of them wants to, and is no coroutine where the first of them knows at
+    once who it is: most requests of a busy client are answered from what somebody remembers.
+    """
+
+    __slots__ = ("_answering", "_first", "_guests", "_parts", "_seeing")
 
     def __init__(self, parts: Iterable[Part] = ()) -> None:
+        self._seeing: list[Authenticator[Any]] = []
         self._parts: list[Part] = []
         self._guests: list[Part] = []
         self._answering: list[Part] = []
+        self._first: Authenticator[Any] | None = None
+        """Whose word is enough, where no condition has to be asked."""
         for part in parts:
             self.add(part)
 
@@ -141,13 +168,50 @@ class Authentication:
         (self._guests if part.policy.takes_nobody else self._parts).append(part)
         if type(part.policy).answer is not Authenticator.answer:
             self._answering.append(part)
+        if type(part.policy).response is not Policy.response:
+            self._seeing.insert(0, part.policy)
+        enough = bool(self._parts) and not any(each.policy.config.required for each in self._parts[1:])
+        plain = enough and not self._seeing and all(each.holds is None for each in self._parts)
+        self._first = self._parts[0].policy if plain else None
 
-    async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - the field's word
+    @property
+    def sees_answers(self) -> bool:
+        """Whether one of them is given the answers to requests."""
+        return bool(self._seeing)
+
+    def handle(self, request: Request, next: Handler) -> Awaitable[Response]:  # noqa: A002 - the field's word
         """Pass on what comes from somebody; answer everything else."""
         if self._answering:
             answer = self._own(request)
             if answer is not None:
-                return await answer
+                return answer
+        first = self._first
+        if first is None:
+            return self._decide(request, next, _NOT_ASKED)
+        found = first.identify(request)
+        if type(found) is not User:
+            return self._decide(request, next, found)
+        request[USER] = found
+        for policy, _ in self._parts:
+            policy.conceal(request)
+        return next(request)
+
+    def _own(self, request: Request) -> Awaitable[Response] | None:
+        """Return what answers for the policy that a request is for; None where it is for the service."""
+        for policy, holds in self._answering:
+            if holds is None or holds(request):
+                answer = policy.answer(request)
+                if answer is not None:
+                    return answer
+        return None
+
+    async def _decide(
+        self,
+        request: Request,
+        next: Handler,  # noqa: A002 - the field's word
+        at_first: Found | Awaitable[Found] | _NotAsked,
+    ) -> Response:
+        """Do the same whatever there is to ask or to wait for; `at_first` is what the first of them has said."""
         asked: list[Authenticator[Any]] = []
         refused: tuple[Authenticator[Any], Refusal | Response] | None = None
         known: User | Admitted | None = None
@@ -158,7 +222,8 @@ class Authentication:
             required = policy.config.required
             if known is not None and not required:
                 continue
-            found = policy.identify(request)
+            found = policy.identify(request) if at_first is _NOT_ASKED else cast("Found", at_first)
+            at_first = _NOT_ASKED
             if type(found) not in _AT_ONCE:
                 found = await cast("Awaitable[Found]", found)
             if type(found) is User or type(found) is Admitted:
@@ -168,21 +233,21 @@ class Authentication:
                 if required:
                     return self._refuse(request, asked, refused)
             elif required:
-                return self._refuse(request, [policy], None)
+                return self._refuse(request, asked, None, policy)
         known = known if type(known) is User else self._guest(request, asked, refused) or known
         if known is None and asked:
             return self._refuse(request, asked, refused)
         self._let_in(request, known, asked)
-        return _with_cookies(request, await next(request))
+        if not self._seeing:
+            return await next(request)
+        return self._answered(request, asked, await next(request))
 
-    def _own(self, request: Request) -> Awaitable[Response] | None:
-        """Return what answers for the policy that a request is for; None where it is for the service."""
-        for policy, holds in self._answering:
-            if holds is None or holds(request):
-                answer = policy.answer(request)
-                if answer is not None:
-                    return answer
-        return None
+    def _answered(self, request: Request, asked: Sequence[Authenticator[Any]], response: Response) -> Response:
+        """Return the answer as those have it who were asked, the first of them last."""
+        for policy in self._seeing:
+            if policy in asked:
+                response = policy.response(request, response)
+        return response
 
     @staticmethod
     def _known(request: Request, known: User | Admitted | None, found: User | Admitted) -> User | Admitted:
@@ -219,27 +284,34 @@ class Authentication:
         request: Request,
         asked: Sequence[Authenticator[Any]],
         refused: tuple[Authenticator[Any], Refusal | Response] | None,
+        missing: Authenticator[Any] | None = None,
     ) -> Response:
-        """Return the answer to a request from nobody that is known for sure, and tell the log."""
+        """Return the answer to a request from nobody that is known for sure, and tell the log.
+
+        What is `missing` is what has to be there, whatever else is.
+        """
         if request.get(USER) is not None:
             del request[USER]
-        invited = None if refused is not None else _invited(request, asked)
+        wanted = asked if missing is None else (missing,)
+        invited = None if refused is not None else _invited(request, wanted)
         if invited is not None:
-            return invited
-        policy, found = refused or (asked[0], None)
+            return self._answered(request, asked, invited)
+        policy, found = refused or (wanted[0], None)
         refusal = found if type(found) is Refusal else None
         if type(found) is Response:
             response, reason = found, f"answered {found.status}"
         elif refusal is None:
-            response, reason = _nobody(policy.missing), "no credentials"
+            response, reason = _nobody(wanted), "no credentials"
         else:
             response = Response.problem(refusal.status, refusal.type, refusal.title)
             reason = refusal.reason or refusal.title
+            if refusal.retry_after:
+                response.headers.set(b"Retry-After", b"%d" % refusal.retry_after)
         note_refusal(request, policy.name, reason)
         if response.status == 401:
-            for each in asked:
+            for each in wanted:
                 _add_challenge(response, each.challenge(refusal if each is policy else None))
-        return response
+        return self._answered(request, asked, response)
 
 
 def note_refusal(request: Request, policy: str, reason: str) -> None:
@@ -264,12 +336,12 @@ def shown(name: str) -> str:
 def unknown_user(request: Request) -> Response:
     """Return the answer to a request from nobody that is known: what one of those who were asked for it invites to, or
     their challenges."""
-    asked = request.get(ASKED)
-    invited = None if asked is None else _invited(request, asked)
+    asked = request.get(ASKED) or ()
+    invited = _invited(request, asked)
     if invited is not None:
         return invited
-    response = _nobody(Authenticator.missing)
-    for policy in asked or ():
+    response = _nobody(asked)
+    for policy in asked:
         _add_challenge(response, policy.challenge(None))
     return response
 
@@ -282,20 +354,10 @@ def _invited(request: Request, asked: Iterable[Authenticator[Any]]) -> Response 
     return None
 
 
-def _with_cookies(request: Request, response: Response) -> Response:
-    """Give an answer the cookies of its request, if any; nobody may keep it then, who would give them to others."""
-    cookies = request.get(COOKIES)
-    if cookies is not None:
-        headers = response.headers
-        for value in cookies:
-            headers.add(b"Set-Cookie", value)
-        headers.set(b"Cache-Control", b"no-store")
-        for name in _FOR_CACHES:
-            headers.remove(name)
-    return response
-
-
-def _nobody(title: str) -> Response:
+def _nobody(asked: Sequence[Authenticator[Any]]) -> Response:
+    """Return what is said where nothing was shown; what is missing has a name where only one kind was looked for."""
+    titles = {policy.missing for policy in asked}
+    title = titles.pop() if len(titles) == 1 else Authenticator.missing
     return Response.problem(401, "authentication-required", title, "This needs credentials, and there are none.")
 
 

@@ -114,6 +114,14 @@ class Env(Protocol):
         """
         ...
 
+    def settings_of(self, name: str) -> bytes:
+        """Return what tells the settings of a service of the file, and of those that it leads to, from any others.
+
+        What was found out by asking it is not to outlive a reload that has changed them: `share` it under a key that
+        has this in it.
+        """
+        ...
+
     async def health(self) -> Mapping[str, ServiceHealth]:
         """Return how each service of the file is, and its targets; what is probed for it is at most 2 seconds old."""
         ...
@@ -124,6 +132,12 @@ class Env(Protocol):
         It has no service of the file's policies, and the limits and timeouts that a service has by default; a path is
         each request's own. Where `ca` is a file, one of its authorities must have signed the host's certificate.
         Raises ConfigError where it is no such URL.
+        """
+        ...
+
+    def function(self, reference: str) -> Callable[..., object]:
+        """Return the function of a plugin of the file that `module:name` stands for, where `module` is what the plugin
+        is called, a file without its `.py`. It is that of this load: a reload takes new code. Raises ConfigError.
         """
         ...
 
@@ -187,6 +201,9 @@ class Policy(Component[ConfigT]):
 
     of_callers: ClassVar[bool] = False
     """Whether it is about who is calling, and so does not stand around the built-in routes for probes."""
+
+    of_certificates: ClassVar[bool] = False
+    """Whether it looks for the certificates of clients, and so is of no use unless a listener asks for them."""
 
     def __init_subclass__(cls, *, name: str = "", stages: tuple[Stage, ...] = (), **kwargs: Any) -> None:
         super().__init_subclass__(name=name, **kwargs)

@@ -86,7 +86,8 @@ def assemble(
         if keeps:
             through = _fused([policy], inner, failed)
         else:
-            safe = inner if inner is not handler else _guarded(inner, failed)
+            sees_answers = not isinstance(item, Authentication) or item.sees_answers
+            safe = _guarded(inner, failed) if inner is handler and sees_answers else inner
             through = functools.partial(policy.handle, next=safe)
         handler = item.choice(through, inner) if isinstance(item, Conditional) else through
     return _fused(plain[::-1], handler, failed)

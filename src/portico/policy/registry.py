@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any, TypeVar
 
+from portico.config.nearest import did_you_mean
 from portico.errors import ConfigError
 from portico.policy.base import Component, Endpoint, Policy, PolicyConfig
 
@@ -13,13 +14,14 @@ C = TypeVar("C", bound=Component[Any])
 
 
 class Registry:
-    """The policies and endpoints that there are."""
+    """The policies and endpoints that there are, and the plugins by what they are called."""
 
-    __slots__ = ("endpoints", "policies")
+    __slots__ = ("endpoints", "plugins", "policies")
 
     def __init__(self) -> None:
         self.policies: dict[str, type[Policy[Any]]] = {}
         self.endpoints: dict[str, type[Endpoint[Any]]] = {}
+        self.plugins: dict[str, list[ModuleType]] = {}
 
     @classmethod
     def of(cls, modules: Iterable[ModuleType]) -> Registry:
@@ -40,6 +42,27 @@ class Registry:
             _put(self.policies, item)
         elif issubclass(item, Endpoint):
             _put(self.endpoints, item)
+
+    def offer(self, name: str, plugin: ModuleType) -> None:
+        """Have a plugin's functions found by its name; it may be offered several times."""
+        known = self.plugins.setdefault(name, [])
+        if plugin not in known:
+            known.append(plugin)
+
+    def function(self, reference: str) -> Callable[..., object]:
+        """Return the function that `module:name` stands for; raise ConfigError where no plugin has it."""
+        plugin, _, name = reference.partition(":")
+        modules = self.plugins.get(plugin, [])
+        if not modules:
+            hint = did_you_mean(plugin, self.plugins) or f"add it to plugins, as in plugins: [{plugin}.py]"
+            raise ConfigError(f"there is no plugin {plugin!r} that could have a function; {hint}")
+        if len(modules) > 1:
+            raise ConfigError(f"there are {len(modules)} plugins {plugin!r}; rename all but one")
+        function: Callable[..., object] | None = getattr(modules[0], name, None)
+        if function is None or not callable(function):
+            hint = did_you_mean(name, [each for each, value in vars(modules[0]).items() if callable(value)])
+            raise ConfigError(f"plugin {plugin!r} has no function {name!r}" + (f"; {hint}" if hint else ""))
+        return function
 
     @property
     def policy_kinds(self) -> dict[str, type[PolicyConfig]]:

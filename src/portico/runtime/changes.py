@@ -145,9 +145,22 @@ def _own_chain(config: Config, registry: Registry) -> dict[str, object]:
 
 def _by_use(chain: Iterable[Scoped], registry: Registry) -> dict[str, object]:
     return {
-        each.use.name: (each.stage, each.use.when, _code(registry.policies.get(each.use.kind)), _plain(each.use.config))
+        each.use.name: (
+            each.stage,
+            each.use.when,
+            _code(registry.policies.get(each.use.kind)),
+            _code_called(each.use.config, registry),
+            _plain(each.use.config),
+        )
         for each in chain
     }
+
+
+def _code_called(config: object, registry: Registry) -> list[str]:
+    """Return what tells the code of a plugin from another, where the policy calls a function of it."""
+    reference = getattr(config, "function", None)
+    plugins = registry.plugins.get(reference.partition(":")[0], ()) if isinstance(reference, str) else ()
+    return [plugin.__name__ for plugin in plugins]
 
 
 def _chain_change(before: Mapping[str, object], after: Mapping[str, object]) -> str:

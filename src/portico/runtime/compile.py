@@ -30,7 +30,7 @@ from portico.routing.pattern import ANY_PATH, PathPattern, PatternError, parse_h
 from portico.runtime.certificates import CertificateWatch
 from portico.runtime.chains import BUILT_IN, chain_of, scopes_of, stage_of
 from portico.runtime.conditions import Conditions
-from portico.runtime.env import RouteEnv
+from portico.runtime.env import RouteEnv, ServiceSettings
 from portico.runtime.errors import ErrorWriters
 from portico.runtime.feeds import Feeds
 from portico.runtime.life import Life
@@ -96,6 +96,8 @@ class Compiled:
     entries: tuple[Entry[Route], ...]
     used_services: frozenset[str]
     """The services that some route's parts have asked for."""
+    life: Life
+    """The work that was begun for it, and the hosts beside its services that it would ask."""
     splits: tuple[Split, ...] = ()
     """The services that divide their requests among others."""
     mirrors: tuple[Mirror, ...] = ()
@@ -149,10 +151,21 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
         yield
 
         used: set[str] = set()
+        settings = ServiceSettings(config.services)
 
         def env(route: RouteInfo) -> RouteEnv:
             return RouteEnv(
-                route, config.consumers, upstreams, used, lease, health, surroundings.clock, life, surroundings.wall
+                route,
+                config.consumers,
+                upstreams,
+                used,
+                lease,
+                health,
+                surroundings.clock,
+                life,
+                surroundings.wall,
+                settings,
+                surroundings.registry.function,
             )
 
         yield from conditions.compiling(config)
@@ -181,7 +194,7 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
         lease.close()
         raise
     runtime = Runtime(revision, matcher, made, services, doors, lease, writers.of_file, life.close)
-    return Compiled(runtime, tuple(entries), frozenset(used), tuple(together.splits), tuple(together.mirrors))
+    return Compiled(runtime, tuple(entries), frozenset(used), life, tuple(together.splits), tuple(together.mirrors))
 
 
 def _built_in_routes(config: Config, registry: Registry) -> list[RouteConfig]:

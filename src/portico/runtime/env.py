@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
 from portico.config.addresses import parse_url
+from portico.config.services import led_to
+from portico.config.upstream import Service as ServiceConfig
 from portico.config.values import BadValue
 from portico.errors import ConfigError
 from portico.http.message import Handler
@@ -20,6 +23,24 @@ from portico.upstream.target import Target
 from portico.upstream.upstream import Upstream
 
 
+class ServiceSettings:
+    """What tells the settings of the services of one configuration from others'."""
+
+    def __init__(self, services: Mapping[str, ServiceConfig]) -> None:
+        self._services = services
+        self._prints: dict[str, bytes] = {}
+
+    def of(self, name: str) -> bytes:
+        """Return the print of a service's settings, and of those of all that it leads to."""
+        if name not in self._prints:
+            # Not where it is written: a line more in the file is another place, and the same service.
+            without = {"origin", "policies"}
+            led = sorted(led_to(self._services, [name]))
+            said = [(each, self._services[each].model_dump_json(exclude=without)) for each in led]
+            self._prints[name] = hashlib.sha256(repr(said).encode()).digest()
+        return self._prints[name]
+
+
 class RouteEnv:
     """The `Env` of one route's policies and endpoint."""
 
@@ -28,10 +49,12 @@ class RouteEnv:
         "_lease",
         "_life",
         "_services",
+        "_settings",
         "_urls",
         "_used",
         "clock",
         "consumers",
+        "function",
         "logger",
         "route",
         "wall",
@@ -48,17 +71,21 @@ class RouteEnv:
         clock: Callable[[], float],
         life: Life,
         wall: Callable[[], float],
+        settings: ServiceSettings,
+        function: Callable[[str], Callable[..., object]],
     ) -> None:
         self.route = route
         self.consumers = consumers
         self.clock = clock
         self.wall = wall
+        self.function = function
         self.logger = logging.getLogger(f"portico.route.{route.name}")
         self._services = services
         self._used = used
         self._lease = lease
         self._life = life
         self._health = health
+        self._settings = settings
         self._urls: dict[str, tuple[tuple[Target, ...], tuple[str, ...]]] = {}
 
     def service(self, name: str) -> Handler:
@@ -80,6 +107,11 @@ class RouteEnv:
         if service is None:
             raise ConfigError(f"there is no service {name!r}")
         return service
+
+    def settings_of(self, name: str) -> bytes:
+        """Return what tells the settings of a service from any others."""
+        self._service(name)
+        return self._settings.of(name)
 
     async def health(self) -> Mapping[str, ServiceHealth]:
         """Return how each service is."""

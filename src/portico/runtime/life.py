@@ -31,6 +31,11 @@ class Life:
         task.add_done_callback(self._running.discard)
         task.add_done_callback(lambda _: work.close())  # where it was ended before it had begun
 
+    def stop(self) -> None:
+        """End what was begun so far, which for a look at what was compiled has not even asked anybody."""
+        for task in tuple(self._running or ()):
+            task.cancel()
+
     def close(self) -> None:
         """End it all."""
         running, self._running = self._running, None

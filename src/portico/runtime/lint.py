@@ -18,6 +18,7 @@ from portico.http.message import Request
 from portico.net.pem import KeyPair
 from portico.net.server_stream import REFUSED_METHODS
 from portico.net.tls import remarks_on
+from portico.policy.authentication import AuthenticatorConfig
 from portico.policy.base import Stage
 from portico.policy.registry import Registry
 from portico.routing.entry import Entry
@@ -48,6 +49,7 @@ def lint(config: Config, compiled: Compiled, registry: Registry, findings: Findi
     _ways_to_policies(compiled, registry, findings)
     _keys_that_anyone_can_change(config, findings)
     _sessions_that_anyone_can_read(config, findings)
+    _certificates_that_nobody_asks_for(config, registry, findings)
     _strange_methods(config, findings)
     _unverified_services(config, findings)
     _clients_who_say_who_they_are(config, findings)
@@ -175,17 +177,11 @@ def _named(route: Route) -> str:
     return "no route" if route.origin == BUILT_IN else f"route {route.name}"
 
 
-def _uses(config: Config) -> Iterator[PolicyUse]:
-    """Yield the policies as they are written, in every scope."""
-    scopes: list[Config | Service | RouteConfig] = [config, *config.services.values(), *config.routes]
-    for scope in scopes:
-        yield from scope.policies
-
-
 def _keys_that_anyone_can_change(config: Config, findings: Findings) -> None:
     """Warn of what is asked over plain http, beyond this machine, for whom to believe."""
     for use in _uses(config):
-        for name in _URLS_OF_KEYS:
+        believed = ("url", *_URLS_OF_KEYS) if isinstance(use.config, AuthenticatorConfig) else _URLS_OF_KEYS
+        for name in believed:
             url = getattr(use.config, name, None)
             if isinstance(url, str) and url.startswith("http:") and not is_of_this_machine(url):
                 message = f"whoever is on the way can change what {use.kind} gets from its {name}, and be anyone then"
@@ -199,6 +195,23 @@ def _sessions_that_anyone_can_read(config: Config, findings: Findings) -> None:
         if isinstance(url, str) and url.startswith("http:") and not is_of_this_machine(url):
             message = f"whoever is on the way can take the session that {use.kind} gives a browser at {url}"
             findings.warning(place_of(use.origin), message, "write https://")
+
+
+def _certificates_that_nobody_asks_for(config: Config, registry: Registry, findings: Findings) -> None:
+    """Warn of what looks for the certificates of clients, where no client is asked for one."""
+    if any(listener.tls is not None and listener.tls.client_certificates != "off" for listener in config.listen):
+        return
+    for use in _uses(config):
+        if not use.off and registry.policies[use.kind].of_certificates:
+            message = f"no listener asks clients for a certificate, so {use.name} finds none"
+            findings.warning(place_of(use.origin), message, "give the tls of a listener a client_ca")
+
+
+def _uses(config: Config) -> Iterator[PolicyUse]:
+    """Yield the policies of the file, wherever they are written."""
+    scopes: list[Config | Service | RouteConfig] = [config, *config.services.values(), *config.routes]
+    for scope in scopes:
+        yield from scope.policies
 
 
 def _strange_methods(config: Config, findings: Findings) -> None:

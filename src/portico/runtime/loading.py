@@ -91,9 +91,10 @@ async def _try_out(config: Config, registry: Registry) -> tuple[Finding, ...]:
 
 @contextmanager
 def compiled(config: Config, registry: Registry, tasks: asyncio.TaskGroup) -> Iterator[Compiled]:
-    """Compile `config` for a look at it, without a worker around it."""
+    """Compile `config` for a look at it, without a worker around it, and without the work that keeps things fresh."""
     loop = asyncio.get_running_loop()
     result = compile_config(config, Surroundings(registry, Leases(), tasks, Outbox(loop), loop.time, rng=FirstLot()))
+    result.life.stop()
     try:
         yield result
     finally:

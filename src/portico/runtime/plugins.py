@@ -33,6 +33,11 @@ class PluginSource(NamedTuple):
     name: str
     code: bytes | None
 
+    @property
+    def called(self) -> str:
+        """What its functions are found by: the name of the file without `.py`, or that of the module."""
+        return self.name if self.code is None else Path(self.name).stem
+
 
 def read_plugin(name: str) -> PluginSource:
     """Return the plugin that a file names: the path of a Python file, or a module. Raises ConfigError."""
@@ -58,8 +63,11 @@ def installed_plugins() -> tuple[PluginSource, ...]:
 def registry_of(plugins: Iterable[PluginSource]) -> Registry:
     """Return the registry of the built-in modules and just these plugins. Raises ConfigError."""
     modules = [*_package_modules(portico.endpoints), *_package_modules(portico.policies)]
-    modules += [import_plugin(plugin) for plugin in plugins]
-    return Registry.of(dict.fromkeys(modules))
+    imported = [(plugin.called, import_plugin(plugin)) for plugin in plugins]
+    registry = Registry.of(dict.fromkeys([*modules, *(module for _, module in imported)]))
+    for called, module in imported:
+        registry.offer(called, module)
+    return registry
 
 
 def import_plugin(plugin: PluginSource) -> ModuleType:

@@ -18,6 +18,7 @@ from portico.config.policy_use import PolicyUse
 from portico.config.schema import Config, EndpointUse
 from portico.config.source import TextSource
 from portico.errors import ConfigError
+from portico.http.forwarded import Encryption
 from portico.http.message import Client, Handler
 from portico.http.target import EncodedSlashes
 from portico.net.server import Server
@@ -180,10 +181,14 @@ class Gateway:
 
     async def ask(self, method: str, target: str, **options: Unpack[Options]) -> Answer:
         """Send one request; for use within `run`, where several can be under way at once."""
-        doors = [door for door in self._doors if door[0] == options.get("scheme", self._doors[0][0])]
-        scheme, port, handler = doors[0] if doors else (options["scheme"], 0, self._doors[0][2])
+        certificate = options.get("certificate")
+        asked = options.get("scheme", self._doors[0][0] if certificate is None else "https")
+        doors = [door for door in self._doors if door[0] == asked]
+        scheme, port, handler = doors[0] if doors else (asked, 0, self._doors[0][2])
         address = options.get("client", "127.0.0.1")
         client = Client(address, CLIENT_PORT, port or DEFAULT_PORTS[scheme], scheme, self._server.trust.style)
+        if certificate is not None:
+            client.encryption = Encryption("TLSv1.3", "TLS_AES_128_GCM_SHA256", "", certificate)
         try:
             async with asyncio.timeout(PATIENCE):
                 answer = await Visit(self._server, client, method, target, options).run(handler)

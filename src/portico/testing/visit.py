@@ -38,6 +38,8 @@ class Options(TypedDict, total=False):
     """The host that is asked for; `localhost` unless given."""
     scheme: str
     """`http` or `https`; that of the first listener unless given."""
+    certificate: bytes
+    """The certificate that the client has shown, in DER, as if a listener had asked for it and verified it."""
     slots: Mapping[Key[Any], Any]
     """Slots that are filled as if by policies further out: `slots={USER: User("ada")}`."""
     leaves_after: float

@@ -42,6 +42,10 @@ What a request does not have is the empty text, or an empty list: `user == ''` i
 authenticated. `'x-debug' in headers` tells an empty header from none; so do `query`, `cookies`, `captures` and
 `user.claims`.
 
+Names are as unique as those who give them: where there is more than one way to be known, somebody whose token says
+`ada` and the consumer `ada` have one name. `user.consumer == 'ada'` is the consumer alone, by whichever policy; with
+`user.kind == 'jwt'`, `user == 'ada'` is the one of the token alone.
+
 ==================================== ===========================================================================
 `==` `!=` `<` `<=` `>` `>=`          two texts or two numbers; `==` and `!=` two truth values as well
 `&&` `||` `!` `a ? b : c`            and, or, not, and a choice; the right side is looked at only where it matters

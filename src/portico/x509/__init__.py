@@ -1,0 +1,1 @@
+"""What certificates of clients (X.509) say, and patterns for the names in them; knows nothing of requests."""
