@@ -207,7 +207,7 @@ class RelyingParty:
             request.headers.set(b"Authorization", b"Bearer " + token.encode())
 
     def keep(self, request: Request, response: Response) -> Response:
-        """Give an answer the cookies of a session that goes on; nobody may keep it then, who would give them to others."""
+        """Give an answer the cookies of a session that goes on; a cache that kept it would give them to others."""
         lines = request.get(self._set)
         if lines is not None:
             headers = response.headers
