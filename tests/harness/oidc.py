@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
@@ -230,3 +230,27 @@ class Browser:
 def session_of(browser: Browser) -> dict[str, str]:
     """Return the cookies of the session."""
     return {name: value for name, value in browser.cookies.items() if "-login-" not in name}
+
+
+def forged(**claims: Any) -> Callable[[Provider], None]:
+    def play(provider: Provider) -> None:
+        provider.claims = claims
+
+    return play
+
+
+def given_as(**said: Any) -> Callable[[Provider], None]:
+    def play(provider: Provider) -> None:
+        provider.tokens = said
+
+    return play
+
+
+def of_an_unknown_key(provider: Provider) -> None:
+    provider.kind = "P-256"
+
+
+async def has_ended(browser: Browser, target: str = "/") -> bool:
+    answer = await browser.open(target)
+    assert answer.status in (204, 302)
+    return answer.status == 302
