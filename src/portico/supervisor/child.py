@@ -53,6 +53,8 @@ class Child:
         """Our end of the channel to it."""
         self.ready_pipe = -1
         self.ready = False
+        self.has_served = False
+        """Whether a process before this one was ready."""
         self.started = 0.0
         self.crashes = 0
         """How many times in a row it died young."""
@@ -136,6 +138,7 @@ class Child:
     def let_go(self) -> None:
         """Close what leads to its process, which has ended."""
         self.process = None
+        self.has_served |= self.ready
         self.ready = False
         if self.control is not None:
             self.control.close()

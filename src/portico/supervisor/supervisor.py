@@ -278,7 +278,7 @@ class Supervisor:
         self._ever_ready = True
         self._link.worker_ready(slot, child)
         if self.announced:
-            logger.info("%s serves%s", child.name, " again" if child.crashes or child.told else "")
+            logger.info("%s serves%s", child.name, " again" if child.has_served else "")
         if all(each.ready for each in self.workers if not each.leaving):
             self._all_ready()
 
