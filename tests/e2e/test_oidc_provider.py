@@ -215,7 +215,7 @@ def test_a_certified_provider(tmp_path: Path) -> None:
         pytest.skip("OIDC_PROVIDER names no folder of the npm package oidc-provider")
     port, own = free_port(), free_port()
     more = "scope: [email, offline_access]\n          extra: {prompt: consent}"
-    with certified_provider(port, own, 8), world(tmp_path, port, own=own, more=more) as here:
+    with certified_provider(port, own, 8), world(tmp_path, port, workers=2, own=own, more=more) as here:
         browser = here.browser
         asks = browser.follow("/deep?a=b")
         asks = browser.follow(found(asks, 'action="([^"]+)"'), "prompt=login&login=ada&password=any")

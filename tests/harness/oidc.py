@@ -10,11 +10,11 @@ import base64
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
-from portico.plugin import USER, Headers, Request, Response, User
+from portico.plugin import USER, Body, Headers, Request, Response, User
 from portico.policies.oidc import Oidc, OidcPolicy
 from portico.policy.authentication import Authentication, Authenticator, Part
 from tests.harness.tokens import World, key, public, token
@@ -180,6 +180,8 @@ class Browser:
         self.set: list[str] = []
         """What was set by the last answer."""
         self.service = service
+        self.body: Body | None = None
+        """What the next request has as its content."""
 
     async def ask(self, target: str, method: str = "GET", **headers: str) -> Visit:
         """Send a request, as the page of a script does."""
@@ -189,7 +191,8 @@ class Browser:
         if self.cookies:
             fields.add(b"Cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items()).encode())
         path, _, query = target.partition("?")
-        request = Request(method, path, query or None, fields, host="shop.example")
+        request = Request(method, path, query or None, fields, self.body, host="shop.example")
+        self.body = None
         seen: list[Request] = []
 
         async def passed(request: Request) -> Response:
@@ -230,3 +233,27 @@ class Browser:
 def session_of(browser: Browser) -> dict[str, str]:
     """Return the cookies of the session."""
     return {name: value for name, value in browser.cookies.items() if "-login-" not in name}
+
+
+def forged(**claims: Any) -> Callable[[Provider], None]:
+    def play(provider: Provider) -> None:
+        provider.claims = claims
+
+    return play
+
+
+def given_as(**said: Any) -> Callable[[Provider], None]:
+    def play(provider: Provider) -> None:
+        provider.tokens = said
+
+    return play
+
+
+def of_an_unknown_key(provider: Provider) -> None:
+    provider.kind = "P-256"
+
+
+async def has_ended(browser: Browser, target: str = "/") -> bool:
+    answer = await browser.open(target)
+    assert answer.status in (204, 302)
+    return answer.status == 302

@@ -22,10 +22,13 @@ from portico.oidc.seal import Seal
 from portico.oidc.session import Lost, Present, Session, SessionLifetime, Sessions
 from portico.policy.authentication import Found, note_refusal
 from portico.policy.base import Env
+from portico.policy.reserved import ReservedHeaders
 
 MOST_FINISHING: Final = 64
 """Logins for which a provider is asked at once; beyond them the answer is 503."""
 _OF_CALLBACK: Final = frozenset(("code", "state", "error", "iss"))
+_ONLY_OURS: Final = ReservedHeaders(("Authorization",))
+"""What a service is told of a session, where it is."""
 _UNAVAILABLE: Final = UNAVAILABLE._replace(reason="the tokens of the session have ended, and cannot be renewed now")
 _PASSING: Final = frozenset(("server_error", "temporarily_unavailable"))
 """What a provider calls troubles of its own (RFC 6749 section 4.1.2.1)."""
@@ -204,6 +207,7 @@ class RelyingParty:
         hide(request.headers, present.shown)
         if present.session is not None and self._party.relay != "none":
             token = present.session.id_token if self._party.relay == "id_token" else present.session.access_token
+            _ONLY_OURS.take_from(request)
             request.headers.set(b"Authorization", b"Bearer " + token.encode())
 
     # Login.

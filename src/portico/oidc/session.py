@@ -109,7 +109,7 @@ class Asking(NamedTuple):
     configuration."""
 
 
-class Recent(Generic[V]):
+class LastUsed(Generic[V]):
     """What was used of late. When the young half is full, it becomes the old one, and the old one is dropped."""
 
     __slots__ = ("_half", "_old", "_young")
@@ -153,10 +153,10 @@ class Sessions:
         self.lifetime = lifetime
         self._user_of = user_of
         self._lot = lot
-        self._known: Recent[Session] = Recent(REMEMBERED)
-        self.lines: Recent[Present] = Recent(LINES)
+        self._known: LastUsed[Session] = LastUsed(REMEMBERED)
+        self.lines: LastUsed[Present] = LastUsed(LINES)
         """Sessions by the whole `Cookie` that they were shown in, so that most requests need no closer look at it."""
-        self.renewals: Recent[Renewal] = Recent(RENEWALS)
+        self.renewals: LastUsed[Renewal] = LastUsed(RENEWALS)
         """What became of sessions whose tokens were renewed, by `key_of` them."""
         self.under_way: dict[bytes, Asking] = {}
         """The same where nothing has become of it yet."""
@@ -215,7 +215,7 @@ class Sessions:
 
     def close(self) -> None:
         """Forget all of them."""
-        self._known, self.lines, self.renewals = Recent(REMEMBERED), Recent(LINES), Recent(RENEWALS)
+        self._known, self.lines, self.renewals = LastUsed(REMEMBERED), LastUsed(LINES), LastUsed(RENEWALS)
 
 
 def key_of(session: Session) -> bytes:

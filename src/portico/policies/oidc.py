@@ -45,8 +45,6 @@ to know who it is.
 
 from __future__ import annotations
 
-import hmac
-import os
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Annotated, Final
 
@@ -82,13 +80,12 @@ from portico.plugin import (
     Stage,
     Texts,
     issuers_of,
+    settings_print,
 )
 
 MIN_SECRET: Final = 32
 """Characters of a secret for cookies."""
 MOST_SECRETS: Final = 4
-_BY_DIGEST: Final = os.urandom(32)
-"""What settings are told apart by where they are shared; nobody can guess a secret by its digest."""
 _OURS: Final = frozenset(
     (
         *("response_type", "response_mode", "client_id", "redirect_uri", "scope", "state", "nonce"),
@@ -224,8 +221,8 @@ class OidcPolicy(Authenticator[Oidc], name="oidc", stages=(Stage.AUTHENTICATE,))
             config.relay,
             lambda claims: config.user_of(claims, "oidc"),
         )
-        said = "\0".join((config.model_dump_json(exclude={"required"}), secret, *secrets))
-        self._party = RelyingParty(party, env, hmac.digest(_BY_DIGEST, said.encode(), "sha256"))
+        known = settings_print(config, secret.encode(), *(each.encode() for each in secrets))
+        self._party = RelyingParty(party, env, known)
         self._challenge = f'Cookie realm="{config.external_url}"'
 
     def answer(self, request: Request) -> Awaitable[Response] | None:
