@@ -273,8 +273,9 @@ class WithLogin(ByHeader, name="with-login"):
     def invite(self, request: Request) -> Response | None:
         return Response(302, Headers([(b"Location", b"/login")])) if request.method == "GET" else None
 
-    def identify(self, request: Request) -> Found:
-        return self.found(request.headers.text(self.header.lower().encode()))
+    def response(self, request: Request, response: Response) -> Response:
+        response.headers.add(b"Seen-By", b"C")
+        return response
 
 
 def answered(parts: list[Part], request: Request, service: Response | None = None) -> Response:
@@ -307,6 +308,7 @@ def test_who_shows_nothing_is_invited_and_nobody_else() -> None:
     response = answered(parts, made())
     assert (response.status, response.headers.get(b"location")) == (302, b"/login")
     assert b"www-authenticate" not in response.headers
+    assert response.headers.get(b"seen-by") == b"C"
     assert answered(parts, made(A="bad")).status == 401
     assert answered(parts, made(C="bad")).status == 401
     assert answered(parts, made(method="POST")).headers.get_all(b"www-authenticate") == [

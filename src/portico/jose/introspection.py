@@ -125,7 +125,7 @@ class DescribedEndpoint:
 
     async def _renew(self, env: Env) -> None:
         try:
-            _, self._found, age = await described(env, self._document, self._ca, self._issuers, self._member)
+            self._found, age = await described(env, self._document, self._ca, self._issuers, self._member)
         except NotPublished as error:
             age = _RETRY if self._found is None else LOOK_AGAIN
             if str(error) != self._trouble:

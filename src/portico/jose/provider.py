@@ -181,7 +181,8 @@ class ProviderKeys:
         """Return the JWKS, for how many seconds it is fresh, and what the provider says of itself."""
         if self._issuers is None:
             return *await _get(env, self.url, self._ca), None
-        found, url, age = await described(env, self.url, self._ca, self._issuers, "jwks_uri")
+        found, age = await _description(env, self.url, self._ca, self._issuers)
+        url = _place(found, "jwks_uri", self.url)
         document, fresh = await _get(env, url, self._ca)
         return document, min(age, fresh), found
 
@@ -211,17 +212,27 @@ def issuers_of(discovery_url: str, policy: str) -> frozenset[str]:
     return frozenset((issuer, f"{issuer}/"))
 
 
-async def described(
-    env: Env, url: str, ca: str | None, issuers: Collection[str], member: str
-) -> tuple[dict[str, Any], str, float]:
-    """Return the description of a provider, the URL that it has as `member`, and for how many seconds that is fresh.
+async def described(env: Env, url: str, ca: str | None, issuers: Collection[str], member: str) -> tuple[str, float]:
+    """Return the URL that the description of a provider has as `member`, and for how many seconds that is fresh.
 
     Raises NotPublished, also where the description is not of one of the issuers.
     """
+    found, age = await _description(env, url, ca, issuers)
+    return _place(found, member, url), age
+
+
+async def _description(env: Env, url: str, ca: str | None, issuers: Collection[str]) -> tuple[dict[str, Any], float]:
+    """Return what a provider says of itself, and for how many seconds that is fresh; raise NotPublished."""
     found, age = await _get(env, url, ca)
-    issuer, what = found.get("issuer"), found.get(member)
+    issuer = found.get("issuer")
     if not isinstance(issuer, str) or issuer not in issuers:
         raise NotPublished("the provider says that it is another issuer")
+    return found, age
+
+
+def _place(description: Mapping[str, Any], member: str, url: str) -> str:
+    """Return the URL that the description at `url` has as `member`; raise NotPublished."""
+    what = description.get(member)
     if not isinstance(what, str):
         raise NotPublished(f"the provider does not say where its {member} is")
     if url.startswith("https:") and not what.startswith("https:"):
@@ -230,7 +241,7 @@ async def described(
         _check_url(what)
     except BadValue:
         raise NotPublished(f"the provider's {member} is no URL") from None
-    return found, what, age
+    return what
 
 
 async def _get(env: Env, url: str, ca: str | None) -> tuple[dict[str, Any], float]:

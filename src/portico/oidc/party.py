@@ -13,7 +13,7 @@ from portico.jose.provider import ProviderKeys
 from portico.jose.rules import UNAVAILABLE, TokenRules
 from portico.jose.verifier import UserOf
 from portico.oidc import logout
-from portico.oidc.cookies import MOST_LOGINS, Cookies, Shown, TooLarge, hide, with_cookies
+from portico.oidc.cookies import MOST_LOGINS, Cookies, Shown, TooLarge, hide
 from portico.oidc.id_tokens import REQUIRED, IdTokens
 from portico.oidc.login import LASTS, Login, finished, is_navigation, is_state, opened, parameters_of
 from portico.oidc.provider import LONGEST_TOKEN, Provider, ProviderDown, Registration, TokensRefused, is_error
@@ -27,8 +27,9 @@ from portico.policy.reserved import ReservedHeaders
 MOST_FINISHING: Final = 64
 """Logins for which a provider is asked at once; beyond them the answer is 503."""
 _OF_CALLBACK: Final = frozenset(("code", "state", "error", "iss"))
+_FOR_CACHES: Final = (b"expires", b"cdn-cache-control", b"surrogate-control")
+"""What caches heed instead of Cache-Control, or beside it (RFC 9213)."""
 _ONLY_OURS: Final = ReservedHeaders(("Authorization",))
-"""What a service is told of a session, where it is."""
 _UNAVAILABLE: Final = UNAVAILABLE._replace(reason="the tokens of the session have ended, and cannot be renewed now")
 _PASSING: Final = frozenset(("server_error", "temporarily_unavailable"))
 """What a provider calls troubles of its own (RFC 6749 section 4.1.2.1)."""
@@ -106,7 +107,7 @@ class RelyingParty:
         id_tokens = IdTokens(keys, rules, party.client.id, user_of, env.wall)
         self._tokens = TokenSessions(env, self._provider, id_tokens, self._sessions, party.relay)
         self._present: Key[Present] = Key("oidc")
-        self._renewing: Key[list[bytes]] = Key("oidc cookies")
+        self._set: Key[list[bytes]] = Key("oidc cookies")
         self._finishing = 0
 
     def answer(self, request: Request) -> Awaitable[Response] | None:
@@ -172,7 +173,7 @@ class RelyingParty:
             session = self._sessions.rotated(session, now)
         if session is not before:
             try:
-                request[self._renewing] = self._lines(session, shown, now)
+                request[self._set] = self._lines(session, shown, now)
             except TooLarge as error:
                 self._logger.warning("oidc: a session cannot be kept: %s", error)
         request[self._present] = Present(shown, session)
@@ -190,11 +191,6 @@ class RelyingParty:
         text, before = self._sessions.text_of(session), () if shown is None else shown.parts
         return self._cookies.keep(text, self._sessions.lifetime.left(session, now), before)
 
-    def response(self, request: Request, response: Response) -> Response:
-        """Return the answer to a request, with the session's cookie where that was made anew."""
-        lines = request.get(self._renewing)
-        return response if lines is None else with_cookies(response, lines)
-
     def conceal(self, request: Request) -> None:
         """Take the gateway's cookies from a request, and show its service the token that it is to see."""
         present = request.get(self._present)
@@ -209,6 +205,18 @@ class RelyingParty:
             token = present.session.id_token if self._party.relay == "id_token" else present.session.access_token
             _ONLY_OURS.take_from(request)
             request.headers.set(b"Authorization", b"Bearer " + token.encode())
+
+    def keep(self, request: Request, response: Response) -> Response:
+        """Give an answer the cookies of a session that goes on; a cache that kept it would give them to others."""
+        lines = request.get(self._set)
+        if lines is not None:
+            headers = response.headers
+            for line in lines:
+                headers.add(b"Set-Cookie", line)
+            headers.set(b"Cache-Control", b"no-store")
+            for name in _FOR_CACHES:
+                headers.remove(name)
+        return response
 
     # Login.
 

@@ -238,8 +238,8 @@ class OidcPolicy(Authenticator[Oidc], name="oidc", stages=(Stage.AUTHENTICATE,))
         return self._party.begin(request)
 
     def response(self, request: Request, response: Response) -> Response:
-        """Have the browser keep a session that goes on."""
-        return self._party.response(request, response)
+        """Have the session go on."""
+        return self._party.keep(request, response)
 
     def conceal(self, request: Request) -> None:
         """Take the session from the request."""

@@ -298,15 +298,16 @@ class Authentication:
         """
         if request.get(USER) is not None:
             del request[USER]
-        invited = None if refused is not None else _invited(request, asked if missing is None else (missing,))
+        wanted = asked if missing is None else (missing,)
+        invited = None if refused is not None else _invited(request, wanted)
         if invited is not None:
             return self._answered(request, asked, invited)
-        policy, found = refused or (missing or asked[0], None)
+        policy, found = refused or (wanted[0], None)
         refusal = found if type(found) is Refusal else None
         if type(found) is Response:
             response, reason = found, f"answered {found.status}"
         elif refusal is None:
-            response, reason = _nobody(asked if missing is None else (missing,)), "no credentials"
+            response, reason = _nobody(wanted), "no credentials"
         else:
             response = Response.problem(refusal.status, refusal.type, refusal.title)
             reason = refusal.reason or refusal.title
@@ -314,7 +315,7 @@ class Authentication:
                 response.headers.set(b"Retry-After", b"%d" % refusal.retry_after)
         note_refusal(request, policy.name, reason)
         if response.status == 401:
-            for each in asked if missing is None else (missing,):
+            for each in wanted:
                 _add_challenge(request, response, each, refusal if each is policy else None)
         return self._answered(request, asked, response)
 

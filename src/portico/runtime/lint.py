@@ -179,7 +179,7 @@ def _named(route: Route) -> str:
 
 
 def _uses(config: Config) -> Iterator[PolicyUse]:
-    """Yield the policies as they are written, in every scope."""
+    """Yield the policies of the file, wherever they are written."""
     scopes: list[Config | Service | RouteConfig] = [config, *config.services.values(), *config.routes]
     for scope in scopes:
         yield from scope.policies
