@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
-from portico.plugin import USER, Headers, Request, Response, User
+from portico.plugin import USER, Body, Headers, Request, Response, User
 from portico.policies.oidc import Oidc, OidcPolicy
 from portico.policy.authentication import Authentication, Authenticator, Part
 from tests.harness.tokens import World, key, public, token
@@ -180,6 +180,8 @@ class Browser:
         self.set: list[str] = []
         """What was set by the last answer."""
         self.service = service
+        self.body: Body | None = None
+        """What the next request has as its content."""
 
     async def ask(self, target: str, method: str = "GET", **headers: str) -> Visit:
         """Send a request, as the page of a script does."""
@@ -189,7 +191,8 @@ class Browser:
         if self.cookies:
             fields.add(b"Cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items()).encode())
         path, _, query = target.partition("?")
-        request = Request(method, path, query or None, fields, host="shop.example")
+        request = Request(method, path, query or None, fields, self.body, host="shop.example")
+        self.body = None
         seen: list[Request] = []
 
         async def passed(request: Request) -> Response:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from portico.plugin import Headers, Request, Response
+from portico.plugin import Body, Headers, Request, Response
 from portico.policies.anonymous import Anonymous, AnonymousPolicy
 from portico.policies.authorize import Authorize, AuthorizePolicy
 from portico.policies.oidc import Oidc
@@ -28,6 +28,7 @@ from tests.harness.oidc import (
     policy,
     session_of,
 )
+from tests.harness.policy import Pieces
 from tests.harness.tokens import SECRET, World, in_time, token
 
 
@@ -67,6 +68,10 @@ def test_a_service_is_shown_a_token_only_of_a_session() -> None:
         page = await browser.ask("/", Authorization="Bearer of-the-client")
         assert page.seen is not None
         assert page.seen.headers.get_all(b"authorization") == [b"Bearer access-ada-1"]
+        browser.body = Body.stream(Pieces([], [(b"AUTHORIZATION", b"Bearer x"), (b"X-Sum", b"1")]), None)
+        page = await browser.ask("/", "POST")
+        assert page.seen is not None
+        assert page.seen.body.trailers() == [(b"X-Sum", b"1")]
         browser.cookies.clear()
         shown = f"Bearer {token()}"
         page = await browser.ask("/", Authorization=shown)
