@@ -45,6 +45,9 @@ class WatchedStore(SqliteStore):
         self.open_readers = 0
         self.gate = threading.Event()
         self.gate.set()
+        self.answered = 0
+        self.held: list[threading.Event] = []
+        """What those who were answered next wait for before they tell it."""
 
     def reader(self) -> SqliteReader:
         store = self
@@ -69,4 +72,8 @@ class WatchedStore(SqliteStore):
         self.asked.append(wanted)  # type: ignore[arg-type]
         self.threads.add(threading.current_thread().name)
         assert self.gate.wait(30)
-        return find(wanted)
+        answer = find(wanted)
+        self.answered += 1
+        if self.held:
+            assert self.held.pop().wait(30)
+        return answer
