@@ -17,7 +17,16 @@ from portico.jose.mint import encode
 from portico.oidc.cookies import MOST_LOGINS, Cookies, TooLarge
 from portico.oidc.login import LASTS, return_of
 from portico.oidc.seal import Seal
-from portico.plugin import Headers, Request, Response
+from portico.plugin import (
+    ADMITTED,
+    Authenticator,
+    AuthenticatorConfig,
+    Found,
+    Headers,
+    Request,
+    Response,
+    unknown_user,
+)
 from portico.policies.anonymous import Anonymous, AnonymousPolicy
 from portico.policies.authorize import Authorize, AuthorizePolicy
 from portico.policies.oidc import Oidc
@@ -293,6 +302,28 @@ def test_logins_that_come_to_nothing_do_not_pile_up() -> None:
             assert len(browser.cookies) <= MOST_LOGINS
         assert not [value for value in browser.cookies.values() if value == "rubbish"]
         assert (await browser.open(provider.log_in(led.location))).status == 303
+
+    in_time(main)
+
+
+class AdmitsAll(Authenticator[AuthenticatorConfig], name="admits-all"):
+    def identify(self, request: Request) -> Found:
+        return ADMITTED
+
+
+def test_logins_of_guests_do_not_pile_up_either() -> None:
+    async def main(world: World) -> None:
+        Provider(world)
+
+        async def needs_somebody(request: Request) -> Response:
+            return unknown_user(request)
+
+        for others in ((policy(world), anonymous()), (AdmitsAll(AuthenticatorConfig()), policy(world))):
+            browser = Browser(*others, service=needs_somebody)
+            for _ in range(3 * MOST_LOGINS):
+                await asyncio.sleep(1)
+                assert (await browser.open("/")).status == 302
+                assert len(browser.cookies) <= MOST_LOGINS
 
     in_time(main)
 
@@ -1043,6 +1074,70 @@ def test_a_logout_is_one_at_the_provider_as_well() -> None:
         assert (nobody.status, nobody.location) == (303, f"{SHOP}/bye")
         assert (await browser.ask("/oidc/logout", "DELETE")).status == 405
         assert (await browser.ask("/oidc/callback", "POST")).status == 405
+
+    in_time(main)
+
+
+def test_a_logout_ends_what_has_come_of_the_session_meanwhile() -> None:
+    async def main(world: World) -> None:
+        provider = Provider(world)
+        browser = Browser(policy(world))
+        await browser.log_in(provider)
+        before = dict(browser.cookies)
+        await asyncio.sleep(299)
+        assert not await has_ended(browser)
+        renewed = dict(browser.cookies)
+        (fresh,) = provider.fresh
+        browser.cookies = before  # what it had when it asked for the logout
+        await browser.ask("/oidc/logout", "POST")
+        await asyncio.sleep(1)
+        assert fresh in provider.revoked
+        browser.cookies = renewed
+        await asyncio.sleep(300)
+        assert await has_ended(browser)
+
+    in_time(main)
+
+
+def test_a_logout_while_tokens_are_renewed() -> None:
+    async def main(world: World) -> None:
+        provider = Provider(world)
+        browser = Browser(policy(world))
+        await browser.log_in(provider)
+        other = Browser(*browser.policies)
+        other.cookies = dict(browser.cookies)
+        await asyncio.sleep(299)
+        world.slow = 1.0
+        asking = asyncio.get_running_loop().create_task(other.ask("/"))
+        await asyncio.sleep(0.5)
+        await browser.ask("/oidc/logout", "POST")
+        assert (await asking).status == 204
+        assert other.set == []
+        await asyncio.sleep(5)
+        assert provider.fresh == {}
+        assert await has_ended(other)
+
+    in_time(main)
+
+
+@pytest.mark.parametrize("refresh", [True, False])
+def test_no_answer_that_is_late_brings_a_session_back(*, refresh: bool) -> None:
+    async def main(world: World) -> None:
+        provider = Provider(world)
+        provider.gives_refresh, provider.lifetime = refresh, 3600
+        browser = Browser(policy(world))
+        await browser.log_in(provider)
+        late = Browser(*browser.policies)
+        late.cookies = dict(browser.cookies)
+        await asyncio.sleep(400)  # its cookie is to be made anew
+
+        async def logs_out_meanwhile(_: Request) -> Response:
+            assert (await browser.ask("/oidc/logout", "POST")).status == 303
+            return Response(204)
+
+        late.service = logs_out_meanwhile
+        assert (await late.ask("/")).status == 204
+        assert late.set == []
 
     in_time(main)
 

@@ -189,8 +189,10 @@ class RelyingParty:
 
     def response(self, request: Request, response: Response) -> Response:
         """Return the answer to a request, with the session's cookie where that was made anew."""
-        lines = request.get(self._renewing)
-        return response if lines is None else with_cookies(response, lines)
+        lines, present = request.get(self._renewing), request.get(self._present)
+        if lines is None or present is None or present.session is None or self._sessions.has_ended(present.session):
+            return response  # there may have been a logout while the service was at work
+        return with_cookies(response, lines)
 
     def conceal(self, request: Request) -> None:
         """Take the gateway's cookies from a request, and show its service the token that it is to see."""
@@ -200,7 +202,7 @@ class RelyingParty:
             present = None if line is None else self._looked_at(request.headers, line)
             if present is None:
                 return
-            present = Present(present.shown, None)
+            present = request[self._present] = Present(present.shown, None)
         hide(request.headers, present.shown)
         if present.session is not None and self._party.relay != "none":
             token = present.session.id_token if self._party.relay == "id_token" else present.session.access_token
@@ -230,7 +232,8 @@ class RelyingParty:
             return _unavailable()
         response = _redirect(302, url)
         response.headers.add(b"Set-Cookie", self._cookies.login(login.state, login.sealed(self._seal), LASTS))
-        shown = self._cookies.of(request.headers)
+        present = request.get(self._present)  # they may have been taken from the request by now
+        shown = self._cookies.of(request.headers) if present is None else present.shown
         for name in self._outdated(shown.logins, now) if shown is not None else ():
             response.headers.add(b"Set-Cookie", self._cookies.drop(name))
         return response
@@ -327,6 +330,7 @@ class RelyingParty:
         session = self._sessions.recall(shown.session) if shown is not None and shown.session else None
         url: str | None = None
         if session is not None:
+            session = self._sessions.newest(session)
             about = {"id_token_hint": session.id_token, "client_id": self._party.client.id}
             url = self._provider.leads_to("end_session_endpoint", {**about, "post_logout_redirect_uri": after})
             self._tokens.end(session)
