@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from portico.oidc.cookies import with_cookies
+from portico.http.cookies import with_cookies
 from portico.plugin import Headers, Response
 
 

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 
 from portico.jose.mint import encode
 from portico.oidc.cookies import MOST_LOGINS, Cookies, TooLarge
-from portico.oidc.login import LASTS, return_of
+from portico.oidc.login import LASTS, Login, return_of
 from portico.oidc.seal import Seal
+from portico.oidc.session import Present
 from portico.plugin import (
     ADMITTED,
     Authenticator,
@@ -1180,6 +1181,17 @@ def test_settings_are_shared_and_secrets_are_not_told(caplog: pytest.LogCaptureF
         assert pickle.loads(pickle.dumps(one.config)) == one.config
 
     in_time(main)
+
+
+def test_what_a_browser_has_is_in_no_repr() -> None:
+    shown = Cookies("a", secure=False).of(
+        Headers([(b"Cookie", b"a=0the-session; a-login-12345678=the-login; b=other")])
+    )
+    assert shown is not None
+    assert (shown.session, shown.others) == (b"the-session", b"b=other")
+    assert repr(Present(shown, None)) == "Present(shown=<Shown [b'a']>, session=None)"
+    login = Login("the-state", "the-nonce", "the-verifier", "/back?code=x", 0.0)
+    assert repr(login) == "<Login>"
 
 
 def test_a_session_outlives_a_reload_and_new_keys() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from portico.http.headers import Headers
-from portico.http.message import Response
 
 MOST_PARTS: Final = 4
 """Cookies that a session may take."""
@@ -15,9 +14,6 @@ PART: Final = 3900
 """Bytes of a cookie with its name, of which browsers keep 4096."""
 MOST_LOGINS: Final = 5
 """Logins of one browser that may be under way."""
-
-_FOR_CACHES: Final = (b"expires", b"cdn-cache-control", b"surrogate-control")
-"""What caches heed instead of Cache-Control, or beside it (RFC 9213)."""
 
 
 class TooLarge(Exception):
@@ -35,6 +31,9 @@ class Shown(NamedTuple):
     """The texts of logins that are under way, by the names of their cookies."""
     others: bytes
     """The cookies that are for the service; empty where there are none."""
+
+    def __repr__(self) -> str:
+        return f"<Shown {sorted(self.parts)}>"
 
 
 class Cookies:
@@ -128,14 +127,3 @@ def _pairs(headers: Headers) -> Iterator[bytes]:
             text = pair.strip(b" \t")
             if text:
                 yield text
-
-
-def with_cookies(response: Response, lines: Iterable[bytes]) -> Response:
-    """Return an answer that sets cookies as well; nobody may keep it then, who would give them to others."""
-    headers = response.headers
-    for line in lines:
-        headers.add(b"Set-Cookie", line)
-    headers.set(b"Cache-Control", b"no-store")
-    for name in _FOR_CACHES:
-        headers.remove(name)
-    return response

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from typing import Final, NamedTuple
 
+from portico.http.cookies import with_cookies
 from portico.http.headers import Headers
 from portico.http.message import Key, Request, Response
 from portico.http.user import User
@@ -13,7 +14,7 @@ from portico.jose.provider import ProviderKeys
 from portico.jose.rules import UNAVAILABLE, TokenRules
 from portico.jose.verifier import UserOf
 from portico.oidc import logout
-from portico.oidc.cookies import MOST_LOGINS, Cookies, Shown, TooLarge, hide, with_cookies
+from portico.oidc.cookies import MOST_LOGINS, Cookies, Shown, TooLarge, hide
 from portico.oidc.id_tokens import REQUIRED, IdTokens
 from portico.oidc.login import LASTS, Login, finished, is_navigation, is_state, opened, parameters_of
 from portico.oidc.provider import LONGEST_TOKEN, Provider, ProviderDown, Registration, TokensRefused, is_error
