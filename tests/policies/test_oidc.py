@@ -1184,9 +1184,8 @@ def test_settings_are_shared_and_secrets_are_not_told(caplog: pytest.LogCaptureF
 
 
 def test_what_a_browser_has_is_in_no_repr() -> None:
-    shown = Cookies("a", secure=False).of(
-        Headers([(b"Cookie", b"a=0the-session; a-login-12345678=the-login; b=other")])
-    )
+    fields = Headers([(b"Cookie", b"a=0the-session; a-login-12345678=the-login; b=other")])
+    shown = Cookies("a", secure=False).of(fields)
     assert shown is not None
     assert (shown.session, shown.others) == (b"the-session", b"b=other")
     assert repr(Present(shown, None)) == "Present(shown=<Shown [b'a']>, session=None)"
