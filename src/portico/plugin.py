@@ -41,6 +41,7 @@ from portico.http.coding import (
     may_be_recoded,
     recoded,
 )
+from portico.http.cookies import with_cookies
 from portico.http.headers import HOP_BY_HOP, HeaderBlock, Headers, spelled
 from portico.http.message import Client, Handler, Key, Request, Response
 from portico.http.negotiation import IDENTITY, AcceptEncoding, Negotiation, vary_by_encoding
@@ -286,5 +287,6 @@ __all__ = [
     "unknown_user",
     "uri_pattern",
     "vary_by_encoding",
+    "with_cookies",
     "words_at",
 ]

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
-from portico.plugin import USER, Body, Headers, Request, Response, User
+from portico.plugin import USER, Body, Handler, Headers, Request, Response, User
+from portico.policies.anonymous import Anonymous, AnonymousPolicy
 from portico.policies.oidc import Oidc, OidcPolicy
 from portico.policy.authentication import Authentication, Authenticator, Part
 from tests.harness.tokens import World, key, public, token
@@ -159,6 +160,13 @@ def policy(world: World, **settings: Any) -> OidcPolicy:
     return made
 
 
+def anonymous() -> AnonymousPolicy:
+    """Return the policy that takes whoever shows nothing."""
+    made = AnonymousPolicy(Anonymous.model_validate({"name": "guest"}))
+    made.setup(World())  # type: ignore[arg-type]
+    return made
+
+
 class Visit(NamedTuple):
     """What came of one request."""
 
@@ -174,7 +182,7 @@ class Visit(NamedTuple):
 class Browser:
     """Keeps cookies as browsers do, for one host."""
 
-    def __init__(self, *policies: Authenticator[Any], service: Response | None = None) -> None:
+    def __init__(self, *policies: Authenticator[Any], service: Response | Handler | None = None) -> None:
         self.policies: Sequence[Authenticator[Any]] = policies
         self.cookies: dict[str, str] = {}
         self.set: list[str] = []
@@ -197,7 +205,7 @@ class Browser:
 
         async def passed(request: Request) -> Response:
             seen.append(request)
-            return self.service or Response(204)
+            return await self.service(request) if callable(self.service) else self.service or Response(204)
 
         response = await Authentication([Part(each, None) for each in self.policies]).handle(request, passed)
         self.set = [value.decode() for value in response.headers.get_all(b"set-cookie")]

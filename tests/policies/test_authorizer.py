@@ -285,6 +285,11 @@ class Object:
 an_object = Object()
 
 
+def store_is_down(request):
+    CALLS.append(request.path)
+    return Refusal("store-down", "Authentication not available", status=503)
+
+
 async def signed(request):
     return await request.body.read(10) == b"good"
 
@@ -371,6 +376,16 @@ def test_answers_of_a_function_are_kept_by_choice(tmp_path: Path) -> None:
         world.clock.advance(60)
         world.get("/", headers={"Authorization": "user"})
         assert len(world.module.CALLS) == 3
+
+
+def test_what_says_nothing_of_the_credentials_is_not_kept(tmp_path: Path) -> None:
+    kept = "ttl: 1m, identity_source: Authorization"
+    with with_function(tmp_path, f"function: 'checks:signed', {kept}") as world:
+        assert world.post("/", body="much too large", headers=BEARER).problem == "content-too-large"
+        assert world.post("/", body="good", headers=BEARER).status == 200
+    with with_function(tmp_path, f"function: 'checks:store_is_down', {kept}") as world:
+        assert [world.get("/", headers=BEARER).problem for _ in range(2)] == ["store-down"] * 2
+        assert len(world.module.CALLS) == 2
 
 
 @pytest.mark.parametrize(

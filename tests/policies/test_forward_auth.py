@@ -374,6 +374,16 @@ def test_cookies_of_an_answer_that_lets_pass_are_the_clients_by_choice(
         assert len(asked(world)) == 2  # none is given to a request that was not asked about
 
 
+def test_no_cache_keeps_cookies_of_one_client_for_others() -> None:
+    public = Reply(200, {"Cache-Control": "public, max-age=600", "Expires": "x", "CDN-Cache-Control": "max-age=600"})
+    for settings, kept in (("cookies: session", ["no-store"]), ("", ["public, max-age=600"])):
+        with gateway(settings, Reply(200, SESSION)) as world:
+            world.services["s"].plays = public
+            answer = world.get("/style.css")
+            assert answer.headers.all("Cache-Control") == kept
+            assert ("Expires" in answer.headers, "CDN-Cache-Control" in answer.headers) == (not settings,) * 2
+
+
 def test_an_answer_without_such_cookies_is_kept() -> None:
     with gateway("cookies: session, cache: 1m", Reply(200, {"Set-Cookie": "other=c"})) as world:
         assert [told(world), told(world)] == [1, 0]

@@ -361,9 +361,10 @@ def test_it_is_found_where_the_server_describes_itself(place: str) -> None:
         (description(introspection_endpoint=None), "does not say where its introspection_endpoint is"),
         (description(introspection_endpoint="http://issuer.example/introspect"), "is not a URL of https"),
         (description(introspection_endpoint="https://"), "is no URL"),
+        (Response(200, None, b" " * 300_000), "does not answer: the body is over 262144 bytes"),
     ],
 )
-def test_it_is_not_found(said: dict[str, Any] | None, why: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_is_not_found(said: dict[str, Any] | Response | None, why: str, caplog: pytest.LogCaptureFixture) -> None:
     async def main(world: World) -> None:
         if said is not None:
             world.hosts[DISCOVERY] = said
@@ -371,6 +372,7 @@ def test_it_is_not_found(said: dict[str, Any] | None, why: str, caplog: pytest.L
         verdicts = await asyncio.gather(*(bearer(policy, str(number)) for number in range(20)))
         assert {(verdict.status, verdict.type) for verdict in verdicts} == {UNAVAILABLE}
         assert world.asked == [DISCOVERY]  # and not for each of them
+        assert [task for task in world.tasks if task.done() and task.exception() is not None] == []
         world.hosts |= {DISCOVERY: description(), URL: ACTIVE}
         await asyncio.sleep(1)
         assert (await bearer(policy, "0")).status == 204

@@ -10,7 +10,6 @@ import pytest
 from pydantic import ValidationError
 
 from portico.plugin import Body, Headers, Request, Response
-from portico.policies.anonymous import Anonymous, AnonymousPolicy
 from portico.policies.authorize import Authorize, AuthorizePolicy
 from portico.policies.oidc import Oidc
 from portico.policy.authentication import Authentication, Part
@@ -24,6 +23,7 @@ from tests.harness.oidc import (
     SHOP,
     Browser,
     Provider,
+    anonymous,
     has_ended,
     policy,
     session_of,
@@ -116,12 +116,6 @@ def test_a_service_sees_no_session_of_whoever_is_known_otherwise() -> None:
         assert page.seen.headers.get_all(b"authorization") == [shown.encode()]
 
     in_time(main)
-
-
-def anonymous() -> AnonymousPolicy:
-    made = AnonymousPolicy(Anonymous.model_validate({"name": "guest"}))
-    made.setup(World())  # type: ignore[arg-type]
-    return made
 
 
 def test_a_guest_is_led_to_a_login_where_more_is_needed() -> None:

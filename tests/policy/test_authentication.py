@@ -240,6 +240,21 @@ def test_who_needs_somebody_has_the_challenges_of_those_whose_condition_did_not_
     assert run(main).headers.get_all(b"www-authenticate") == [b'A realm="x"']
 
 
+def test_nobody_is_invited_by_one_whose_condition_does_not_hold() -> None:
+    class Guests(ByHeader, name="guests"):
+        takes_nobody = True
+
+        def identify(self, request: Request) -> User:
+            return User("guest")
+
+    for there in (False, True):
+        login = Part(WithLogin("C"), lambda _, there=there: there)  # type: ignore[misc]
+        for others, told in (([], b"C"), ([Part(A, None)], b"A"), ([Part(Guests("-"), None)], b"C")):
+            response = answered([login, *others], made())
+            assert response.status == (302 if there else 401)
+            assert there or response.headers.get_all(b"www-authenticate") == [told + b' realm="x"']
+
+
 @pytest.mark.parametrize("method", ["handle", "request"])
 def test_what_would_never_be_called_is_refused(method: str) -> None:
     def never(self: object, *_: object) -> None:

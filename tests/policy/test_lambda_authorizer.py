@@ -20,6 +20,7 @@ from portico.plugin import (
     Request,
     RouteArn,
     User,
+    cookies_of,
     event_of,
     read_iam,
     read_simple,
@@ -109,6 +110,11 @@ def test_what_is_not_there_is_left_out_and_what_is_no_unicode_can_be_sent() -> N
 
 def named(claims: Any) -> User:
     return User(claims.get("principalId", "nobody"), claims=claims)
+
+
+def test_no_cookie_passes_for_another() -> None:
+    fields = Headers([(b"Cookie", b"\xa0session=a;\x85session=b; \tsession=c"), (b"Cookie", b"d")])
+    assert cookies_of(Request("GET", "/", headers=fields)) == ["\xa0session=a", "\x85session=b", "session=c", "d"]
 
 
 def test_simple_answers() -> None:

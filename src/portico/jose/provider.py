@@ -146,7 +146,7 @@ class ProviderKeys:
             self._due = now  # it is another configuration's turn, for whose answer those who wait go on waiting
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the keys that are known go on serving
-            known = isinstance(error, NotPublished | UnusableKey | PorticoError)
+            known = isinstance(error, NotPublished | UnusableKey)
             self._failed(str(error) if known else f"{type(error).__name__}: {error}")
         else:
             self._failures = 0
@@ -265,6 +265,8 @@ async def _get(env: Env, url: str, ca: str | None) -> tuple[dict[str, Any], floa
                 answer.body.close()
     except TimeoutError:
         raise NotPublished(f"{_plain(url)} does not answer") from None
+    except PorticoError as error:
+        raise NotPublished(f"{_plain(url)} does not answer: {error}") from None
     try:
         return json_object(content, "text"), _age(answer)
     except NotTaken:

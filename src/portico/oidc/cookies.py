@@ -32,6 +32,9 @@ class Shown(NamedTuple):
     others: bytes
     """The cookies that are for the service; empty where there are none."""
 
+    def __repr__(self) -> str:
+        return f"<Shown {sorted(self.parts)}>"
+
 
 class Cookies:
     """The cookies of one policy: a session in one or several, and one for each login that is under way.

@@ -51,6 +51,9 @@ class Login(NamedTuple):
         digest = hashlib.sha256(self.verifier.encode()).digest()
         return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
+    def __repr__(self) -> str:
+        return "<Login>"
+
     def sealed(self, seal: Seal) -> bytes:
         """Return it as the text of a cookie."""
         return seal.seal(_PURPOSE, orjson.dumps(tuple(self)))

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from typing import Final, NamedTuple
 
+from portico.http.cookies import with_cookies
 from portico.http.headers import Headers
 from portico.http.message import Key, Request, Response
 from portico.http.user import User
@@ -27,8 +28,6 @@ from portico.policy.reserved import ReservedHeaders
 MOST_FINISHING: Final = 64
 """Logins for which a provider is asked at once; beyond them the answer is 503."""
 _OF_CALLBACK: Final = frozenset(("code", "state", "error", "iss"))
-_FOR_CACHES: Final = (b"expires", b"cdn-cache-control", b"surrogate-control")
-"""What caches heed instead of Cache-Control, or beside it (RFC 9213)."""
 _ONLY_OURS: Final = ReservedHeaders(("Authorization",))
 _UNAVAILABLE: Final = UNAVAILABLE._replace(reason="the tokens of the session have ended, and cannot be renewed now")
 _PASSING: Final = frozenset(("server_error", "temporarily_unavailable"))
@@ -199,7 +198,7 @@ class RelyingParty:
             present = None if line is None else self._looked_at(request.headers, line)
             if present is None:
                 return
-            present = Present(present.shown, None)
+            present = request[self._present] = Present(present.shown, None)
         hide(request.headers, present.shown)
         if present.session is not None and self._party.relay != "none":
             token = present.session.id_token if self._party.relay == "id_token" else present.session.access_token
@@ -207,16 +206,11 @@ class RelyingParty:
             request.headers.set(b"Authorization", b"Bearer " + token.encode())
 
     def keep(self, request: Request, response: Response) -> Response:
-        """Give an answer the cookies of a session that goes on; a cache that kept it would give them to others."""
-        lines = request.get(self._set)
-        if lines is not None:
-            headers = response.headers
-            for line in lines:
-                headers.add(b"Set-Cookie", line)
-            headers.set(b"Cache-Control", b"no-store")
-            for name in _FOR_CACHES:
-                headers.remove(name)
-        return response
+        """Give an answer the cookies of a session that goes on."""
+        lines, present = request.get(self._set), request.get(self._present)
+        if lines is None or present is None or present.session is None or self._sessions.has_ended(present.session):
+            return response  # there may have been a logout while the service was at work
+        return with_cookies(response, lines)
 
     # Login.
 
@@ -242,7 +236,8 @@ class RelyingParty:
             return _unavailable()
         response = _redirect(302, url)
         response.headers.add(b"Set-Cookie", self._cookies.login(login.state, login.sealed(self._seal), LASTS))
-        shown = self._cookies.of(request.headers)
+        present = request.get(self._present)  # they may have been taken from the request by now
+        shown = self._cookies.of(request.headers) if present is None else present.shown
         for name in self._outdated(shown.logins, now) if shown is not None else ():
             response.headers.add(b"Set-Cookie", self._cookies.drop(name))
         return response
@@ -339,6 +334,7 @@ class RelyingParty:
         session = self._sessions.recall(shown.session) if shown is not None and shown.session else None
         url: str | None = None
         if session is not None:
+            session = self._sessions.newest(session)
             about = {"id_token_hint": session.id_token, "client_id": self._party.client.id}
             url = self._provider.leads_to("end_session_endpoint", {**about, "post_logout_redirect_uri": after})
             self._tokens.end(session)

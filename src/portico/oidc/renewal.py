@@ -54,7 +54,7 @@ class TokenSessions:
     async def renewed(self, session: Session, *, good: bool) -> Renewal:
         """Return what becomes of a session whose tokens end soon, or have ended where they are not `good` any more."""
         key, sessions = key_of(session), self._sessions
-        known = sessions.renewals.get(key)
+        known = Lost.ENDED if sessions.has_ended(session) else sessions.renewals.get(key)
         if known is not None:
             return known
         asking, now = sessions.under_way.get(key), self._clock()
@@ -75,6 +75,9 @@ class TokenSessions:
         sessions = self._sessions
         try:
             renewal = await self._asked(session)
+            if isinstance(renewal, Session) and sessions.has_ended(session):
+                self.end(renewal)  # there was a logout meanwhile, which did not know of these tokens
+                renewal = Lost.ENDED
             if renewal is Lost.UNAVAILABLE:
                 sessions.ask_again = self._clock() + COOL_DOWN
             else:
@@ -102,10 +105,10 @@ class TokenSessions:
 
     def end(self, session: Session) -> None:
         """Have a session's tokens be of no use to whoever has kept its cookie, as far as the provider takes part."""
-        if not session.refresh_token:
+        self._sessions.end(session)
+        if not session.refresh_token or self._provider.endpoint("revocation_endpoint") is None:
             return
-        self._sessions.renewals.put(key_of(session), Lost.ENDED)
-        if self._provider.endpoint("revocation_endpoint") is not None and self._revoking < MOST_UNDER_WAY:
+        if self._revoking < MOST_UNDER_WAY:
             self._revoking += 1
             self._spawn(self._revoke(session.refresh_token), "oidc revocation")
 

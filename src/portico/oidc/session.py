@@ -23,6 +23,8 @@ LINES: Final = 1024
 """Values of `Cookie` that a worker knows the session of."""
 RENEWALS: Final = 1024
 """Sessions of which a worker knows that their tokens were renewed; browsers may still show the old ones."""
+LOGOUTS: Final = 1024
+"""Logouts that a worker has in mind, so that nothing which was under way meanwhile brings their sessions back."""
 _PURPOSE: Final = b"session"
 _ROTATED_AFTER: Final = 0.1
 """The part of the idle time after which a cookie is made anew; so a session may end by so much too early."""
@@ -158,6 +160,7 @@ class Sessions:
         """Sessions by the whole `Cookie` that they were shown in, so that most requests need no closer look at it."""
         self.renewals: LastUsed[Renewal] = LastUsed(RENEWALS)
         """What became of sessions whose tokens were renewed, by `key_of` them."""
+        self._ended: LastUsed[bool] = LastUsed(LOGOUTS)
         self.under_way: dict[bytes, Asking] = {}
         """The same where nothing has become of it yet."""
         self.ask_again = float("-inf")
@@ -180,6 +183,14 @@ class Sessions:
             if not isinstance(known, Session) or known.issued <= session.issued:
                 return session
             session = known
+
+    def end(self, session: Session) -> None:
+        """Have nothing come any more of a session, nor of those that have come of the same login."""
+        self._ended.put(_login_of(session), True)
+
+    def has_ended(self, session: Session) -> bool:
+        """Return whether there was a logout, as far as this worker knows."""
+        return self._ended.get(_login_of(session)) is not None
 
     def _opened(self, text: bytes) -> Session | None:
         content = self._seal.open(_PURPOSE, text)
@@ -216,11 +227,16 @@ class Sessions:
     def close(self) -> None:
         """Forget all of them."""
         self._known, self.lines, self.renewals = LastUsed(REMEMBERED), LastUsed(LINES), LastUsed(RENEWALS)
+        self._ended = LastUsed(LOGOUTS)
 
 
 def key_of(session: Session) -> bytes:
     """Return what a session's tokens are known by; the same refresh token may be good several times."""
     return sha256(f"{session.expires} {session.refresh_token}".encode()).digest()
+
+
+def _login_of(session: Session) -> bytes:
+    return sha256(f"{session.begun} {session.user.name}".encode()).digest()
 
 
 def claims_of(id_token: str) -> Mapping[str, Any]:

@@ -52,9 +52,9 @@ the request passes, and nobody is known. Who may not pass is answered 403; an an
 
 Where one of `identity_source` is missing or empty, nobody is asked, and the answer is 401. With a `ttl`, what was
 answered holds for so long for all requests of the same route and method that show the same there, whatever else is
-different in them, as with AWS: name all that it looks at, such as `path: true`, or have `ttl: 0s`. Of a policy of IAM
-the statements are looked at each time. A reload that changes these settings, the function, or the service that is
-asked, has everything asked anew.
+different in them, as with AWS: name all that it looks at, such as `path: true`, or have `ttl: 0s`. A `Refusal` with
+another status than 401 or 403 is not kept. Of a policy of IAM the statements are looked at each time. A reload that
+changes these settings, the function, or the service that is asked, has everything asked anew.
 
 With no answer in time, one that is none, or a function that raises, the answer is 503 (`authentication-unavailable`),
 where AWS has 500. It stands beside others that authenticate: one of them is enough, unless it is `required`.
@@ -324,7 +324,7 @@ class AuthorizerPolicy(Authenticator[Authorizer], name="authorizer", stages=(Sta
     async def _find_out(self, request: Request, shown: Sequence[str], key: bytes) -> Verdict:
         verdict = await self._ask(request, shown)
         found = verdict.of(self._arn.of(request))
-        if self._holds and found is not _UNAUTHORIZED:
+        if self._holds and found is not _UNAUTHORIZED and _is_of_credentials(found):
             memory = self._known if isinstance(found, User | Admitted) else self._refused
             memory.keep(key, verdict, self._clock(), self._holds)
         return verdict
@@ -366,6 +366,11 @@ class AuthorizerPolicy(Authenticator[Authorizer], name="authorizer", stages=(Sta
     def _user_of(self, claims: Mapping[str, Any]) -> User | Admitted:
         named = claim_at(claims, self.config.user) is not None
         return self.config.user_of(claims, self.name) if named else ADMITTED
+
+
+def _is_of_credentials(found: Found) -> bool:
+    """Whether an answer would be the same to another request, and not one to its content, or to some trouble."""
+    return not isinstance(found, Refusal) or found.status in (401, 403)
 
 
 def _values(pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> list[str]:

@@ -27,7 +27,8 @@ otherwise. Nothing that the client claims in these is believed.
 - An answer of 2xx lets the request pass. `identity` says which of its headers tell who it is from, for policies,
   conditions and logs further in; without a name the request passes, and nobody is known. What `pass` names is copied
   to the service. Cookies that it sets are for the client where `cookies` names them, such as those of a session that
-  goes on, and come in the place of cookies of the same names that the service itself sets.
+  goes on, and come in the place of cookies of the same names that the service itself sets; no cache keeps such an
+  answer (`Cache-Control: no-store`).
 - Any other answer below 500, such as 401, 403 or a redirect to a login, is what the client is answered: its status, its
   content, and the headers that `answer` names. It is not cached by anybody unless it says so itself.
 - With no answer in time, one of 5xx, or one that is too large or names nobody clearly, the answer is 503
@@ -95,6 +96,7 @@ from portico.plugin import (
     fields_told,
     settings_print,
     target_of,
+    with_cookies,
 )
 
 _OURS: Final = (
@@ -272,8 +274,9 @@ class ForwardAuthPolicy(Authenticator[ForwardAuth], name="forward-auth", stages=
             names = {_cookie_of(value) for value in cookies}
             kept = [value for value in response.headers.get_all(b"set-cookie") if _cookie_of(value) not in names]
             response.headers.remove(b"set-cookie")
-            for value in (*kept, *cookies):
+            for value in kept:
                 response.headers.put_parsed(b"Set-Cookie", value)
+            return with_cookies(response, cookies)
         return response
 
     def challenge(self, refusal: Refusal | None) -> str:

@@ -142,8 +142,18 @@ class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
         return await Authentication((Part(self, None),)).handle(request, next=next)
 
 
-ASKED: Final[Key[Sequence[Authenticator[Any]]]] = Key("asked")
-"""Who has looked for credentials in vain, where nobody's were taken: what a client could show to be somebody."""
+class Asked(NamedTuple):
+    """What a client could do to be somebody."""
+
+    all: Sequence[Authenticator[Any]]
+    """Whose credentials it could show, if they are looked for by a condition that may hold then."""
+    there: Sequence[Authenticator[Any]]
+    """Who has looked for them in vain. Nobody else invites: a login of theirs would not be looked at, and so there
+    would be one after the other."""
+
+
+ASKED: Final[Key[Asked]] = Key("asked")
+"""What could be done where nobody is known yet, whom somebody further in may want to know."""
 
 
 class Part(NamedTuple):
@@ -161,11 +171,12 @@ class Authentication:
     once who it is: most requests of a busy client are answered from what somebody remembers.
     """
 
-    __slots__ = ("_answering", "_first", "_guests", "_parts", "_seeing")
+    __slots__ = ("_all", "_answering", "_first", "_guests", "_parts", "_seeing")
 
     def __init__(self, parts: Iterable[Part] = ()) -> None:
         self._seeing: list[Authenticator[Any]] = []
         self._parts: list[Part] = []
+        self._all: list[Authenticator[Any]] = []
         self._guests: list[Part] = []
         self._answering: list[Part] = []
         self._first: Authenticator[Any] | None = None
@@ -176,6 +187,7 @@ class Authentication:
     def add(self, part: Part) -> None:
         """Take in one more, at load."""
         (self._guests if part.policy.takes_nobody else self._parts).append(part)
+        self._all = [policy for policy, _ in self._parts]
         if type(part.policy).answer is not Authenticator.answer:
             self._answering.append(part)
         if type(part.policy).response is not Policy.response:
@@ -198,7 +210,7 @@ class Authentication:
         if type(found) is not User:
             return self._decide(request, next, found)
         request[USER] = found
-        for policy, _ in self._parts:
+        for policy in self._all:
             policy.conceal(request)
         return next(request)
 
@@ -240,7 +252,9 @@ class Authentication:
                     return self._refuse(request, asked, refused)
             elif required:
                 return self._refuse(request, asked, None, policy)
-        known = known if type(known) is User else self._guest(request, asked, refused) or known
+        if type(known) is not User:
+            request[ASKED] = Asked(self._all, asked)
+            known = self._guest(request, refused) or known
         if known is None and asked:
             return self._refuse(request, asked, refused)
         self._let_in(request, known, asked)
@@ -264,24 +278,17 @@ class Authentication:
             request[USER] = found
         return found
 
-    def _let_in(self, request: Request, known: User | Admitted | None, asked: Sequence[Authenticator[Any]]) -> None:
-        if type(known) is not User:
-            request[ASKED] = [policy for policy, _ in self._parts]
-        else:
+    @staticmethod
+    def _let_in(request: Request, known: User | Admitted | None, asked: Sequence[Authenticator[Any]]) -> None:
+        if type(known) is User:
             request[USER] = known
         for policy in asked:
             policy.conceal(request)
 
-    def _guest(
-        self,
-        request: Request,
-        asked: Sequence[Authenticator[Any]],
-        refused: tuple[Authenticator[Any], Refusal | Response] | None,
-    ) -> User | None:
+    def _guest(self, request: Request, refused: tuple[Authenticator[Any], Refusal | Response] | None) -> User | None:
         """Return who somebody without credentials is, or None where they are nobody."""
         for policy, holds in self._guests if refused is None else ():
             if holds is None or holds(request):
-                request[ASKED] = asked
                 return cast(User, policy.identify(request))
         return None
 
@@ -348,13 +355,13 @@ def shown(name: str) -> str:
 
 def unknown_user(request: Request) -> Response:
     """Return the answer to a request from nobody that is known: what one of those who were asked for it invites to, or
-    their challenges."""
-    asked = request.get(ASKED) or ()
-    invited = _invited(request, asked)
+    the challenges of all."""
+    asked = request.get(ASKED) or Asked((), ())
+    invited = _invited(request, asked.there)
     if invited is not None:
         return invited
-    response = _nobody(asked)
-    for policy in asked:
+    response = _nobody(asked.all)
+    for policy in asked.all:
         _add_challenge(request, response, policy, None)
     return response
 

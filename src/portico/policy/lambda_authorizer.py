@@ -96,9 +96,9 @@ def event_of(request: Request, place: RouteArn, identity: Sequence[str], now: fl
 
 
 def cookies_of(request: Request) -> list[str]:
-    """Return the cookies of a request, each with its name."""
+    """Return the cookies of a request, each with its name, which begins where browsers and services have it begin."""
     lines = request.headers.get_all(b"cookie")
-    parts = [part.strip() for line in lines for part in line.decode("latin-1").split(";")]
+    parts = [part.strip(" \t") for line in lines for part in line.decode("latin-1").split(";")]
     return [part for part in parts if part]
 
 
