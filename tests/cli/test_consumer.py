@@ -142,6 +142,8 @@ def test_a_configuration_that_names_none(file: Path) -> None:
         (["add", "a:b"], "'a:b' cannot be the name of a consumer"),
         (["add", "a\u200bb"], "characters that cannot be seen"),
         (["add", "eve", "--metadata", "plan"], "'plan' is no name with a value; write name=value"),
+        (["add", "eve", "--metadata", "n=" + "9" * 30], "what is said of eve cannot be kept: Integer exceeds"),
+        (["add", "eve", "--role", "\udcff"], "what is said of eve cannot be kept: str is not valid UTF-8"),
         (["add", "eve", "--password"], "the password is empty"),
         (["change", "eve", "--role", "r"], "there is no consumer eve"),
         (["remove", "eve"], "there is no consumer eve"),

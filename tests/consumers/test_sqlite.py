@@ -183,9 +183,21 @@ def test_who_reads_waits_for_nobody_who_writes(tmp_path: Path) -> None:
 
 def test_what_makes_no_sense_is_told_without_showing_it(tmp_path: Path) -> None:
     path = database(tmp_path, consumer("ada", ADA))
-    for nonsense in ("x'7b'", "'[]'", "'{\"roles\": 7}'"):
+    told = "what the database has of consumer 'ada' makes no sense"
+    for expires, moment in (("'2027-01-31'", "'2027-01-31'"), ("1e300", r"1e\+300"), ("-1", "-1.0")):
+        statement(Path(path), f"UPDATE keys SET expires = {expires}")
+        with Writer(path) as writer:
+            for look in (lambda: SqliteReader(path).by_key(key_of(ADA)), lambda: writer.get("ada")):
+                with pytest.raises(StoreFailed, match=f"expires at {moment}, which is no time; write seconds since"):
+                    look()
+    assert SqliteReader(path).by_name("ada") == Consumer("ada")
+    for nonsense in ("x'7b'", "'[]'", *(f"'{{{said}}}'" for said in ('"roles": 7', '"roles": "ab"', '"groups": [1]'))):
         statement(Path(path), f"UPDATE consumers SET profile = {nonsense}")
-        with pytest.raises(StoreFailed, match="what the database has of consumer 'ada' makes no sense"):
+        with pytest.raises(StoreFailed, match=told):
+            SqliteReader(path).by_name("ada")
+    for change in ("profile = '{\"metadata\": [1]}'", "profile = '{}', password = x'00'"):
+        statement(Path(path), f"UPDATE consumers SET {change}")
+        with pytest.raises(StoreFailed, match=told):
             SqliteReader(path).by_name("ada")
 
 
@@ -215,6 +227,24 @@ def test_changes_are_seen_and_nothing_else(tmp_path: Path) -> None:
     with Writer(path) as writer:
         writer.add(consumer("bob", BOB))
     assert watch.changed()
+    watch.close()
+
+
+def test_another_that_is_copied_over_it_is_read_and_seen(tmp_path: Path) -> None:
+    path = database(tmp_path, consumer("bob", BOB))
+    backup = Path(path).read_bytes()
+    with Writer(path) as writer:
+        writer.add(consumer("ada", ADA))
+    readers, watch = [SqliteReader(path) for _ in range(2)], SqliteWatch(path)
+    watch.changed()
+    for reader in readers:
+        assert reader.by_key(key_of(ADA)) is not None
+    Path(path).write_bytes(backup)
+    assert [watch.changed() for _ in range(2)] == [True, False]
+    for reader in readers:
+        assert reader.by_key(key_of(ADA)) is None
+        assert reader.by_key(key_of(BOB)) is not None
+        reader.close()
     watch.close()
 
 

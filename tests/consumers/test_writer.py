@@ -11,6 +11,7 @@ import pytest
 from portico.config.consumers import NEVER, Consumer
 from portico.consumers.credentials import key_file
 from portico.consumers.sqlite import SqliteReader, create
+from portico.consumers.store import StoreFailed
 from portico.consumers.transfer import exported, take_in
 from portico.consumers.writer import Kept, NotWritten, Writer
 from tests.harness.consumers import ADA, BOB, HASH, consumer, database, key_of
@@ -70,6 +71,22 @@ def test_all_or_nothing(tmp_path: Path) -> None:
         assert [each.consumer.name for each in writer.all()] == ["ada"]
         with writer.together():
             writer.add(consumer("bob", BOB))
+        assert len(writer) == 2
+
+
+def test_a_full_disk_is_told_and_nothing_is_changed(tmp_path: Path) -> None:
+    with Writer(database(tmp_path, consumer("ada", ADA))) as writer:
+        writer._connection.execute("PRAGMA max_page_count = 10")
+
+        def too_many() -> None:
+            with writer.together():
+                for number in range(10_000):
+                    writer.add(consumer(f"u{number}"))
+
+        with pytest.raises(StoreFailed, match="database or disk is full"):
+            too_many()
+        assert [each.consumer.name for each in writer.all()] == ["ada"]
+        writer.add(consumer("bob", BOB))
         assert len(writer) == 2
 
 
@@ -157,6 +174,7 @@ WRONG = [
     (b'{"name": "a", "keys": [{"hash": "hmac-sha256:zz"}]}', "has been changed"),
     (b'{"name": "a", "keys": [{"hash": "hmac-sha256:' + b"00" * 32 + b'", "x": 1}]}', "has been changed"),
     (b'{"name": "a", "keys": [{"hash": "hmac-sha256:' + b"00" * 32 + b'", "expires": "soon"}]}', "is not a date"),
+    (b'{"name": "a", "keys": [{"hash": "sha256:' + b"00" * 32 + b'", "expires": 1e300}]}', "is not a date"),
 ]
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from portico.config.consumers import NEVER, Consumer, Credential
+from portico.config.consumers import LAST_MOMENT, NEVER, Consumer, Credential
 from portico.consumers.credentials import binding_of, is_exposed, kept, key_file, new_key, read_key, write_key
 from portico.consumers.store import StoreFailed
 
@@ -49,7 +49,8 @@ SELECT name, password, profile, expires FROM keys JOIN consumers ON consumers.id
 _OF_NAME: Final = "SELECT name, password, profile FROM consumers WHERE name = ?"
 _A_PASSWORD: Final = "SELECT password FROM consumers WHERE password != '' ORDER BY id LIMIT 1"  # noqa: S105 - no password
 
-_Identity = tuple[tuple[int, int], tuple[int, int]]
+_File = tuple[int, int, int, int]
+_Identity = tuple[_File, _File]
 
 
 class Opened(NamedTuple):
@@ -122,9 +123,13 @@ def _check(path: str, connection: sqlite3.Connection, key: bytes) -> None:
 
 
 def identity_of(path: str) -> _Identity:
-    """Return what tells a database and its key from others of the same names; raise StoreFailed."""
+    """Return what tells a database and its key from others of the same names; raise StoreFailed.
+
+    Whoever copies another one over it leaves the file the same one, and SQLite tells nobody who has it open. So each
+    time that what commands have written goes into the file itself, it counts as another one: that is seldom.
+    """
     try:
-        return _inode(path), _inode(key_file(path))
+        return _file(path), _file(key_file(path))
     except FileNotFoundError as error:
         if error.filename == path:
             raise StoreFailed(f"there is no database {path}", f"portico consumer init {path} makes one") from None
@@ -134,11 +139,11 @@ def identity_of(path: str) -> _Identity:
         raise failure(path, error) from None
 
 
-def _inode(path: str) -> tuple[int, int]:
+def _file(path: str) -> _File:
     found = os.stat(path)  # noqa: PTH116 - plain, and often
     if not stat.S_ISREG(found.st_mode):
         raise StoreFailed(f"{path} is not a regular file")
-    return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def failure(path: str, error: Exception) -> StoreFailed:
@@ -191,7 +196,7 @@ class SqliteReader(_Use):
         if row is None:
             return None
         *consumer, expires = row
-        return Credential(consumer_of(*consumer), NEVER if expires is None else expires)
+        return Credential(consumer_of(*consumer), expiry_of(expires))
 
     def by_name(self, name: str) -> Consumer | None:
         """Return the consumer of a name."""
@@ -212,13 +217,33 @@ class SqliteReader(_Use):
 
 
 def consumer_of(name: str, password: str, profile: bytes) -> Consumer:
-    """Return a consumer as its row has it, without its keys."""
+    """Return a consumer as its row has it, without its keys. A column of SQLite takes values of any type, and somebody
+    may have written to it by other means."""
     try:
         said = orjson.loads(profile)
-        roles, scopes, permissions, groups = (frozenset(said.get(key, ())) for key in SETS)
-        return Consumer(name, (), password, roles, scopes, permissions, groups, said.get("metadata", {}))
+        _texts([name, password])
+        roles, scopes, permissions, groups = (frozenset(_texts(said.get(key, []))) for key in SETS)
+        metadata = dict(said.get("metadata", {}).items())
+        return Consumer(name, (), password, roles, scopes, permissions, groups, metadata)
     except (ValueError, TypeError, AttributeError):
-        raise StoreFailed(f"what the database has of consumer {name!r} makes no sense") from None
+        hint = "portico consumer remove takes it away"
+        raise StoreFailed(f"what the database has of consumer {name!r} makes no sense", hint) from None
+
+
+def expiry_of(expires: object) -> float:
+    """Return when a key expires, as its column has it."""
+    if expires is None:
+        return NEVER
+    if not isinstance(expires, float) or not 0 <= expires <= LAST_MOMENT:
+        hint = "write seconds since 1970, or NULL"
+        raise StoreFailed(f"a key in the database expires at {expires!r}, which is no time", hint)
+    return expires
+
+
+def _texts(words: object) -> list[str]:
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise TypeError
+    return words
 
 
 def profile_of(consumer: Consumer) -> dict[str, object]:

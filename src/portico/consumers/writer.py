@@ -15,7 +15,7 @@ import orjson
 
 from portico.config.consumers import NEVER, Consumer
 from portico.consumers.credentials import binding_of, kept
-from portico.consumers.sqlite import WRITE_PATIENCE, consumer_of, failure, open_database, profile_of
+from portico.consumers.sqlite import WRITE_PATIENCE, consumer_of, expiry_of, failure, open_database, profile_of
 from portico.errors import PorticoError
 
 _ID: Final = 6
@@ -80,7 +80,8 @@ class Writer:
             try:
                 yield
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # where the disk is full, SQLite has done so by itself
+                    self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -106,7 +107,7 @@ class Writer:
         or where a key is another's.
         """
         with self.together():
-            row = (consumer.name, consumer.password, orjson.dumps(profile_of(consumer)))
+            row = (consumer.name, consumer.password, _profile(consumer))
             try:
                 added = self._connection.execute(
                     "INSERT INTO consumers (name, password, profile) VALUES (?, ?, ?)", row
@@ -127,7 +128,7 @@ class Writer:
     def change(self, consumer: Consumer) -> None:
         """Write anew what a consumer of that name is; its keys stay. Raises NotWritten where there is none."""
         with self.together():
-            row = (consumer.password, orjson.dumps(profile_of(consumer)), consumer.name)
+            row = (consumer.password, _profile(consumer), consumer.name)
             done = self._connection.execute("UPDATE consumers SET password = ?, profile = ? WHERE name = ?", row)
             _must_have_found(done, consumer.name)
 
@@ -197,8 +198,15 @@ class Writer:
         return (_key_of(*row) for row in self._connection.execute(query, (number,)))
 
 
+def _profile(consumer: Consumer) -> bytes:
+    try:
+        return orjson.dumps(profile_of(consumer))
+    except TypeError as error:
+        raise NotWritten(f"what is said of {consumer.name} cannot be kept: {error}") from None
+
+
 def _key_of(digest: bytes, expires: float | None, added: float) -> KeptKey:
-    return KeptKey(digest, NEVER if expires is None else expires, added)
+    return KeptKey(digest, expiry_of(expires), added)
 
 
 def _must_have_found(done: sqlite3.Cursor, name: str) -> None:
