@@ -141,6 +141,18 @@ def test_an_export_is_of_no_use_without_its_key(tmp_path: Path) -> None:
         assert len(other) == 0
 
 
+def test_keys_of_an_export_come_with_its_first_line(tmp_path: Path) -> None:
+    with Writer(database(tmp_path, consumer("ada", ADA), consumer("bob"))) as writer:
+        head, *lines = exported(writer)
+    with Writer(database(tmp_path, name="other.db")) as other:
+        with pytest.raises(NotWritten, match="line 1: the keys of ada may be of no use here; import the first line"):
+            take_in(other, lines, replace=False)
+        assert take_in(other, lines[1:], replace=False) == 1
+        with pytest.raises(NotWritten, match="another key") as caught:
+            take_in(other, [head, *lines], replace=True)
+        assert "of no use" not in str(caught.value)
+
+
 def test_lines_of_another_origin(tmp_path: Path) -> None:
     lines = [
         orjson.dumps({"name": "ada", "keys": [ADA, {"hash": f"sha256:{key_of(BOB).hex()}", "expires": "2027-01-31"}]}),

@@ -113,7 +113,8 @@ class Writer:
                     "INSERT INTO consumers (name, password, profile) VALUES (?, ?, ?)", row
                 ).lastrowid
             except sqlite3.IntegrityError:
-                raise NotWritten(f"there is a consumer {consumer.name} already") from None
+                told = f"there is a consumer {consumer.name} already; change that one, or import with --replace"
+                raise NotWritten(told) from None
             assert added is not None
             for key in (*(self.kept(*each) for each in consumer.keys), *keys):
                 self._add_key(consumer.name, added, key)
@@ -148,7 +149,7 @@ class Writer:
             number = self._number(name)
             found = [key for key in self._keys(number) if key.id == id_]
             if not found:
-                raise NotWritten(f"{name} has no key {id_}")
+                raise NotWritten(f"{name} has no key {id_}; portico consumer show {name} has the ids")
             self._connection.executemany("DELETE FROM keys WHERE digest = ?", [(key.digest,) for key in found])
 
     def get(self, name: str) -> Kept:
@@ -215,4 +216,4 @@ def _must_have_found(done: sqlite3.Cursor, name: str) -> None:
 
 
 def _unknown(name: str) -> NotWritten:
-    return NotWritten(f"there is no consumer {name}")
+    return NotWritten(f"there is no consumer {name}; portico consumer list has all")
