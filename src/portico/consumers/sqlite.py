@@ -49,6 +49,9 @@ SELECT name, password, profile, expires FROM keys JOIN consumers ON consumers.id
 _OF_NAME: Final = "SELECT name, password, profile FROM consumers WHERE name = ?"
 _A_PASSWORD: Final = "SELECT password FROM consumers WHERE password != '' ORDER BY id LIMIT 1"  # noqa: S105 - no password
 
+RAISED: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What SQLite raises; the latter is of a message of its own, which repeats what stands in a damaged file."""
+
 _File = tuple[int, int, int, int]
 _Identity = tuple[_File, _File]
 
@@ -81,7 +84,7 @@ def create(path: str, key_of: str = "") -> None:
             connection.execute("INSERT INTO binding VALUES (?)", (binding_of(key),))
         finally:
             connection.close()
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, *RAISED) as error:
         for each in made:
             Path(each).unlink(missing_ok=True)
         if isinstance(error, FileExistsError):
@@ -96,11 +99,11 @@ def open_database(path: str, mode: str, patience: float) -> Opened:
     try:
         uri = f"{Path(path).absolute().as_uri()}?mode={mode}"
         connection = sqlite3.connect(uri, uri=True, timeout=patience, isolation_level=None, check_same_thread=False)
-    except sqlite3.Error as error:
+    except RAISED as error:
         raise failure(path, error) from None
     try:
         _check(path, connection, key)
-    except sqlite3.Error as error:
+    except RAISED as error:
         connection.close()
         raise failure(path, error) from None
     except BaseException:
@@ -117,7 +120,7 @@ def _check(path: str, connection: sqlite3.Connection, key: bytes) -> None:
         hint = "it was made by a newer Portico; install that" if version > VERSION else "make another, and import it"
         raise StoreFailed(f"{path} is of version {version}, and this Portico knows version {VERSION}", hint)
     (binding,) = connection.execute("SELECT value FROM binding").fetchone() or (b"",)
-    if not hmac.compare_digest(bytes(binding), binding_of(key)):
+    if not isinstance(binding, bytes) or not hmac.compare_digest(binding, binding_of(key)):
         hint = "put the file there that was made with the database"
         raise StoreFailed(f"{key_file(path)} is not the key of {path}", hint)
 
@@ -153,7 +156,7 @@ def failure(path: str, error: Exception) -> StoreFailed:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreFailed(f"{path} is locked by another process", "end it, or try again")
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or isinstance(error, UnicodeDecodeError):
         return StoreFailed(f"{path} is damaged, or no SQLite database", "put a backup in its place")
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         hint = "its user needs to read and write the file, and the folder that it is in"
@@ -207,11 +210,12 @@ class SqliteReader(_Use):
         try:
             opened, new = self._open()
             if new:
-                (self.decoy,) = opened.connection.execute(_A_PASSWORD).fetchone() or ("",)
+                (decoy,) = opened.connection.execute(_A_PASSWORD).fetchone() or ("",)
+                self.decoy = decoy if isinstance(decoy, str) else ""
             if isinstance(wanted, bytes):
                 wanted = kept(opened.key, wanted)
             return opened.connection.execute(query, (wanted,)).fetchone()
-        except sqlite3.Error as error:
+        except RAISED as error:
             self.close()
             raise failure(self._path, error) from None
 
@@ -263,7 +267,7 @@ class SqliteWatch(_Use):
             opened, new = self._open()
             before = self._version
             (self._version,) = opened.connection.execute("PRAGMA data_version").fetchone()
-        except sqlite3.Error as error:
+        except RAISED as error:
             self.close()
             raise failure(self._path, error) from None
         return new or self._version != before

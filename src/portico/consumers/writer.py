@@ -15,7 +15,7 @@ import orjson
 
 from portico.config.consumers import NEVER, Consumer
 from portico.consumers.credentials import binding_of, kept
-from portico.consumers.sqlite import WRITE_PATIENCE, consumer_of, expiry_of, failure, open_database, profile_of
+from portico.consumers.sqlite import RAISED, WRITE_PATIENCE, consumer_of, expiry_of, failure, open_database, profile_of
 from portico.errors import PorticoError
 
 _ID: Final = 6
@@ -64,7 +64,7 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         # What was written goes into the file itself, so that a copy of it is whole. Where a reader is in the way, a
         # later one does it.
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(*RAISED):
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
 
@@ -84,7 +84,7 @@ class Writer:
                     self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except RAISED as error:
             raise failure(self._path, error) from None
         finally:
             self._together = False
@@ -158,7 +158,7 @@ class Writer:
             number = self._number(name)
             row = self._connection.execute("SELECT name, password, profile FROM consumers WHERE id = ?", (number,))
             return Kept(consumer_of(*row.fetchone()), list(self._keys(number)))
-        except sqlite3.Error as error:
+        except RAISED as error:
             raise failure(self._path, error) from None
 
     def all(self) -> Iterator[Kept]:
@@ -178,7 +178,7 @@ class Writer:
                     last = last._replace(keys=[*last.keys, _key_of(*key)])
             if last is not None:
                 yield last
-        except sqlite3.Error as error:
+        except RAISED as error:
             raise failure(self._path, error) from None
 
     def __len__(self) -> int:
