@@ -64,7 +64,7 @@ def test_changes_are_told(board: Board, tmp_path: Path) -> None:
         with Writer(path) as writer:
             writer.remove("ada")
         await until(lambda: generation() != first, "the change")
-        assert generation() == (first or 0) + 1
+        assert (generation() or 0) > (first or 0)
         looking.close()
 
     run(main)

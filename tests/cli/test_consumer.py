@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import argon2
@@ -132,7 +135,7 @@ def test_a_configuration_that_names_none(file: Path) -> None:
         assert message in done.err
     done = portico_here("consumer", "list", "--file", str(file.parent / "nope.yaml"))
     assert (done.code, done.out) == (1, "")
-    assert "nope.yaml" in done.err
+    assert "nope.yaml; give --file the database, or the configuration" in done.err
 
 
 @pytest.mark.parametrize(
@@ -142,13 +145,17 @@ def test_a_configuration_that_names_none(file: Path) -> None:
         (["add", "a:b"], "'a:b' cannot be the name of a consumer"),
         (["add", "a\u200bb"], "characters that cannot be seen"),
         (["add", "eve", "--metadata", "plan"], "'plan' is no name with a value; write name=value"),
+        (["add", "eve", "--metadata", "n=" + "9" * 30], "what is said of eve cannot be kept: Integer exceeds"),
+        (["add", "eve", "--role", "\udcff"], "what is said of eve cannot be kept: str is not valid UTF-8"),
         (["add", "eve", "--password"], "the password is empty"),
-        (["change", "eve", "--role", "r"], "there is no consumer eve"),
+        (["change", "ada"], "there is nothing to change; give --role"),
+        (["change", "eve", "--role", "r"], "there is no consumer eve; portico consumer list has all"),
         (["remove", "eve"], "there is no consumer eve"),
         (["show", "eve"], "there is no consumer eve"),
         (["key", "add", "eve"], "there is no consumer eve"),
         (["key", "add", "ada", "--expires", "soon"], "'soon' is not a date or a time; write 2027-01-31"),
-        (["key", "remove", "ada", "abc"], "ada has no key abc"),
+        (["key", "add", "ada", "--expires", "2020-01-31"], "2020-01-31 is over, so the key would never be taken"),
+        (["key", "remove", "ada", "abc"], "ada has no key abc; portico consumer show ada has the ids"),
         (["import", "nope"], "nope cannot be read: No such file or directory"),
         (["export", "portico.db"], "portico.db cannot be written: File exists"),
     ],
@@ -173,6 +180,28 @@ def test_a_database_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (
         portico_here("consumer", "init").err == "consumers.db.key is there already; take another name, or remove it\n"
     )
+
+
+def test_metadata_that_is_no_json_is_a_text(file: Path) -> None:
+    told("add", "ada", "--metadata", "a=NaN", "--metadata", "b=-Infinity", "--metadata", "c=[1]")
+    assert json.loads(told("show", "ada", "--json").out)["metadata"] == {"a": "NaN", "b": "-Infinity", "c": [1]}
+
+
+def test_half_of_an_export_is_none(file: Path) -> None:
+    told("add", "ada")
+    told("add", "bob")
+    with sqlite3.connect("consumers.db") as connection:
+        connection.execute("UPDATE consumers SET profile = '[]' WHERE name = 'bob'")
+    connection.close()
+    done = told("export", "out")
+    assert (done.code, done.out) == (1, "")
+    assert "'bob' makes no sense; portico consumer remove takes it away" in done.err
+    assert not Path("out").exists()
+    with Path("/dev/full").open("wb") as full:
+        assert told("remove", "bob").code == 0
+        command = [sys.executable, "-m", "portico", "consumer", "export", "--file", "consumers.db"]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (1, "stdout cannot be written: No space left on device\n")
 
 
 def test_there_and_back(file: Path) -> None:

@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from portico.cli.commands import app
 from portico.jose.compact import decode, json_object
 from portico.jose.keys import KeySet
 from tests.harness.gateway import portico_here
@@ -33,6 +35,15 @@ def test_a_token_by_a_secret() -> None:
         "n": 7,
         "tenant": "x=y",
     }
+
+
+def test_a_secret_that_nobody_sees_in_the_list_of_processes() -> None:
+    result = CliRunner().invoke(app, ["token", "--secret", "-", "--claim", "n=NaN"], input=f"{SECRET}\n")
+    compact = decode(result.stdout.strip().encode())
+    assert KeySet.of_secret(SECRET).check(compact)
+    assert json_object(compact.payload, "payload")["n"] == "NaN"
+    result = CliRunner().invoke(app, ["token", "--secret", "-"], input=b"\xff\n")
+    assert (result.exit_code, result.stderr) == (1, "the secret is not UTF-8\n")
 
 
 def test_a_new_key_and_a_token_by_it(tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ WRONG = [
     ("{ada: ' a key with a space'}", "1:18 keys: a key has no line breaks, no tabs, and no spaces around it"),
     ("{ada: {password: hunter2hunter2}}", "1:29 password: a password stands here as its hash, of argon2id or bcrypt"),
     ("{ada: {keys: [{hash: 1234567890123456, expires: soon}]}}", "1:60 expires: 'soon' is not a date or a time"),
+    ("{ada: {keys: [{hash: 1234567890123456, expires: .nan}]}}", "1:60 expires: nan is not a date or a time"),
     ("{ada: {key: x}}", "1:19 unknown key 'key' in consumer ada"),
     ("{a:b: x}", "1:13 'a:b' cannot be the name of a consumer"),
     ("[ada]", "1:12 consumers: expected a mapping, not a list"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 import stat
 from collections.abc import Callable
@@ -119,6 +120,12 @@ def damaged(path: Path) -> None:
     path.write_bytes(content)
 
 
+def without_binding(path: Path) -> None:
+    statement(path, "DROP TABLE binding")
+    statement(path, "CREATE TABLE binding (value BLOB)")
+    statement(path, "INSERT INTO binding VALUES (NULL)")
+
+
 def a_folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
@@ -141,6 +148,7 @@ BROKEN: list[tuple[Callable[[Path], None], str]] = [
     (text, "is damaged, or no SQLite database"),
     (empty, "is no database of consumers"),
     (damaged, "is damaged, or no SQLite database"),
+    (without_binding, r"consumers\.db\.key is not the key of \S+consumers\.db"),
     (a_folder, r"consumers\.db is not a regular file"),
 ]
 
@@ -153,6 +161,30 @@ def test_what_cannot_be_used_is_told(harm: Callable[[Path], None], message: str,
     for use in (lambda: reader.by_key(key_of(ADA)), watch.changed, lambda: remarks_on(path), lambda: Writer(path)):
         with pytest.raises(StoreFailed, match=message):
             use()
+
+
+def test_no_damage_raises_anything_else(tmp_path: Path) -> None:
+    path = Path(database(tmp_path, consumer("ada", ADA, password=HASH), *(consumer(f"u{n}") for n in range(50))))
+    whole, dice = path.read_bytes(), random.Random(7)
+    spoilt = [whole[: dice.randrange(len(whole))] for _ in range(40)]
+    for number in range(200):
+        at, content = dice.randrange(4096 if number % 2 else len(whole)), bytearray(whole)  # the schema is in the first
+        content[at : at + 16] = dice.randbytes(16)
+        spoilt.append(bytes(content[: len(whole)]))
+    failed = 0
+    for content in (*spoilt, whole):
+        path.write_bytes(content)
+        reader, watch = SqliteReader(str(path)), SqliteWatch(str(path))
+        for use in (lambda: reader.by_key(key_of(ADA)), lambda: reader.by_name("ada"), watch.changed):  # noqa: B023
+            try:
+                use()
+            except StoreFailed:
+                failed += 1
+        assert isinstance(reader.decoy, str)
+        reader.close()
+        watch.close()
+    assert failed > 100
+    assert reader.decoy == HASH
 
 
 def test_what_somebody_else_has_locked_is_told_and_the_next_one_tries_again(tmp_path: Path) -> None:
@@ -183,9 +215,21 @@ def test_who_reads_waits_for_nobody_who_writes(tmp_path: Path) -> None:
 
 def test_what_makes_no_sense_is_told_without_showing_it(tmp_path: Path) -> None:
     path = database(tmp_path, consumer("ada", ADA))
-    for nonsense in ("x'7b'", "'[]'", "'{\"roles\": 7}'"):
+    told = "what the database has of consumer 'ada' makes no sense"
+    for expires, moment in (("'2027-01-31'", "'2027-01-31'"), ("1e300", r"1e\+300"), ("-1", "-1.0")):
+        statement(Path(path), f"UPDATE keys SET expires = {expires}")
+        with Writer(path) as writer:
+            for look in (lambda: SqliteReader(path).by_key(key_of(ADA)), lambda: writer.get("ada")):
+                with pytest.raises(StoreFailed, match=f"expires at {moment}, which is no time; write seconds since"):
+                    look()
+    assert SqliteReader(path).by_name("ada") == Consumer("ada")
+    for nonsense in ("x'7b'", "'[]'", *(f"'{{{said}}}'" for said in ('"roles": 7', '"roles": "ab"', '"groups": [1]'))):
         statement(Path(path), f"UPDATE consumers SET profile = {nonsense}")
-        with pytest.raises(StoreFailed, match="what the database has of consumer 'ada' makes no sense"):
+        with pytest.raises(StoreFailed, match=told):
+            SqliteReader(path).by_name("ada")
+    for change in ("profile = '{\"metadata\": [1]}'", "profile = '{}', password = x'00'"):
+        statement(Path(path), f"UPDATE consumers SET {change}")
+        with pytest.raises(StoreFailed, match=told):
             SqliteReader(path).by_name("ada")
 
 
@@ -217,6 +261,24 @@ def test_changes_are_seen_and_nothing_else(tmp_path: Path) -> None:
     with Writer(path) as writer:
         writer.add(consumer("bob", BOB))
     assert watch.changed()
+    watch.close()
+
+
+def test_another_that_is_copied_over_it_is_read_and_seen(tmp_path: Path) -> None:
+    path = database(tmp_path, consumer("bob", BOB))
+    backup = Path(path).read_bytes()
+    with Writer(path) as writer:
+        writer.add(consumer("ada", ADA))
+    readers, watch = [SqliteReader(path) for _ in range(2)], SqliteWatch(path)
+    watch.changed()
+    for reader in readers:
+        assert reader.by_key(key_of(ADA)) is not None
+    Path(path).write_bytes(backup)
+    assert [watch.changed() for _ in range(2)] == [True, False]
+    for reader in readers:
+        assert reader.by_key(key_of(ADA)) is None
+        assert reader.by_key(key_of(BOB)) is not None
+        reader.close()
     watch.close()
 
 

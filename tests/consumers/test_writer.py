@@ -11,6 +11,7 @@ import pytest
 from portico.config.consumers import NEVER, Consumer
 from portico.consumers.credentials import key_file
 from portico.consumers.sqlite import SqliteReader, create
+from portico.consumers.store import StoreFailed
 from portico.consumers.transfer import exported, take_in
 from portico.consumers.writer import Kept, NotWritten, Writer
 from tests.harness.consumers import ADA, BOB, HASH, consumer, database, key_of
@@ -73,6 +74,22 @@ def test_all_or_nothing(tmp_path: Path) -> None:
         assert len(writer) == 2
 
 
+def test_a_full_disk_is_told_and_nothing_is_changed(tmp_path: Path) -> None:
+    with Writer(database(tmp_path, consumer("ada", ADA))) as writer:
+        writer._connection.execute("PRAGMA max_page_count = 10")
+
+        def too_many() -> None:
+            with writer.together():
+                for number in range(10_000):
+                    writer.add(consumer(f"u{number}"))
+
+        with pytest.raises(StoreFailed, match="database or disk is full"):
+            too_many()
+        assert [each.consumer.name for each in writer.all()] == ["ada"]
+        writer.add(consumer("bob", BOB))
+        assert len(writer) == 2
+
+
 def test_those_who_write_at_once_wait_for_each_other(tmp_path: Path) -> None:
     path = database(tmp_path)
 
@@ -124,6 +141,18 @@ def test_an_export_is_of_no_use_without_its_key(tmp_path: Path) -> None:
         assert len(other) == 0
 
 
+def test_keys_of_an_export_come_with_its_first_line(tmp_path: Path) -> None:
+    with Writer(database(tmp_path, consumer("ada", ADA), consumer("bob"))) as writer:
+        head, *lines = exported(writer)
+    with Writer(database(tmp_path, name="other.db")) as other:
+        with pytest.raises(NotWritten, match="line 1: the keys of ada may be of no use here; import the first line"):
+            take_in(other, lines, replace=False)
+        assert take_in(other, lines[1:], replace=False) == 1
+        with pytest.raises(NotWritten, match="another key") as caught:
+            take_in(other, [head, *lines], replace=True)
+        assert "of no use" not in str(caught.value)
+
+
 def test_lines_of_another_origin(tmp_path: Path) -> None:
     lines = [
         orjson.dumps({"name": "ada", "keys": [ADA, {"hash": f"sha256:{key_of(BOB).hex()}", "expires": "2027-01-31"}]}),
@@ -157,6 +186,7 @@ WRONG = [
     (b'{"name": "a", "keys": [{"hash": "hmac-sha256:zz"}]}', "has been changed"),
     (b'{"name": "a", "keys": [{"hash": "hmac-sha256:' + b"00" * 32 + b'", "x": 1}]}', "has been changed"),
     (b'{"name": "a", "keys": [{"hash": "hmac-sha256:' + b"00" * 32 + b'", "expires": "soon"}]}', "is not a date"),
+    (b'{"name": "a", "keys": [{"hash": "sha256:' + b"00" * 32 + b'", "expires": 1e300}]}', "is not a date"),
 ]
 
 

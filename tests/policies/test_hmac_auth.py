@@ -284,6 +284,17 @@ def test_trailers_do_not_stand_for_what_was_signed() -> None:
     assert (body.whole, body.trailers()) == (BODY, [(b"X-Sum", b"1")])
 
 
+@pytest.mark.parametrize(("covered", "other"), [("x-role", "X_Role"), ("x_role", "X-Role")])
+def test_other_spellings_do_not_stand_for_what_was_signed(covered: str, other: str) -> None:
+    said = input_of(GOOD, f'("@method" "@target-uri" "{covered}")')
+    fields = by_hand(said, *LINES, f'"{covered}": a')
+    request = request_of([*fields, (other, "admin"), (covered, "a"), ("X_Sum", "1")])
+    assert found(made(), request) == CLIENT
+    assert request.headers.get(covered.encode()) == b"a"
+    assert request.headers.get(other.lower().encode()) is None
+    assert request.headers.get(b"x_sum") == b"1"
+
+
 # Nonces.
 
 

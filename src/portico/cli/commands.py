@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sized
 from importlib import metadata, resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -41,6 +41,8 @@ app = typer.Typer(
 )
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The configuration, a YAML file.")]
+_ASKED_FOR: Final = "-"
+"""What stands on a command line for a secret that does not."""
 
 
 def _load(file: Path) -> Loaded:
@@ -245,7 +247,12 @@ app.add_typer(consumer.app, name="consumer", help="The consumers of a database."
 @app.command()
 def token(
     secret: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="The secret to sign with, 32 bytes or more.")
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="The secret to sign with, 32 bytes or more; `-` asks for it, or reads it from stdin, as others can "
+            "see what a command is called with.",
+        ),
     ] = None,
     key: Annotated[Path | None, typer.Option(metavar="FILE", help="The private key to sign with, as PEM.")] = None,
     new_key: Annotated[
@@ -272,8 +279,9 @@ def token(
             )
             return
         said = {"sub": sub, "roles": [role for role in roles.split(",") if role], "scope": scope, "iss": issuer}
+        secret = asked_for("secret") if secret == _ASKED_FOR else secret
         typer.echo(make_token(secret, key, {**said, "aud": audience}, expires, claim or []))
-    except NoToken as error:
+    except (NoToken, NotHashed) as error:
         sys.stderr.write(f"{error}\n")
         raise typer.Exit(1) from None
 

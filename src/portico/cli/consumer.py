@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, BinaryIO, Final
 
 import typer
 from pydantic import TypeAdapter, ValidationError
@@ -70,6 +71,8 @@ def database_of(file: Path) -> str:
     """Return the path of the database that `file` is, or names; raise NotWritten where it names none."""
     if file.suffix not in _CONFIGURATIONS:
         return str(file)
+    if not file.exists():
+        raise NotWritten(f"there is no {file}; give --file the database, or the configuration (YAML) that names it")
     document = read(file)
     findings = Findings(document.findings)
     database = read_consumer_database(document.root.entries.get("consumer_database"), findings)
@@ -134,8 +137,10 @@ def change(
     roles. Its keys stay.
     """
     hashed = None
-    if password is not None:
-        with _told():
+    with _told():
+        if (role, scope, permission, group, metadata, password) == (None,) * 6:
+            raise BadValue("there is nothing to change", "give --role, --password, or another option that --help has")
+        if password is not None:
             hashed = _hashed_password() if password else ""
     with _database(file) as writer, writer.together():
         consumer = _changed(writer.get(name).consumer, role, scope, permission, group, metadata)
@@ -217,14 +222,18 @@ def export(
     """
     with _database(file) as writer:
         if target is None:
-            sys.stdout.buffer.writelines(exported(writer))
+            _write_out(sys.stdout.buffer, "stdout", exported(writer))
             return
         try:
             descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise NotWritten(f"{target} cannot be written: {error.strerror}") from None
-        with os.fdopen(descriptor, "wb") as out:
-            out.writelines(exported(writer))
+        try:
+            with os.fdopen(descriptor, "wb") as out:
+                _write_out(out, str(target), exported(writer))
+        except BaseException:
+            target.unlink()  # half of an export looks like a whole one
+            raise
 
 
 @keys.command("add")
@@ -278,12 +287,25 @@ def _hashed_password() -> str:
     return hash_of(What.PASSWORD, asked_for(What.PASSWORD))
 
 
+def _write_out(out: BinaryIO, name: str, lines: Iterable[bytes]) -> None:
+    try:
+        out.writelines(lines)
+        out.flush()
+    except BrokenPipeError:  # whoever reads has seen enough
+        raise
+    except OSError as error:
+        raise NotWritten(f"{name} cannot be written: {error.strerror}") from None
+
+
 def _moment(text: str) -> float:
     moment: TypeAdapter[float] = TypeAdapter(Moment)
     try:
-        return moment.validate_python(text)
+        found = moment.validate_python(text)
     except ValidationError:
         raise BadValue(f"{text!r} is not a date or a time", "write 2027-01-31 or 2027-01-31T12:00:00Z") from None
+    if found <= time.time():
+        raise BadValue(f"{text} is over, so the key would never be taken", "name a time to come")
+    return found
 
 
 def _take_from(writer: Writer, source: Path, *, replace: bool) -> int:

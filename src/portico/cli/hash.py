@@ -23,7 +23,7 @@ class NotHashed(PorticoError):
     """Nothing was hashed; the message says why."""
 
 
-def asked_for(what: What) -> str:
+def asked_for(what: str) -> str:
     """Return what was typed twice at a terminal, without showing it, or else the one line that comes by stdin."""
     if sys.stdin.isatty():
         text: str = typer.prompt(what.capitalize(), hide_input=True, confirmation_prompt=True, err=True)

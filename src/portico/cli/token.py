@@ -63,6 +63,11 @@ def named_value(text: str) -> tuple[str, object]:
     if not name or not equals:
         raise BadValue(f"{text!r} is no name with a value", "write name=value")
     try:
-        return name, json.loads(value)
+        return name, json.loads(value, parse_constant=_no_json)
     except ValueError:
         return name, value
+
+
+def _no_json(text: str) -> object:
+    """Refuse NaN and the like, which are no JSON, and would become null."""
+    raise ValueError(text)

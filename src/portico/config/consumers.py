@@ -55,6 +55,8 @@ SHORTEST_KEY: Final = 16
 """Characters of a key that stands in a file: fewer could be found by trying, out of a hash that is quick to make."""
 NEVER: Final = math.inf
 """When a key expires that does not."""
+LAST_MOMENT: Final = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+"""The last one that a key can expire at."""
 DECOY: Final = "$argon2id$v=19$m=65536,t=3,p=4$bm9ib2R5IGlzIGhlcmUhIQ$DFYKyX5mrcvWqWAydvHb1kD3IaZ0vGYdA4mVbXo0tA0"
 """A hash of no password, as `portico hash` would make it."""
 
@@ -99,7 +101,7 @@ def _password(value: SecretStr) -> SecretStr:
 
 
 def _moment(value: object) -> float:
-    if isinstance(value, float):
+    if isinstance(value, float) and 0 <= value <= LAST_MOMENT:
         return value
     try:
         moment = datetime.fromisoformat(text_of(value))

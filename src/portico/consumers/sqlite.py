@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from portico.config.consumers import NEVER, Consumer, Credential
+from portico.config.consumers import LAST_MOMENT, NEVER, Consumer, Credential
 from portico.consumers.credentials import binding_of, is_exposed, kept, key_file, new_key, read_key, write_key
 from portico.consumers.store import StoreFailed
 
@@ -49,7 +49,11 @@ SELECT name, password, profile, expires FROM keys JOIN consumers ON consumers.id
 _OF_NAME: Final = "SELECT name, password, profile FROM consumers WHERE name = ?"
 _A_PASSWORD: Final = "SELECT password FROM consumers WHERE password != '' ORDER BY id LIMIT 1"  # noqa: S105 - no password
 
-_Identity = tuple[tuple[int, int], tuple[int, int]]
+RAISED: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What SQLite raises; the latter is of a message of its own, which repeats what stands in a damaged file."""
+
+_File = tuple[int, int, int, int]
+_Identity = tuple[_File, _File]
 
 
 class Opened(NamedTuple):
@@ -80,7 +84,7 @@ def create(path: str, key_of: str = "") -> None:
             connection.execute("INSERT INTO binding VALUES (?)", (binding_of(key),))
         finally:
             connection.close()
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, *RAISED) as error:
         for each in made:
             Path(each).unlink(missing_ok=True)
         if isinstance(error, FileExistsError):
@@ -95,11 +99,11 @@ def open_database(path: str, mode: str, patience: float) -> Opened:
     try:
         uri = f"{Path(path).absolute().as_uri()}?mode={mode}"
         connection = sqlite3.connect(uri, uri=True, timeout=patience, isolation_level=None, check_same_thread=False)
-    except sqlite3.Error as error:
+    except RAISED as error:
         raise failure(path, error) from None
     try:
         _check(path, connection, key)
-    except sqlite3.Error as error:
+    except RAISED as error:
         connection.close()
         raise failure(path, error) from None
     except BaseException:
@@ -116,15 +120,19 @@ def _check(path: str, connection: sqlite3.Connection, key: bytes) -> None:
         hint = "it was made by a newer Portico; install that" if version > VERSION else "make another, and import it"
         raise StoreFailed(f"{path} is of version {version}, and this Portico knows version {VERSION}", hint)
     (binding,) = connection.execute("SELECT value FROM binding").fetchone() or (b"",)
-    if not hmac.compare_digest(bytes(binding), binding_of(key)):
+    if not isinstance(binding, bytes) or not hmac.compare_digest(binding, binding_of(key)):
         hint = "put the file there that was made with the database"
         raise StoreFailed(f"{key_file(path)} is not the key of {path}", hint)
 
 
 def identity_of(path: str) -> _Identity:
-    """Return what tells a database and its key from others of the same names; raise StoreFailed."""
+    """Return what tells a database and its key from others of the same names; raise StoreFailed.
+
+    Whoever copies another one over it leaves the file the same one, and SQLite tells nobody who has it open. So each
+    time that what commands have written goes into the file itself, it counts as another one: that is seldom.
+    """
     try:
-        return _inode(path), _inode(key_file(path))
+        return _file(path), _file(key_file(path))
     except FileNotFoundError as error:
         if error.filename == path:
             raise StoreFailed(f"there is no database {path}", f"portico consumer init {path} makes one") from None
@@ -134,11 +142,11 @@ def identity_of(path: str) -> _Identity:
         raise failure(path, error) from None
 
 
-def _inode(path: str) -> tuple[int, int]:
+def _file(path: str) -> _File:
     found = os.stat(path)  # noqa: PTH116 - plain, and often
     if not stat.S_ISREG(found.st_mode):
         raise StoreFailed(f"{path} is not a regular file")
-    return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def failure(path: str, error: Exception) -> StoreFailed:
@@ -148,7 +156,7 @@ def failure(path: str, error: Exception) -> StoreFailed:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StoreFailed(f"{path} is locked by another process", "end it, or try again")
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or isinstance(error, UnicodeDecodeError):
         return StoreFailed(f"{path} is damaged, or no SQLite database", "put a backup in its place")
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         hint = "its user needs to read and write the file, and the folder that it is in"
@@ -191,7 +199,7 @@ class SqliteReader(_Use):
         if row is None:
             return None
         *consumer, expires = row
-        return Credential(consumer_of(*consumer), NEVER if expires is None else expires)
+        return Credential(consumer_of(*consumer), expiry_of(expires))
 
     def by_name(self, name: str) -> Consumer | None:
         """Return the consumer of a name."""
@@ -202,23 +210,44 @@ class SqliteReader(_Use):
         try:
             opened, new = self._open()
             if new:
-                (self.decoy,) = opened.connection.execute(_A_PASSWORD).fetchone() or ("",)
+                (decoy,) = opened.connection.execute(_A_PASSWORD).fetchone() or ("",)
+                self.decoy = decoy if isinstance(decoy, str) else ""
             if isinstance(wanted, bytes):
                 wanted = kept(opened.key, wanted)
             return opened.connection.execute(query, (wanted,)).fetchone()
-        except sqlite3.Error as error:
+        except RAISED as error:
             self.close()
             raise failure(self._path, error) from None
 
 
 def consumer_of(name: str, password: str, profile: bytes) -> Consumer:
-    """Return a consumer as its row has it, without its keys."""
+    """Return a consumer as its row has it, without its keys. A column of SQLite takes values of any type, and somebody
+    may have written to it by other means."""
     try:
         said = orjson.loads(profile)
-        roles, scopes, permissions, groups = (frozenset(said.get(key, ())) for key in SETS)
-        return Consumer(name, (), password, roles, scopes, permissions, groups, said.get("metadata", {}))
+        _texts([name, password])
+        roles, scopes, permissions, groups = (frozenset(_texts(said.get(key, []))) for key in SETS)
+        metadata = dict(said.get("metadata", {}).items())
+        return Consumer(name, (), password, roles, scopes, permissions, groups, metadata)
     except (ValueError, TypeError, AttributeError):
-        raise StoreFailed(f"what the database has of consumer {name!r} makes no sense") from None
+        hint = "portico consumer remove takes it away"
+        raise StoreFailed(f"what the database has of consumer {name!r} makes no sense", hint) from None
+
+
+def expiry_of(expires: object) -> float:
+    """Return when a key expires, as its column has it."""
+    if expires is None:
+        return NEVER
+    if not isinstance(expires, float) or not 0 <= expires <= LAST_MOMENT:
+        hint = "write seconds since 1970, or NULL"
+        raise StoreFailed(f"a key in the database expires at {expires!r}, which is no time", hint)
+    return expires
+
+
+def _texts(words: object) -> list[str]:
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise TypeError
+    return words
 
 
 def profile_of(consumer: Consumer) -> dict[str, object]:
@@ -238,7 +267,7 @@ class SqliteWatch(_Use):
             opened, new = self._open()
             before = self._version
             (self._version,) = opened.connection.execute("PRAGMA data_version").fetchone()
-        except sqlite3.Error as error:
+        except RAISED as error:
             self.close()
             raise failure(self._path, error) from None
         return new or self._version != before

@@ -52,14 +52,14 @@ def take_in(writer: Writer, lines: Iterable[bytes], *, replace: bool) -> int:
 
     With `replace` a consumer takes the place of the one of its name. Raises NotWritten.
     """
-    count = 0
+    taking = _Import(writer, replace)
     wrong: list[str] = []
     with writer.together():
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                count += _take_in(writer, line, replace=replace)
+                taking.take(line)
             except (BadValue, NotWritten) as error:
                 wrong.append(f"line {number}: {error}")
                 if len(wrong) > MOST_TOLD:
@@ -67,18 +67,32 @@ def take_in(writer: Writer, lines: Iterable[bytes], *, replace: bool) -> int:
                     break
         if wrong:
             raise NotWritten("\n".join([*wrong, "nothing was imported"]))
-    return count
+    return taking.count
 
 
-def _take_in(writer: Writer, line: bytes, *, replace: bool) -> bool:
-    said = _mapping(line)
-    if _HEAD in said:
-        if said.get("binding") != writer.binding.hex():
-            hint = "make one with the same key: portico consumer init --key FILE"
-            raise BadValue("this was exported from a database with another key", hint)
-        return False
-    put(writer, *_consumer(said), replace=replace)
-    return True
+class _Import:
+    """Takes in lines, one after the other."""
+
+    def __init__(self, writer: Writer, replace: bool) -> None:
+        self.count = 0
+        self._writer = writer
+        self._replace = replace
+        self._headed = False
+
+    def take(self, line: bytes) -> None:
+        said = _mapping(line)
+        if _HEAD in said:
+            self._headed = True
+            if said.get("binding") != self._writer.binding.hex():
+                hint = "make one with the same key: portico consumer init --key FILE"
+                raise BadValue("this was exported from a database with another key", hint)
+            return
+        consumer, keys = _consumer(said)
+        if keys and not self._headed:
+            hint = "import the first line of the export as well, which says of which database they are"
+            raise BadValue(f"the keys of {consumer.name} may be of no use here", hint)
+        put(self._writer, consumer, keys, replace=self._replace)
+        self.count += 1
 
 
 def put(writer: Writer, consumer: Consumer, keys: Iterable[KeptKey] = (), *, replace: bool) -> None:

@@ -15,7 +15,7 @@ import orjson
 
 from portico.config.consumers import NEVER, Consumer
 from portico.consumers.credentials import binding_of, kept
-from portico.consumers.sqlite import WRITE_PATIENCE, consumer_of, failure, open_database, profile_of
+from portico.consumers.sqlite import RAISED, WRITE_PATIENCE, consumer_of, expiry_of, failure, open_database, profile_of
 from portico.errors import PorticoError
 
 _ID: Final = 6
@@ -64,7 +64,7 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         # What was written goes into the file itself, so that a copy of it is whole. Where a reader is in the way, a
         # later one does it.
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(*RAISED):
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
 
@@ -80,10 +80,11 @@ class Writer:
             try:
                 yield
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # where the disk is full, SQLite has done so by itself
+                    self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except RAISED as error:
             raise failure(self._path, error) from None
         finally:
             self._together = False
@@ -106,13 +107,14 @@ class Writer:
         or where a key is another's.
         """
         with self.together():
-            row = (consumer.name, consumer.password, orjson.dumps(profile_of(consumer)))
+            row = (consumer.name, consumer.password, _profile(consumer))
             try:
                 added = self._connection.execute(
                     "INSERT INTO consumers (name, password, profile) VALUES (?, ?, ?)", row
                 ).lastrowid
             except sqlite3.IntegrityError:
-                raise NotWritten(f"there is a consumer {consumer.name} already") from None
+                told = f"there is a consumer {consumer.name} already; change that one, or import with --replace"
+                raise NotWritten(told) from None
             assert added is not None
             for key in (*(self.kept(*each) for each in consumer.keys), *keys):
                 self._add_key(consumer.name, added, key)
@@ -127,7 +129,7 @@ class Writer:
     def change(self, consumer: Consumer) -> None:
         """Write anew what a consumer of that name is; its keys stay. Raises NotWritten where there is none."""
         with self.together():
-            row = (consumer.password, orjson.dumps(profile_of(consumer)), consumer.name)
+            row = (consumer.password, _profile(consumer), consumer.name)
             done = self._connection.execute("UPDATE consumers SET password = ?, profile = ? WHERE name = ?", row)
             _must_have_found(done, consumer.name)
 
@@ -147,7 +149,7 @@ class Writer:
             number = self._number(name)
             found = [key for key in self._keys(number) if key.id == id_]
             if not found:
-                raise NotWritten(f"{name} has no key {id_}")
+                raise NotWritten(f"{name} has no key {id_}; portico consumer show {name} has the ids")
             self._connection.executemany("DELETE FROM keys WHERE digest = ?", [(key.digest,) for key in found])
 
     def get(self, name: str) -> Kept:
@@ -156,7 +158,7 @@ class Writer:
             number = self._number(name)
             row = self._connection.execute("SELECT name, password, profile FROM consumers WHERE id = ?", (number,))
             return Kept(consumer_of(*row.fetchone()), list(self._keys(number)))
-        except sqlite3.Error as error:
+        except RAISED as error:
             raise failure(self._path, error) from None
 
     def all(self) -> Iterator[Kept]:
@@ -176,7 +178,7 @@ class Writer:
                     last = last._replace(keys=[*last.keys, _key_of(*key)])
             if last is not None:
                 yield last
-        except sqlite3.Error as error:
+        except RAISED as error:
             raise failure(self._path, error) from None
 
     def __len__(self) -> int:
@@ -197,8 +199,15 @@ class Writer:
         return (_key_of(*row) for row in self._connection.execute(query, (number,)))
 
 
+def _profile(consumer: Consumer) -> bytes:
+    try:
+        return orjson.dumps(profile_of(consumer))
+    except TypeError as error:
+        raise NotWritten(f"what is said of {consumer.name} cannot be kept: {error}") from None
+
+
 def _key_of(digest: bytes, expires: float | None, added: float) -> KeptKey:
-    return KeptKey(digest, NEVER if expires is None else expires, added)
+    return KeptKey(digest, expiry_of(expires), added)
 
 
 def _must_have_found(done: sqlite3.Cursor, name: str) -> None:
@@ -207,4 +216,4 @@ def _must_have_found(done: sqlite3.Cursor, name: str) -> None:
 
 
 def _unknown(name: str) -> NotWritten:
-    return NotWritten(f"there is no consumer {name}")
+    return NotWritten(f"there is no consumer {name}; portico consumer list has all")

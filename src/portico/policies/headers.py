@@ -180,6 +180,7 @@ class _Compiled:
         "_moved",
         "_removed",
         "_rename",
+        "_underscores",
         "spellings",
     )
 
@@ -203,6 +204,7 @@ class _Compiled:
                 _put(name, _template(name, text, env, places), self._add, self._fill_add)
         self._moved = frozenset(key for key, _ in self._rename)
         named = (*keys, *(name.lower().encode("ascii") for name in changes.set), *self._moved)
+        self._underscores = any(b"_" in key for key in named)
         self.spellings = _matcher([key.replace(b"_", b"-") for key in named])
 
     @property
@@ -239,10 +241,10 @@ class _Compiled:
         """Remove headers that pass for those that are named, once a service has read `_` as `-`."""
         spellings = self.spellings
         assert spellings is not None
-        if b"_" not in b"".join(headers.index):  # one step for most requests
+        if not self._underscores and b"_" not in b"".join(headers.index):  # one step for most requests
             return
-        for key in [key for key in headers.index if b"_" in key]:
-            if key not in self._moved and spellings(key.replace(b"_", b"-")):
+        for key in [key for key in headers.index if self._underscores or b"_" in key]:
+            if key not in self._moved and key not in self._kept and spellings(key.replace(b"_", b"-")):
                 headers.remove(key)
 
     def _remove_matching(self, headers: Headers, globs: tuple[bytes, ...] | Callable[[bytes], object]) -> None:

@@ -34,7 +34,7 @@ what it asked for, by the word of a trusted proxy where there is one. `@target-u
 good as `@path` and `@query`. Fields can be covered with `sf`, `key` and `bs`, and single parameters of the query by
 `@query-param`; a member of a field (`key`) does not count as the field, nor a parameter as the query. What is covered
 has to be there, and may be covered once. Fields are those that come to this policy: let `headers` and `decompress`
-stand behind it.
+stand behind it. What many services read as a field that is covered, such as `X_Role` beside `X-Role`, is taken away.
 
 Where there is content, `content-digest` must be covered as well (RFC 9530, `sha-256` or `sha-512`), unless `content` is
 `off`. Once the signature has proved to be right, and not before, content is read, up to `max_body`, and passed on when
@@ -267,7 +267,7 @@ class HmacAuthPolicy(Authenticator[HmacAuth], name="hmac-auth", stages=(Stage.AU
         signed = self._verify(request)
         if not isinstance(signed, Signed):
             return signed
-        request.body.refuse_trailers(signed.fields.__contains__)
+        signed.take_unsigned(request)
         if self.config.content and signed.content:
             return self._with_content(request, signed)
         return self._new(signed)

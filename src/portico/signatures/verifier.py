@@ -103,7 +103,16 @@ class Signed(NamedTuple):
     content: bool
     """Whether the content is covered, by its digest."""
     fields: frozenset[bytes]
-    """The fields that it covers, as `spelled` returns their names."""
+    """The fields that it covers, in lower case."""
+
+    def take_unsigned(self, request: Request) -> None:
+        """Take from a request what a service may take for a field that is covered, though nobody has signed it: such
+        as `X_Role` beside `X-Role`, and what follows the content."""
+        covered = frozenset(map(spelled, self.fields))
+        headers = request.headers
+        for name in [name for name in headers.index if name not in self.fields and spelled(name) in covered]:
+            headers.remove(name)
+        request.body.refuse_trailers(covered.__contains__)
 
 
 class SignatureVerifier:
@@ -162,7 +171,7 @@ class SignatureVerifier:
         self._rules.check_cover(signature, message.request.body.whole != b"")
         if not key.verify(message.base(signature), signature.value):
             raise _Wrong("it is wrong")
-        fields = frozenset([spelled(name.encode()) for name, _, _ in signature.components if name[0] != "@"])
+        fields = frozenset([name.encode() for name, _, _ in signature.components if name[0] != "@"])
         content = any(component.name == "content-digest" and component.whole for component in signature.components)
         return Signed(key_id, nonce if isinstance(nonce, str) else None, until, content, fields)
 

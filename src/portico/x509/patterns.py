@@ -24,8 +24,8 @@ _OF_LOCAL: Final = r"[^@]"
 _OF_SEGMENT: Final = r"[^/?#]"
 _OF_PATH: Final = r"[^?#]"
 
-_UNTIDY: Final = re.compile(r"/\.{1,2}(?:[/?#]|$)|(?<!:)//|%2[ef]|%5c|\\", re.IGNORECASE)
-"""What some would take for another URI: wildcards do not stand for it."""
+_UNTIDY: Final = re.compile(r"/\.{1,2}(?:[/?#]|$)|^[^:]*:[^/]+//|/[^/]+//|///|%2[ef]|%5c|\\", re.IGNORECASE)
+"""What some would take for another URI: wildcards do not stand for it. Only the `//` after the scheme is none."""
 _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S+")
 _LABEL: Final = r"(?:[A-Za-z0-9_-]|\*(?!\*))+"
 _DNS: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
