@@ -29,7 +29,8 @@ and not sent along with what other sites send (`SameSite=Lax`). It ends after `s
 after `session.max` in any case. Where the provider gives a refresh token, for which many want the scope
 `offline_access`, the tokens are renewed before they end, and the session ends when the provider refuses that. Whoever
 has copied a cookie can use it for as long. A logout ends that as well where there is a refresh token and the provider
-revokes it (`revocation_endpoint`), as soon as the tokens end. Services are sent none of these cookies.
+revokes it (`revocation_endpoint`), as soon as the tokens end. Services are sent none of these cookies, but by routes
+of the same host that are without this policy, or where its `when` does not hold: have the whole file have it.
 
 To have another secret, put it before the old one: `secret: [new, old]`. Take the old one away after `session.max`.
 
@@ -45,8 +46,6 @@ to know who it is.
 
 from __future__ import annotations
 
-import hmac
-import os
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Annotated, Final
 
@@ -82,13 +81,12 @@ from portico.plugin import (
     Stage,
     Texts,
     issuers_of,
+    settings_print,
 )
 
 MIN_SECRET: Final = 32
 """Characters of a secret for cookies."""
 MOST_SECRETS: Final = 4
-_BY_DIGEST: Final = os.urandom(32)
-"""What settings are told apart by where they are shared; nobody can guess a secret by its digest."""
 _OURS: Final = frozenset(
     (
         *("response_type", "response_mode", "client_id", "redirect_uri", "scope", "state", "nonce"),
@@ -224,8 +222,8 @@ class OidcPolicy(Authenticator[Oidc], name="oidc", stages=(Stage.AUTHENTICATE,))
             config.relay,
             lambda claims: config.user_of(claims, "oidc"),
         )
-        said = "\0".join((config.model_dump_json(exclude={"required"}), secret, *secrets))
-        self._party = RelyingParty(party, env, hmac.digest(_BY_DIGEST, said.encode(), "sha256"))
+        known = (each.encode() for each in (secret, *secrets))
+        self._party = RelyingParty(party, env, settings_print(config, *known))
         self._challenge = f'Cookie realm="{config.external_url}"'
 
     def answer(self, request: Request) -> Awaitable[Response] | None:
