@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from portico.plugin import ConfigError
-from portico.policies.authorizer import MOST_WAITING, THREADS, Authorizer
+from portico.plugin import ConfigError, RouteInfo
+from portico.policies.authorizer import MOST_WAITING, THREADS, Authorizer, AuthorizerPolicy
 from portico.testing import Answer, Cut, Gateway, Refuse, Reply, ServiceRequest, Silence
 from portico.testing.services import Plays
 from tests.harness.gateway import Call, Service, curl, portico_here, problem_of
 from tests.harness.gateway import Gateway as Process
+from tests.harness.tokens import World, in_time, show
 
 ARN = "arn:aws:execute-api:local:000000000000:portico/$default"
 YES = Reply(json={"isAuthorized": True, "context": {"principalId": "ada", "roles": "admin"}})
@@ -200,6 +201,20 @@ def test_what_answers_are_kept_by(settings: str, other: dict[str, Any], question
     with gateway(settings) as world:
         assert told(world, "/a?k=1") == 1
         assert told(world, **({"target": "/a?k=1"} | other)) == questions
+
+
+def test_what_was_answered_of_one_path_is_not_that_of_another_route_of_the_same_name() -> None:
+    async def main(world: World) -> None:
+        world.hosts["https://auth/"] = {"isAuthorized": True}
+        for paths, questions in ((("/orders/**",), 1), (("/admin/**",), 2), (("/orders/**",), 2)):
+            after = world.reloaded()
+            after.route = RouteInfo("orders", paths)
+            policy = after.made(AuthorizerPolicy, url="https://auth/", ttl="1m")
+            assert (await show(policy, ("Authorization", "x"))).status == 204
+            assert len(world.asked) == questions
+            after.close()
+
+    in_time(main)
 
 
 def test_what_is_no_unicode_is_told_apart() -> None:

@@ -94,6 +94,13 @@ class ProviderKeys:
         self._wake = asyncio.Event()
         self._news = asyncio.Event()
 
+    @classmethod
+    def shared(cls, env: Env, url: str, ca: str | None = None, issuers: frozenset[str] | None = None) -> ProviderKeys:
+        """Return those that all have who trust the same, and keep them fresh. Raises ConfigError."""
+        keys = env.share(("provider keys", url, ca, issuers), lambda: cls(url, env.clock, ca, issuers))
+        keys.serve(env)
+        return keys
+
     def serve(self, env: Env) -> None:
         """Keep them fresh for as long as a configuration lasts. Raises ConfigError where nobody can be asked."""
         handler = env.web(_plain(self.url), self._ca)
@@ -250,9 +257,8 @@ async def _get(env: Env, url: str, ca: str | None) -> tuple[dict[str, Any], floa
         handler = env.web(_plain(url), ca)
     except ConfigError as error:
         raise NotPublished(str(error)) from None
-    parts = parse_url(_plain(url))
     _, path, query = target_of(url)
-    request = Request("GET", path, query, Headers(_ACCEPT), host=parts.host)
+    request = Request("GET", path, query, Headers(_ACCEPT))
     request.deadline = env.clock() + _ASK_FOR
     try:
         async with asyncio.timeout(_ASK_FOR):

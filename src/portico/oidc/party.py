@@ -84,10 +84,7 @@ class RelyingParty:
     def __init__(self, party: PartySettings, env: Env, print_: bytes) -> None:
         """What is told alike has the same `print_`, and what a worker remembers in common."""
         trusts, keeps, user_of = party.trusts, party.keeps, party.user_of
-        # As jwt has it, so that what a provider says is asked once for both.
-        key = ("jwt keys", trusts.discovery_url, trusts.ca, trusts.issuers)
-        keys = env.share(key, lambda: ProviderKeys(trusts.discovery_url, env.clock, trusts.ca, trusts.issuers))
-        keys.serve(env)
+        keys = ProviderKeys.shared(env, trusts.discovery_url, trusts.ca, trusts.issuers)
         self._party = party
         self._wall: Callable[[], float] = env.wall
         self._logger = env.logger

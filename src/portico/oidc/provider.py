@@ -17,7 +17,7 @@ from portico.http.headers import Headers
 from portico.http.message import Request
 from portico.jose.compact import NotTaken, json_object
 from portico.jose.introspection import basic_credentials
-from portico.jose.provider import ProviderKeys
+from portico.jose.provider import ProviderKeys, target_of
 from portico.policy.base import Env
 
 ANSWERS_IN: Final = 10.0
@@ -135,10 +135,11 @@ class Provider:
         url = self.endpoint(endpoint)
         if url is None:
             raise ProviderDown(f"the provider names no {endpoint} that can be asked")
-        request = self._request(url, dict(form))
+        place, path, query = target_of(url)
+        request = self._request(path, query, dict(form))
         try:
             async with asyncio.timeout(ANSWERS_IN):
-                answer = await self._env.web(url.partition("?")[0], self._ca)(request)
+                answer = await self._env.web(place, self._ca)(request)
                 try:
                     if answer.status >= 500 or answer.status == 429:
                         raise ProviderDown(f"the provider answers {answer.status}")
@@ -152,8 +153,7 @@ class Provider:
         except PorticoError as error:
             raise ProviderDown(f"the provider does not answer: {error}") from None
 
-    def _request(self, url: str, form: dict[str, str]) -> Request:
-        place, _, query = url.partition("?")
+    def _request(self, path: str, query: str | None, form: dict[str, str]) -> Request:
         headers = Headers(
             (
                 (b"Accept", b"application/json"),
@@ -168,9 +168,7 @@ class Provider:
             form["client_id"] = client.id
             if client.auth == "post":
                 form["client_secret"] = client.secret
-        path = "/" + place.partition("://")[2].partition("/")[2]
-        body = Body(urlencode(form).encode())
-        request = Request("POST", path, query or None, headers, body, host=parse_url(place).host)
+        request = Request("POST", path, query, headers, Body(urlencode(form).encode()))
         request.deadline = self._env.clock() + ANSWERS_IN
         return request
 

@@ -270,6 +270,8 @@ class AuthorizerPolicy(Authenticator[Authorizer], name="authorizer", stages=(Sta
             env.logger, env.clock, f"{self.name}: nobody says who may pass", "requests are refused meanwhile"
         )
         self._questions: Questions[Verdict] = Questions(env, self.name, config.timeout, trouble)
+        # With its paths: a name that the file does not give may be another route's after a reload.
+        self._place = f"{env.route.name} {env.route.paths}"
         key = (self.name, settings_print(config, settings), *asked)
         self._known: Memory[Verdict] = env.share((*key, "known"), Memory)
         self._refused: Memory[Verdict] = env.share((*key, "refused"), lambda: Memory(MOST_REFUSED))
@@ -309,7 +311,7 @@ class AuthorizerPolicy(Authenticator[Authorizer], name="authorizer", stages=(Sta
             return None
         if not self._holds:
             return self._later(request, shown, b"%d" % next(self._numbers))
-        key, now = self._known.print_of((self._arn.key(request), shown)), self._clock()
+        key, now = self._known.print_of((request.method, self._place, shown)), self._clock()
         verdict = self._known.recall(key, now) or self._refused.recall(key, now)
         return self._later(request, shown, key) if verdict is None else verdict.of(self._arn.of(request))
 

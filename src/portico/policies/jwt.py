@@ -175,11 +175,7 @@ class JwtPolicy(Authenticator[Jwt], name="jwt", stages=(Stage.AUTHENTICATE,)):
         config = self.config
         url = config.discovery_url or config.jwks_url
         if url is not None:
-            describes = None if config.discovery_url is None else issuers
-            key = ("jwt keys", url, config.ca, describes)
-            shared = env.share(key, lambda: ProviderKeys(url, env.clock, config.ca, describes))
-            shared.serve(env)
-            return shared, b""
+            return ProviderKeys.shared(env, url, config.ca, None if config.discovery_url is None else issuers), b""
         try:
             if config.secret is not None:
                 known = config.secret.get_secret_value().encode()

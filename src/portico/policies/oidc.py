@@ -29,7 +29,8 @@ and not sent along with what other sites send (`SameSite=Lax`). It ends after `s
 after `session.max` in any case. Where the provider gives a refresh token, for which many want the scope
 `offline_access`, the tokens are renewed before they end, and the session ends when the provider refuses that. Whoever
 has copied a cookie can use it for as long. A logout ends that as well where there is a refresh token and the provider
-revokes it (`revocation_endpoint`), as soon as the tokens end. Services are sent none of these cookies.
+revokes it (`revocation_endpoint`), as soon as the tokens end. Services are sent none of these cookies, but by routes
+of the same host that are without this policy, or where its `when` does not hold: have the whole file have it.
 
 To have another secret, put it before the old one: `secret: [new, old]`. Take the old one away after `session.max`.
 
