@@ -1112,7 +1112,7 @@ def test_a_logout_while_tokens_are_renewed() -> None:
         asking = asyncio.get_running_loop().create_task(other.ask("/"))
         await asyncio.sleep(0.5)
         await browser.ask("/oidc/logout", "POST")
-        assert (await asking).status == 204
+        assert (await asking).status == 401
         assert other.set == []
         await asyncio.sleep(5)
         assert provider.fresh == {}
@@ -1139,6 +1139,7 @@ def test_no_answer_that_is_late_brings_a_session_back(*, refresh: bool) -> None:
         late.service = logs_out_meanwhile
         assert (await late.ask("/")).status == 204
         assert late.set == []
+        assert await has_ended(late)
 
     in_time(main)
 
@@ -1273,6 +1274,20 @@ def test_a_way_back_that_leads_elsewhere(tmp_path: Path, paths: str, whole: str,
     assert len(warnings) == len(led)
     for line, part in zip(warnings, led, strict=True):
         assert part in line
+
+
+def test_a_way_back_for_which_a_condition_does_not_hold() -> None:
+    for condition, names in (
+        ("path.startsWith('/app')", ["/oidc/callback", "/oidc/logout"]),
+        ("path.startsWith('/app') || path == '/oidc/callback'", ["/oidc/logout"]),
+        ("headers['sec-fetch-mode'] == 'navigate'", []),
+        ("!('authorization' in headers)", []),
+    ):
+        use = USE.replace("{oidc:", f'{{when: "{condition}", oidc:')
+        with Gateway(text=f"routes: [{{path: /**, name: app, respond: app, policies: [{use}]}}]") as gateway:
+            said = [finding.message for finding in gateway.findings if "does not hold" in finding.message]
+            where = [f"http://localhost:8000{name} is for oidc of route app" for name in names]
+            assert said == [f"{each}, and its condition does not hold there" for each in where]
 
 
 def test_a_session_in_the_clear(tmp_path: Path) -> None:
