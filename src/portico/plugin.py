@@ -31,7 +31,6 @@ from portico.errors import (
 )
 from portico.http.body import Body
 from portico.http.coding import (
-    DECODABLE,
     MAX_CODINGS,
     SLICE,
     codings_of,
@@ -53,7 +52,7 @@ from portico.jose.compact import NotTaken, json_object
 from portico.jose.introspection import DescribedEndpoint, Taken, basic_credentials, said_of_token, token_of
 from portico.jose.keys import Algorithm, KeySet, UnusableKey
 from portico.jose.provider import KeyUrl, ProviderKeys, issuers_of, target_of
-from portico.jose.rules import UNAVAILABLE, TokenRules, claim_at, words_at
+from portico.jose.rules import TokenRules, claim_at
 from portico.jose.signer import TokenSigner, published_key
 from portico.jose.verifier import FixedKeys, Keys, TokenVerifier
 from portico.observe.exchange import Exchange, Outcome
@@ -91,7 +90,7 @@ from portico.policy.lambda_authorizer import (
 )
 from portico.policy.reserved import ReservedHeaders, check_reservable
 from portico.policy.threads import Threads, TooManyCalls
-from portico.policy.told import FORWARDED_HEADERS, MOST_TOLD, Fields, Identity, fields_told
+from portico.policy.told import FORWARDED_HEADERS, Fields, Identity, fields_told
 from portico.policy.verdicts import NO_ANSWER, Memory, NoVerdict, Questions, Trouble, settings_print
 from portico.routing.matcher import ALLOWED_METHODS
 from portico.routing.preflight import UNANSWERED_PREFLIGHT
@@ -118,7 +117,6 @@ __all__ = [
     "ADMITTED",
     "ALLOWED_METHODS",
     "COMMON_NAME",
-    "DECODABLE",
     "DENIED",
     "DERIVED_COMPONENTS",
     "FORWARDED_HEADERS",
@@ -126,12 +124,10 @@ __all__ = [
     "IDENTITY",
     "LOCAL_NETWORKS",
     "MAX_CODINGS",
-    "MOST_TOLD",
     "NO_ANSWER",
     "SLICE",
     "TWICE",
     "UNANSWERED_PREFLIGHT",
-    "UNAVAILABLE",
     "UNIT",
     "USER",
     "AcceptEncoding",
@@ -288,5 +284,4 @@ __all__ = [
     "uri_pattern",
     "vary_by_encoding",
     "with_cookies",
-    "words_at",
 ]

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from portico.plugin import MOST_TOLD, Headers
+from portico.plugin import Headers
 from portico.policies.forward_auth import ForwardAuth
+from portico.policy.told import MOST_TOLD
 from portico.testing import Answer, Cut, Gateway, Refuse, Reply, ServiceRequest, Silence
 from portico.testing.services import Plays
 from tests.harness.gateway import Call, Service, curl, portico_here, problem_of

@@ -294,6 +294,20 @@ def test_a_way_back_that_leads_elsewhere(tmp_path: Path, paths: str, whole: str,
         assert part in line
 
 
+def test_a_way_back_for_which_a_condition_does_not_hold() -> None:
+    for condition, names in (
+        ("path.startsWith('/app')", ["/oidc/callback", "/oidc/logout"]),
+        ("path.startsWith('/app') || path == '/oidc/callback'", ["/oidc/logout"]),
+        ("headers['sec-fetch-mode'] == 'navigate'", []),
+        ("!('authorization' in headers)", []),
+    ):
+        use = USE.replace("{oidc:", f'{{when: "{condition}", oidc:')
+        with Gateway(text=f"routes: [{{path: /**, name: app, respond: app, policies: [{use}]}}]") as gateway:
+            said = [finding.message for finding in gateway.findings if "does not hold" in finding.message]
+            where = [f"http://localhost:8000{name} is for oidc of route app" for name in names]
+            assert said == [f"{each}, and its condition does not hold there" for each in where]
+
+
 def test_a_session_in_the_clear(tmp_path: Path) -> None:
     file = tmp_path / "portico.yaml"
     for host, warned in (("shop.example", True), ("localhost:8000", False)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import types
 from collections.abc import Awaitable
@@ -14,6 +15,7 @@ from portico.http.headers import HeaderBlock, Headers
 from portico.http.message import Request, Response
 from portico.http.user import USER, User
 from portico.policy.authentication import (
+    ADMITTED,
     Authentication,
     Authenticator,
     AuthenticatorConfig,
@@ -253,6 +255,67 @@ def test_nobody_is_invited_by_one_whose_condition_does_not_hold() -> None:
             response = answered([login, *others], made())
             assert response.status == (302 if there else 401)
             assert there or response.headers.get_all(b"www-authenticate") == [told + b' realm="x"']
+
+
+class Finds(ByHeader, name="finds"):
+    """Finds the same of every request, at once or after a while."""
+
+    def __init__(self, what: object, required: bool, slow: bool) -> None:
+        super().__init__("F", required=required)
+        self.what = what
+        self.slow = slow
+        self.concealed = 0
+
+    def identify(self, request: Request):  # type: ignore[no-untyped-def]
+        return self.after_a_while() if self.slow else self.what
+
+    async def after_a_while(self) -> object:
+        await asyncio.sleep(0)
+        return self.what
+
+    def conceal(self, request: Request) -> None:
+        self.concealed += 1
+
+
+GOOD: tuple[object, ...] = (User("ada"), ADMITTED)
+BAD: tuple[object, ...] = (Refusal("bad", "Bad"), Response(403))
+
+
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("guests", [False, True])
+def test_nobody_is_let_in_who_should_not_be(*, guests: bool, slow: bool) -> None:
+    class Guests(ByHeader, name="guests"):
+        takes_nobody = True
+
+        def identify(self, request: Request) -> User:
+            return User("guest")
+
+    kinds = list(itertools.product((*GOOD, *BAD, None), (False, True), (None, True, False)))
+
+    async def main() -> None:
+        for chosen in itertools.product(kinds, repeat=2):
+            parts = [
+                Part(Finds(what, required, slow), None if there is None else lambda _, there=there: there)  # type: ignore[misc]
+                for what, required, there in chosen
+            ]
+            seen: list[User | None] = []
+
+            async def passed(request: Request, seen: list[User | None] = seen) -> Response:
+                seen.append(request.get(USER))
+                return Response(204)
+
+            request = Request("GET", "/")
+            await Authentication(parts + [Part(Guests("-"), None)] * guests).handle(request, passed)
+            asked = [part.policy for part in parts if part.holds is None or part.holds(request)]
+            found = [policy.what in GOOD for policy in asked]
+            nothing_shown = all(policy.what is None for policy in asked)
+            enough = any(found) or (guests and nothing_shown) or not asked
+            duties = all(good for policy, good in zip(asked, found, strict=True) if policy.config.required)
+            assert len(seen) == (enough and duties), chosen
+            assert all(policy.concealed == len(seen) for policy in asked)
+            assert seen or request.get(USER) is None
+
+    run(main)
 
 
 @pytest.mark.parametrize("method", ["handle", "request"])

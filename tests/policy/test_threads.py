@@ -39,6 +39,23 @@ def test_so_many_at_once_and_so_many_that_wait() -> None:
     asyncio.run(main())
 
 
+def test_a_machine_that_has_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        threads, loop = Threads(1, 1, "test"), asyncio.get_running_loop()
+        for _ in range(5):
+            with monkeypatch.context() as fault:
+                fault.setattr(threading.Thread, "start", fails)
+                with pytest.raises(TooManyCalls):
+                    loop.run_in_executor(threads, int)
+        assert await asyncio.wait_for(loop.run_in_executor(threads, int), 30) == 0
+        threads.close()
+
+    asyncio.run(main())
+
+
 def test_who_leaves_makes_room_unless_it_has_begun() -> None:
     async def main() -> None:
         threads, loop = Threads(1, 1, "test"), asyncio.get_running_loop()

@@ -162,7 +162,8 @@ class RelyingParty:
     def _kept(self, request: Request, shown: Shown, before: Session, session: Session, now: float) -> User | None:
         """Return whose session it is, and have its cookie made anew where it is due; None where it has ended."""
         lifetime = self._sessions.lifetime
-        if lifetime.is_over(session, now) or (session.expires and now >= session.expires):
+        over = lifetime.is_over(session, now) or self._sessions.has_ended(session)
+        if over or (session.expires and now >= session.expires):
             request[self._present] = Present(shown, None)
             return None
         if now >= lifetime.rotation(session.issued) and not session.is_to_be_renewed(now):

@@ -144,7 +144,8 @@ class ForwardAuth(AuthenticatorConfig):
     timeout: Annotated[Duration, Field(gt=0)] = 2.0
     """How long the whole answer may take."""
     on_failure: Literal["refuse", "allow"] = "refuse"
-    """What becomes of a request while nobody can be asked."""
+    """What becomes of a request while nobody can be asked, or too many requests are asked about; with `allow`, whoever
+    can bring that about is let in."""
     cache: Duration = 0.0
     """How long an answer of 2xx holds for further requests; `0s` has each of them asked about."""
     cache_by: Annotated[tuple[Alike, ...], OneOrMany()] = ("client", "host", "method", "path", "query")

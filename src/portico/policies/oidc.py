@@ -22,7 +22,8 @@ not follow. `Sec-Fetch-Mode` tells them apart, or `Accept` where it is not there
 The provider has to know the gateway as a client, with the redirect URI `external_url` and `callback` together:
 `https://shop.example/oidc/callback`; and where it has a logout of its own, `https://shop.example/` as the URI to come
 back to from there. Nothing that a client sends, such as `Host`, decides where browsers are led. A route with this
-policy has to match `callback` and `logout`, as `/**` does; where the policy stands for the whole file, no route has to.
+policy has to match `callback` and `logout`, as `/**` does, and its `when` has to hold there; where the policy stands
+for the whole file, no route has to match.
 
 The session is in the browser alone: in a cookie that is encrypted (AES-256-GCM), for this host, unreadable for scripts,
 and not sent along with what other sites send (`SameSite=Lax`). It ends after `session.idle` without a request, and

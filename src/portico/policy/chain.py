@@ -47,7 +47,8 @@ class Conditional:
     def __init__(self, policy: Policy[Any], holds: Callable[[Request], bool]) -> None:
         self.policy = policy
         self.holds = holds
-        """Asked once for each request, when the policy's turn comes."""
+        """Asked when the policy's turn comes: once for each request, and once more ahead of those that authenticate
+        where it answers some requests itself."""
 
     def asked(self, request: Request) -> bool:
         """Ask it, whatever has been put in its place by who looks at what it says."""

@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -13,7 +14,7 @@ T = TypeVar("T")
 
 
 class TooManyCalls(Exception):
-    """All threads are busy, and as many calls wait as may."""
+    """All threads are busy, and as many calls wait as may; or there is none, and the machine has no more."""
 
 
 class Threads(Executor):
@@ -31,13 +32,22 @@ class Threads(Executor):
         """Call a function in a thread; raise TooManyCalls where too many wait for that."""
         if self._closed or not self._room.acquire(blocking=False):
             raise TooManyCalls
+        if self._running < self._most:
+            self._begin()
+        if not self._running:
+            self._room.release()
+            raise TooManyCalls
         future: Future[T] = Future()
         future.add_done_callback(lambda _: self._room.release())
-        if self._running < self._most:
-            self._running += 1
-            threading.Thread(target=self._run, name=f"{self._name}-{self._running}", daemon=True).start()
         self._work.put((future, lambda: fn(*args, **kwargs)))
         return future
+
+    def _begin(self) -> None:
+        """Begin one more, if the machine has one: otherwise those that there are have to do."""
+        thread = threading.Thread(target=self._run, name=f"{self._name}-{self._running + 1}", daemon=True)
+        with suppress(RuntimeError):
+            thread.start()
+            self._running += 1
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None:

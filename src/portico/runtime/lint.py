@@ -14,6 +14,7 @@ from portico.config.schema import Config
 from portico.config.schema import Route as RouteConfig
 from portico.config.services import led_to
 from portico.config.upstream import Service
+from portico.http.headers import Headers
 from portico.http.message import Request
 from portico.net.pem import KeyPair
 from portico.net.server_stream import REFUSED_METHODS
@@ -159,19 +160,35 @@ def _says_so(route: Route, registry: Registry) -> bool:
 
 
 def _ways_to_policies(compiled: Compiled, registry: Registry, findings: Findings) -> None:
-    """Warn of a policy that answers something itself, and is not on the route to which that leads."""
+    """Warn of a policy that answers something itself, and is not there where that leads."""
     told: set[tuple[str, str]] = set()
     for route in (entry.payload for entry in compiled.entries):
         for use in (scoped.use for scoped in route.policies):
             for text in registry.policies[use.kind].own_urls(use.config):
-                url = parse_url(text)
-                led = compiled.runtime.route_of(Request("GET", url.path, host=url.host))
-                known = any(scoped.use.config == use.config for scoped in led.policies)
-                if not known and (use.origin, text) not in told:
+                harm, hint = _not_answered(compiled, use, text)
+                if harm and (use.origin, text) not in told:
                     told.add((use.origin, text))
-                    message = f"{text} is for {use.kind} of route {route.name}, and leads to {_named(led)}, without it"
-                    hint = f"have {url.path} among the route's paths, or give the whole file the policy"
+                    message = f"{text} is for {use.kind} of route {route.name}, and {harm}"
                     findings.warning(place_of(use.origin), message, hint)
+
+
+def _not_answered(compiled: Compiled, use: PolicyUse, text: str) -> tuple[str, str]:
+    """Return why a policy does not answer a URL of its own, and how to mend it; empty where it does."""
+    url = parse_url(text)
+    asked = Request("GET", url.path, headers=Headers(_OF_BROWSERS), host=url.host)
+    led = compiled.runtime.route_of(asked)
+    there = next((scoped.use for scoped in led.policies if scoped.use.config == use.config), None)
+    if there is None:
+        hint = f"have {url.path} among the route's paths, or give the whole file the policy"
+        return f"leads to {_named(led)}, without it", hint
+    conditional = led.conditionals.get(there.name)
+    if conditional is None or conditional.asked(asked):
+        return "", ""
+    return "its condition does not hold there", f"have its `when` hold for the path {url.path} as well"
+
+
+_OF_BROWSERS: Final = ((b"Accept", b"text/html"), (b"Sec-Fetch-Mode", b"navigate"))
+"""What a browser sends that asks for a page."""
 
 
 def _named(route: Route) -> str:
