@@ -65,7 +65,7 @@ from portico.policy.authentication import (
 )
 from portico.policy.base import Endpoint, Env, Policy, PolicyConfig, RouteInfo, Stage
 from portico.policy.condition import Condition, ConditionError
-from portico.policy.consumers import ConsumerLookup
+from portico.policy.consumers import ConsumerLookup, LookupFailed
 from portico.routing.matcher import ALLOWED_METHODS
 from portico.routing.preflight import UNANSWERED_PREFLIGHT
 
@@ -116,6 +116,7 @@ __all__ = [
     "KeySet",
     "KeyUrl",
     "Keys",
+    "LookupFailed",
     "MalformedContent",
     "Method",
     "Negotiation",
