@@ -75,7 +75,7 @@ from portico.policy.authentication import (
 )
 from portico.policy.base import Endpoint, Env, Policy, PolicyConfig, RouteInfo, Stage
 from portico.policy.condition import Condition, ConditionError
-from portico.policy.consumers import ConsumerLookup
+from portico.policy.consumers import ConsumerLookup, LookupFailed
 from portico.policy.lambda_authorizer import (
     DENIED,
     FixedVerdict,
@@ -179,6 +179,7 @@ __all__ = [
     "KeyUrl",
     "Keys",
     "LoginPaths",
+    "LookupFailed",
     "MalformedContent",
     "Memory",
     "Method",
