@@ -62,17 +62,8 @@ from portico.oidc.provider import ClientAuth, Registration
 from portico.oidc.renewal import Relay
 from portico.oidc.session import SessionLifetime
 from portico.policy.attempts import Failures, Recent, origin_of
-from portico.policy.authentication import (
-    ADMITTED,
-    Admitted,
-    Authenticator,
-    AuthenticatorConfig,
-    Found,
-    Refusal,
-    note_refusal,
-    shown,
-    unknown_user,
-)
+from portico.policy.authentication import note_refusal, shown, unknown_user
+from portico.policy.authenticator import ADMITTED, Admitted, Authenticator, AuthenticatorConfig, Found, Refusal
 from portico.policy.base import Endpoint, Env, Policy, PolicyConfig, RouteInfo, Stage
 from portico.policy.condition import Condition, ConditionError
 from portico.policy.consumers import ConsumerLookup, LookupFailed

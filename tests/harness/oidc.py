@@ -17,7 +17,8 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 from portico.plugin import USER, Body, Handler, Headers, Request, Response, User
 from portico.policies.anonymous import Anonymous, AnonymousPolicy
 from portico.policies.oidc import Oidc, OidcPolicy
-from portico.policy.authentication import Authentication, Authenticator, Part
+from portico.policy.authentication import Authentication, Part
+from portico.policy.authenticator import Authenticator
 from tests.harness.tokens import World, key, public, token
 
 ISSUER = "https://login.example"

@@ -14,16 +14,8 @@ import pytest
 from portico.http.headers import HeaderBlock, Headers
 from portico.http.message import Request, Response
 from portico.http.user import USER, User
-from portico.policy.authentication import (
-    ADMITTED,
-    Authentication,
-    Authenticator,
-    AuthenticatorConfig,
-    Found,
-    Part,
-    Refusal,
-    unknown_user,
-)
+from portico.policy.authentication import Authentication, Part, unknown_user
+from portico.policy.authenticator import ADMITTED, Authenticator, AuthenticatorConfig, Found, Refusal
 from portico.policy.consumers import LookupFailed
 from portico.runtime.loading import load
 from tests.harness.loop import run

@@ -15,7 +15,7 @@ from portico.http.message import Request
 from portico.http.user import User
 from portico.jose.compact import NotTaken
 from portico.jose.rules import claim_at, invalid, words_at
-from portico.policy.authentication import AuthenticatorConfig, Refusal
+from portico.policy.authenticator import AuthenticatorConfig, Refusal
 
 Texts = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], OneOrMany()]
 

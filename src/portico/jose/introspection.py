@@ -17,7 +17,7 @@ from portico.jose.bearer import BearerConfig
 from portico.jose.compact import NotTaken, json_object
 from portico.jose.provider import NotPublished, described
 from portico.jose.rules import EXPIRED, Expired, TokenRules, invalid
-from portico.policy.authentication import Refusal
+from portico.policy.authenticator import Refusal
 from portico.policy.base import Env
 from portico.policy.verdicts import NoVerdict
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from portico.jose.compact import NotTaken
-from portico.policy.authentication import Refusal
+from portico.policy.authenticator import Refusal
 
 EXPIRED: Final = Refusal("token-expired", "Token expired", "the token has expired", "invalid_token", 401)
 """The token was good, and is too old."""

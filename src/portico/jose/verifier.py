@@ -10,7 +10,7 @@ from portico.http.user import User
 from portico.jose.compact import Compact, NotTaken, decode, json_object
 from portico.jose.keys import KeySet
 from portico.jose.rules import EXPIRED, UNAVAILABLE, Expired, TokenRules, invalid
-from portico.policy.authentication import Found
+from portico.policy.authenticator import Found
 
 REMEMBERED: Final = 4096
 """Tokens that are remembered, of which at least half are those used last."""

@@ -21,7 +21,8 @@ from portico.oidc.provider import LONGEST_TOKEN, Provider, ProviderDown, Registr
 from portico.oidc.renewal import Relay, TokenSessions
 from portico.oidc.seal import Seal
 from portico.oidc.session import Lost, Present, Session, SessionLifetime, Sessions
-from portico.policy.authentication import Found, note_refusal
+from portico.policy.authentication import note_refusal
+from portico.policy.authenticator import Found
 from portico.policy.base import Env
 from portico.policy.reserved import ReservedHeaders
 

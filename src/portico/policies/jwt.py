@@ -199,9 +199,10 @@ class JwtPolicy(Authenticator[Jwt], name="jwt", stages=(Stage.AUTHENTICATE,)):
 
     def identify(self, request: Request) -> Found | Awaitable[Found]:
         """Return whose token it is."""
-        shown = request.headers.get(b"authorization")
+        headers = request.headers
+        shown = headers.index.get(b"authorization")
         if shown is not None:
-            if stands_twice(request):
+            if len(headers.index) != len(headers.pairs) and stands_twice(request):
                 return TWICE
             known = self._recall(shown)
             if known is not None:

@@ -10,64 +10,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, Final, NamedTuple, cast
 
-from portico.http.headers import HeaderBlock
 from portico.http.message import Handler, Key, Request, Response
 from portico.http.user import USER, User
-from portico.policy.base import Policy, PolicyConfig
+from portico.policy.authenticator import Admitted, Authenticator, Found, Refusal
+from portico.policy.base import Policy
 from portico.policy.consumers import LookupFailed
 
 security = logging.getLogger("portico.security")
 
-
-class AuthenticatorConfig(PolicyConfig):
-    """What the settings of every policy that authenticates have."""
-
-    required: bool = False
-    """Whether these credentials have to be there and be good, whatever others are. Unless given, those of one policy of
-    the route are enough."""
-
-
-AuthConfigT = TypeVar("AuthConfigT", bound=AuthenticatorConfig)
-
-
-class Refusal(NamedTuple):
-    """Why credentials that were shown are not taken."""
-
-    type: str
-    """A stable name, such as `token-expired`."""
-    title: str
-    """What is wrong, in words that any client may read: `Token expired`."""
-    reason: str = ""
-    """What the log is told beside that; it has no part of the credentials."""
-    error: str = ""
-    """The `error` of the challenge where its scheme has one (RFC 6750 section 3.1): `invalid_token`."""
-    status: int = 401
-    """What is answered; 503 where it could not be found out whether they are good."""
-    retry_after: int = 0
-    """The seconds after which it is worth another try, where that is known."""
-
-
 _BUSY: Final = Refusal("authentication-busy", "Authentication is busy", status=503, retry_after=1)
 """It cannot be found out at the moment whether the credentials are good."""
-
-
 _LONGEST_NAME: Final = 128
-
-
-class Admitted:
-    """What is found where a request may pass, and nobody says who it is from; see `ADMITTED`."""
-
-    __slots__ = ()
-
-
-ADMITTED: Final = Admitted()
-"""The one there is."""
-
-Found: TypeAlias = User | Admitted | Refusal | Response | None
-"""Who it is, or that it may pass without a name; why it is not taken, or the very answer to that, which somebody else
-has decided on; None where no credentials of the kind were shown."""
 
 
 class _NotAsked:
@@ -78,68 +33,6 @@ class _NotAsked:
 
 _NOT_ASKED: Final = _NotAsked()
 _AT_ONCE: Final = frozenset((User, Admitted, Refusal, Response, type(None)))
-
-
-_NEVER_CALLED: Final = ("handle", "request")
-
-
-class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
-    """A policy that finds out who is calling by one kind of credentials; see `identify` and `challenge`.
-
-    Its `response` is given each answer to a request that it was asked about, refusals included.
-    """
-
-    missing: ClassVar[str] = "Missing authentication"
-    """The title of the answer where nothing was shown."""
-    takes_nobody: ClassVar[bool] = False
-    """Whether `identify` returns, at once, who those are that have shown no credentials; it is never challenged."""
-
-    of_callers: ClassVar[bool] = True
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        for method in _NEVER_CALLED:
-            if getattr(cls, method) is not getattr(Authenticator, method):
-                raise TypeError(
-                    f"{cls.__name__}.{method} would never be called, as those of a route that authenticate stand "
-                    "together; override identify, challenge and conceal, and do the rest in a policy of its own"
-                )
-
-    def identify(self, request: Request) -> Found | Awaitable[Found]:
-        """Return who the request is from, or an awaitable of that where it takes some waiting."""
-        raise NotImplementedError
-
-    def challenge(self, refusal: Refusal | None) -> str:
-        """Return the challenge for WWW-Authenticate (RFC 9110 section 11.6.1), such as `Bearer realm="api"`.
-
-        `refusal` is why the credentials were not taken; None where none were shown, or where `identify` has answered
-        by itself. An empty text is no challenge.
-        """
-        raise NotImplementedError
-
-    def answer(self, request: Request) -> Awaitable[Response] | None:
-        """Return what answers a request that is for this policy itself, such as the way back from a login, and not for
-        a service; None for any other. It is asked before anybody looks for credentials."""
-        return None
-
-    def invite(self, request: Request) -> Response | None:
-        """Return what somebody who has shown no credentials at all is answered instead of a 401, such as a redirect to
-        a login; None where that will do."""
-        return None
-
-    def challenge_headers(self, request: Request) -> HeaderBlock | None:
-        """Return what else a 401 says of the credentials that would be taken, such as Accept-Signature."""
-        return None
-
-    def conceal(self, request: Request) -> None:
-        """Take from a request what its service is not to see, such as the credentials; whoever they were good for.
-
-        This is the last look at a request that passes: what the service is to be told instead is put there now.
-        """
-
-    async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - the field's word
-        """Pass on what comes from somebody; answer everything else."""
-        return await Authentication((Part(self, None),)).handle(request, next=next)
 
 
 class Asked(NamedTuple):
@@ -171,7 +64,7 @@ class Authentication:
     once who it is: most requests of a busy client are answered from what somebody remembers.
     """
 
-    __slots__ = ("_all", "_answering", "_first", "_guests", "_parts", "_seeing")
+    __slots__ = ("_all", "_answering", "_conceal", "_first", "_guests", "_parts", "_seeing")
 
     def __init__(self, parts: Iterable[Part] = ()) -> None:
         self._seeing: list[Authenticator[Any]] = []
@@ -179,6 +72,7 @@ class Authentication:
         self._all: list[Authenticator[Any]] = []
         self._guests: list[Part] = []
         self._answering: list[Part] = []
+        self._conceal: list[Callable[[Request], None]] = []
         self._first: Authenticator[Any] | None = None
         """Whose word is enough, where no condition has to be asked."""
         for part in parts:
@@ -188,6 +82,7 @@ class Authentication:
         """Take in one more, at load."""
         (self._guests if part.policy.takes_nobody else self._parts).append(part)
         self._all = [policy for policy, _ in self._parts]
+        self._conceal = [each.conceal for each in self._all if type(each).conceal is not Authenticator.conceal]
         if type(part.policy).answer is not Authenticator.answer:
             self._answering.append(part)
         if type(part.policy).response is not Policy.response:
@@ -210,8 +105,8 @@ class Authentication:
         if type(found) is not User:
             return self._decide(request, next, found)
         request[USER] = found
-        for policy in self._all:
-            policy.conceal(request)
+        for conceal in self._conceal:
+            conceal(request)
         return next(request)
 
     def _own(self, request: Request) -> Awaitable[Response] | None:

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from portico.http.headers import HOP_BY_HOP
 from portico.http.message import Client, Request
 from portico.http.user import User
-from portico.policy.authentication import Admitted, Refusal
+from portico.policy.authenticator import Admitted, Refusal
 from portico.policy.told import FORWARDED_HEADERS
 from portico.policy.verdicts import NoVerdict
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, Generic, TypeVar
 
 from portico.errors import PorticoError
-from portico.policy.authentication import AuthenticatorConfig, Refusal
+from portico.policy.authenticator import AuthenticatorConfig, Refusal
 from portico.policy.base import Env
 
 MOST_REMEMBERED: Final = 4096

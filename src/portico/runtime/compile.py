@@ -22,8 +22,9 @@ from portico.consumers.sqlite import SqliteStore
 from portico.errors import ConfigError, PorticoError
 from portico.http.target import EncodedSlashes
 from portico.net.stream import Outbox
-from portico.policy.authentication import Authentication, Authenticator
+from portico.policy.authentication import Authentication
 from portico.policy.authentication import Part as AuthPart
+from portico.policy.authenticator import Authenticator
 from portico.policy.base import Component, Policy, RouteInfo
 from portico.policy.chain import Conditional, Scoped
 from portico.policy.consumers import ConsumerLookup

@@ -19,7 +19,7 @@ from portico.http.message import Request
 from portico.net.pem import KeyPair
 from portico.net.server_stream import REFUSED_METHODS
 from portico.net.tls import remarks_on
-from portico.policy.authentication import AuthenticatorConfig
+from portico.policy.authenticator import AuthenticatorConfig
 from portico.policy.base import Stage
 from portico.policy.registry import Registry
 from portico.routing.entry import Entry

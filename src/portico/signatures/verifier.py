@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from portico.http.headers import HeaderBlock, spelled
 from portico.http.message import Request
-from portico.policy.authentication import Refusal
+from portico.policy.authenticator import Refusal
 from portico.signatures.base import Message
 from portico.signatures.fields import MAX_TEXT, NotSigned, Signature, Signatures, serialized
 from portico.signatures.keys import SignatureKey
