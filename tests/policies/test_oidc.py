@@ -81,6 +81,19 @@ def test_a_service_is_shown_a_token_only_of_a_session() -> None:
     in_time(main)
 
 
+def test_a_session_of_a_route_that_relays_nothing_has_no_token_to_show() -> None:
+    async def main(world: World) -> None:
+        provider = Provider(world)
+        browser = Browser(policy(world))
+        await browser.log_in(provider)
+        browser.policies = (policy(world, relay="access_token"),)
+        page = await browser.ask("/", Authorization="Bearer of-the-client")
+        assert page.seen is not None
+        assert page.seen.headers.get(b"authorization") is None
+
+    in_time(main)
+
+
 def test_beside_other_policies() -> None:
     async def main(world: World) -> None:
         provider = Provider(world)

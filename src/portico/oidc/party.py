@@ -202,7 +202,8 @@ class RelyingParty:
         if present.session is not None and self._party.relay != "none":
             token = present.session.id_token if self._party.relay == "id_token" else present.session.access_token
             _ONLY_OURS.take_from(request)
-            request.headers.set(b"Authorization", b"Bearer " + token.encode())
+            if token:  # a route that shows nobody the access token may have begun the session
+                request.headers.set(b"Authorization", b"Bearer " + token.encode())
 
     def keep(self, request: Request, response: Response) -> Response:
         """Give an answer the cookies of a session that goes on."""
