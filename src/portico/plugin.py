@@ -4,6 +4,7 @@
 Everything that the built-in policies use is here, and nothing else of Portico is theirs to import either.
 """
 
+from portico import caching
 from portico.config.addresses import LOCAL_NETWORKS, Cidr
 from portico.config.consumers import ApiKeys, Consumer, Credential, digest_of
 from portico.config.forms import OneOrMany, Shorthand
@@ -153,6 +154,7 @@ __all__ = [
     "UpstreamError",
     "User",
     "bearer_token",
+    "caching",
     "claim_at",
     "codings_of",
     "decoded",

@@ -82,7 +82,7 @@ def implied_lifetime(status: int, headers: Headers, policy: Policy, date: float,
     if not rules.heuristic or not (status in HEURISTIC or policy.directives.public):
         return 0.0
     modified = headers.get(b"last-modified")
-    changed = None if modified is None else parse_date(modified, date)
+    changed = None if modified is None else parse_date(modified.strip(b" \t"), date)
     return 0.0 if changed is None else max(0.0, min((date - changed) * rules.heuristic, rules.heuristic_most))
 
 
@@ -111,10 +111,15 @@ def _beyond(said: int | None, otherwise: float, forbidden: bool) -> float:
     return otherwise if said is None else said
 
 
+def date_said(headers: Headers, received: float) -> float | None:
+    """Return when an answer was made, by its own word; None where it does not say, or nobody can read it."""
+    value = headers.get(b"date")
+    return None if value is None else parse_date(value.strip(b" \t"), received)
+
+
 def date_of(headers: Headers, received: float) -> float:
     """Return when an answer was made; one that does not say was made when it came (RFC 9110 section 6.6.1)."""
-    value = headers.get(b"date")
-    date = None if value is None else parse_date(value, received)
+    date = date_said(headers, received)
     return received if date is None else date
 
 

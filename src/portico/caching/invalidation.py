@@ -52,7 +52,7 @@ def _same_origin(request: Request, value: str, scheme: str) -> Place | None:
         path = normalise_path(target.path or "/", EncodedSlashes.KEEP)
     except (ValueError, RequestError):  # it is no URI, and so it names nothing
         return None
-    return Place(path, target.query if "?" in value else None)
+    return Place(path, target.query or None)
 
 
 def _origin(request: Request, scheme: str) -> tuple[str, int | None]:

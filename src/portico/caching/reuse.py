@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -86,7 +86,7 @@ def decide(request: Request, kept: Sequence[Stored], now: float, rules: CachingR
     asked = request_directives(request.headers) if rules.heed_clients else NOTHING_ASKED
     if why is not None:
         return _unless_refused(Decision(Verdict.PASS, None, why), asked)
-    stored = select(request, kept, rules)
+    stored = select(request, kept, now, rules)
     if stored is None:
         miss = Decision(Verdict.FETCH, None, Forward.VARY_MISS if kept else Forward.URI_MISS)
         return _unless_refused(miss, asked)
@@ -97,16 +97,16 @@ def decide(request: Request, kept: Sequence[Stored], now: float, rules: CachingR
     return _by_age(stored, asked, now)
 
 
-def select(request: Request, kept: Iterable[Stored], rules: CachingRules) -> Stored | None:
+def select(request: Request, kept: Sequence[Stored], now: float, rules: CachingRules) -> Stored | None:
     """Return which of the answers that are kept for its URI is for a request, or None (RFC 9111 section 4.1).
 
-    Of several it is the one that was made last. Where one of them says by what it varies, those that do not are for
-    nobody: the service has only forgotten to say it, as that section warns.
+    Of several it is the one that was made last. While one of them is fresh and says by what it varies, those that do
+    not are for nobody: services forget to say it here and there, as that section warns. Once none is, they have
+    probably changed their mind.
     """
     variants: dict[tuple[bytes, ...], bytes] = {}
     best: Stored | None = None
-    kept = tuple(kept)
-    varied = any(stored.vary for stored in kept)
+    varied = len(kept) > 1 and any(stored.vary and stored.ttl(now) > 0 for stored in kept)
     for stored in kept:
         if varied and not stored.vary:
             continue

@@ -9,7 +9,7 @@ from typing import Final
 
 from portico.caching import fields
 from portico.caching.dates import write_date
-from portico.caching.freshness import Life, date_of
+from portico.caching.freshness import Life, date_said
 from portico.caching.rules import CachingRules, SetCookie
 from portico.http.headers import HOP_BY_HOP, Headers
 
@@ -105,7 +105,6 @@ def kept_fields(headers: Headers, unkept: frozenset[bytes], rules: CachingRules,
     for name, value in headers.pairs:
         if name.lower() not in left_out:
             kept.put_parsed(name, value)
-    date = date_of(headers, received)
-    if date == received:  # none, or none that can be read (RFC 9110 section 6.6.1)
+    if date_said(headers, received) is None:  # RFC 9110 section 6.6.1
         kept.set(b"Date", write_date(received))
     return kept

@@ -18,7 +18,8 @@ _OTHERS: Final = re.compile(
     rb'|%"(?:[\x20\x21\x23\x24\x26-\x7e]|%[0-9a-f]{2})*"'  # a text of Unicode
 )
 _BOOLEAN: Final = re.compile(rb"\?([01])")
-_COMMA: Final = re.compile(rb"[ \t]*,[ \t]*")
+_OWS: Final = re.compile(rb"[ \t]*")
+_COMMA: Final = re.compile(rb",[ \t]*")
 _SPACES: Final = re.compile(rb" *")
 _SEMICOLON: Final = re.compile(rb"; *")
 _ESCAPED: Final = re.compile(rb'\\(["\\])')
@@ -39,15 +40,13 @@ def dictionary(value: bytes) -> dict[bytes, Member] | None:
             member: Member = True
             if value[at : at + 1] == b"=":
                 member, at = _member(value, at + 1)
-            at = _parameters(value, at)
-            found.pop(key, None)
             found[key] = member
+            at = _end(_OWS, value, _parameters(value, at))
             if at == len(value):
                 break
-            comma = _COMMA.match(value, at)
-            if comma is None or comma.end() == len(value):
+            at = _end(_COMMA, value, at)
+            if at == len(value):
                 return None
-            at = comma.end()
     except _Malformed:
         return None
     return found

@@ -45,18 +45,18 @@ def to_fetch(headers: Headers) -> Headers:
     return asked
 
 
-def to_validate(headers: Headers, stored: Stored, others: Iterable[Stored] = ()) -> Headers:
+def to_validate(headers: Headers, stored: Stored | None, others: Iterable[Stored] = ()) -> Headers:
     """Return a request's headers as they go to the service to validate what is kept (section 4.3.1).
 
-    `others` are answers for the same URI and for other requests, of which one may do: their entity tags are shown too.
-    Without validators the service answers anew.
+    `others` are answers for the same URI and for other requests, of which one may do; their entity tags are shown too,
+    and where nothing is for this request (`stored` is None), only theirs. What has no validators is fetched anew.
     """
     asked = to_fetch(headers)
-    tags = (each.etag or b"" for each in (stored, *others))
-    shown = list(dict.fromkeys(tag for tag in tags if is_tag(tag)))[:MAX_TAGS]
-    if shown:
-        asked.set(b"If-None-Match", b", ".join(shown))
-    if stored.modified is not None and len(shown) <= 1:
+    named = others if stored is None else (stored, *others)
+    tags = [tag for tag in dict.fromkeys(each.etag for each in named) if tag is not None and is_tag(tag)][:MAX_TAGS]
+    if tags:
+        asked.set(b"If-None-Match", b", ".join(tags))
+    if stored is not None and stored.modified is not None and len(tags) <= 1:
         asked.set(b"If-Modified-Since", stored.modified)
     return asked
 
@@ -66,27 +66,26 @@ def freshened(
 ) -> list[Change]:
     """Return what a 304 with these headers changes of the answers that the service was shown (section 4.3.4).
 
-    The first of the changes is what the request is answered with, and its variant is the request's. None at all means
-    that the 304 speaks of none of them, and the service must be asked anew, without conditions.
+    The one that was for the request stands first in `shown`, where there was one. The first of the changes is what the
+    request is answered with, and it is the request's variant. None at all means that the 304 speaks of none of them,
+    and the service must be asked anew, without conditions.
 
     A 304 without validators is taken to speak of the only answer that was shown, as nginx, Varnish and Squid take it;
     the section has that for answers without validators alone, but a service that has sent one forgets it easily.
     """
     age = initial_age(headers, asked, received)
-    own = select(request, shown, rules)
-    named = sorted(_named(headers, shown), key=lambda stored: stored is not own)
-    changes = [_change(request, headers, stored, age, received, rules) for stored in named]
+    changes = [_change(request, headers, stored, age, received, rules) for stored in _named(headers, shown)]
     return [change if at == 0 else _for_others(change) for at, change in enumerate(changes)]
 
 
 def updated_by_head(
-    request: Request, headers: Headers, kept: Iterable[Stored], asked: float, received: float, rules: CachingRules
+    request: Request, headers: Headers, kept: Sequence[Stored], asked: float, received: float, rules: CachingRules
 ) -> Change | None:
     """Return what the 200 to a HEAD changes of what is kept for it; None where nothing is (section 4.3.5).
 
     What it does not agree with has to be validated before it is given again.
     """
-    stored = select(request, kept, rules)
+    stored = select(request, kept, received, rules)
     if stored is None:
         return None
     length = headers.get(b"content-length")
@@ -112,17 +111,19 @@ def merged(stored: Headers, new: Headers) -> Headers:
     return result
 
 
-def _named(headers: Headers, shown: Sequence[Stored]) -> list[Stored]:
+def _named(headers: Headers, shown: Sequence[Stored]) -> Sequence[Stored]:
+    """Return which of the answers a 304 speaks of, in the order in which they were shown."""
     tag, modified = headers.get(b"etag"), headers.get(b"last-modified")
     if tag is not None and is_strong(tag):
         return [stored for stored in shown if stored.etag is not None and same_strongly(tag, stored.etag)]
     if tag is not None:
         matching = [stored for stored in shown if stored.etag is not None and same_weakly(tag, stored.etag)]
-    elif modified is not None:
-        matching = [stored for stored in shown if stored.modified == modified]
-    else:
-        matching = list(shown) if len(shown) == 1 else []
-    return sorted(matching, key=lambda stored: (stored.date, stored.received))[-1:]
+        if shown[:1] == matching[:1]:
+            return matching[:1]
+        return sorted(matching, key=lambda stored: (stored.date, stored.received))[-1:]
+    if len(shown) == 1 and modified in (None, shown[0].modified):
+        return shown
+    return []  # a date tells no variants apart
 
 
 def _change(
