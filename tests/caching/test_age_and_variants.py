@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from portico.caching.freshness import initial_age
 from portico.caching.reuse import select
 from portico.caching.rules import STRICT, CachingRules
 from portico.caching.stored import Stored
@@ -37,7 +36,9 @@ AGES: list[tuple[str, str, float, float]] = [
 
 @pytest.mark.parametrize(("section", "answer", "delay", "expected"), AGES)
 def test_age_of_what_comes(section: str, answer: str, delay: float, expected: float) -> None:
-    assert initial_age(answering(answer), T0 - delay, T0) == expected, section
+    stored = store(asking(), 200, answering(f"{answer} | ETag: x"), T0 - delay, T0, STRICT)
+    assert isinstance(stored, Stored)
+    assert stored.age(T0) == expected, section
 
 
 def test_age_goes_on_and_never_back() -> None:

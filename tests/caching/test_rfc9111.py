@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from portico.caching.reuse import decide, may_stand_in
+from portico.caching.reuse import ERRORS, decide, may_stand_in, passes_by
 from portico.caching.rules import STRICT, CachingRules, SetCookie
 from portico.caching.status import Forward
 from portico.caching.stored import NotStored, Stored
 from portico.caching.storing import store
+from portico.http.body import Body
 from portico.http.message import Request
 from portico.http.user import USER, User
 from tests.harness.caching import T0, answering, asking, at, keep
@@ -109,6 +110,9 @@ KEPT: list[tuple[str, str, int, str, float | NotStored]] = [
     ("5.2.2.3", "", 200, "Cache-Control: must-understand, no-store, max-age=60", 60),
     ("5.2.2.3", "", 299, "Cache-Control: must-understand, max-age=60", STATUS),
     ("5.2.2.3", "", 299, "Cache-Control: max-age=60", 60),
+    ("5.2.2.3", "", 505, "Cache-Control: must-understand, max-age=60", 60),
+    ("5.2.2.3", "", 506, "Cache-Control: must-understand, max-age=60", STATUS),
+    ("5.2.2.3", "", 200, "Cache-Control: must-understand, private, max-age=60", PRIVATE),
     ("5.2.2.3", "", 206, "Cache-Control: must-understand, no-store, max-age=60", STATUS),
     ("5.2.2.4", "", 200, f"Cache-Control: no-cache | {TAG}", 0),
     ("5.2.2.4", "", 200, "Cache-Control: no-cache", USELESS),
@@ -153,6 +157,7 @@ KEPT: list[tuple[str, str, int, str, float | NotStored]] = [
     ("RFC 9213 2.2", "", 200, "CDN-Cache-Control: max-age=90 | Cache-Control: max-age=60", 90),
     ("RFC 9213 2.2", "", 200, "CDN-Cache-Control: max-age=90 | Cache-Control: no-store", 90),
     ("RFC 9213 2.2", "", 200, f"CDN-Cache-Control: max-age=0 | Expires: {at(60)} | {TAG}", 0),
+    ("RFC 9213 2.2", "", 200, f"CDN-Cache-Control: public | Expires: {at(60)} | {TAG}", 0),
     ("RFC 9213 2.2", "", 200, "CDN-Cache-Control: no-store | Cache-Control: max-age=60", FORBIDDEN),
     ("RFC 9213 2.2", "", 200, "CDN-Cache-Control: private | Cache-Control: max-age=60", PRIVATE),
     ("RFC 9213 2.2", "", 200, f"CDN-Cache-Control: none | Cache-Control: no-store | {TAG}", 0),
@@ -253,6 +258,9 @@ REUSED: list[tuple[str, str, float, str, str]] = [
     ("4", MINUTE, 0, ME, GIVE),
     ("4", "", 0, "", FETCH),
     ("4", "", 0, "Cache-Control: no-cache", FETCH),
+    ("5.2.1.5", "", 0, "Cache-Control: no-store", PASS),
+    ("5.2.1.5", f"{MINUTE} | Vary: Accept", 0, "Cache-Control: no-store | Accept: a", PASS),
+    ("5.2.1.5", "", 0, "Cache-Control: no-store, only-if-cached", REFUSE),
     # Section 4.1: for whom it is.
     ("4.1", f"{MINUTE} | Vary: Accept", 0, "Accept: */*", FETCH),
     ("4.1", f"{MINUTE} | Vary: Accept", 0, "", GIVE),
@@ -385,6 +393,28 @@ def test_what_stands_in_for_an_error(
     assert may_stand_in(stored, asking(request_lines), T0 + seconds, rules) is expected, section
 
 
+def test_head_is_answered_with_what_get_was_and_nothing_else() -> None:
+    head = asking(method="HEAD")
+    assert decide(head, [keep(MINUTE)], T0, STRICT).verdict.value == GIVE
+    assert decide(head, [keep(MINUTE)], T0 + 61, STRICT).verdict.value == VALIDATE
+    assert decide(head, [], T0, STRICT).verdict.value == PASS
+    assert decide(head, [], T0, STRICT).why is Forward.URI_MISS
+
+
+def test_a_get_with_content_and_a_change_of_protocol_are_none_of_a_cache() -> None:
+    fat, changing = asking(), asking()
+    fat.body = Body(b"x")
+    changing.upgrade = b"websocket"
+    for request in (fat, changing):
+        assert decide(request, [keep(MINUTE)], T0, STRICT).verdict.value == PASS
+        assert passes_by(request) is Forward.BYPASS
+    assert passes_by(asking()) is None
+
+
+def test_what_counts_as_an_error() -> None:
+    assert {500, 502, 503, 504} == ERRORS  # RFC 5861 section 4
+
+
 def test_what_was_asked_for_by_a_known_user_is_theirs_without_authorization_too() -> None:
     request = asking()
     request[USER] = User("ann", kind="key-auth")
@@ -399,4 +429,6 @@ def test_clients_that_are_not_heeded() -> None:
     for asked in ("Cache-Control: no-cache", "Cache-Control: max-age=0", "Pragma: no-cache"):
         assert decide(asking(asked), kept, T0 + 1, deaf).verdict.value == GIVE
     assert decide(asking("Cache-Control: only-if-cached"), [], T0, deaf).verdict.value == FETCH
+    assert decide(asking("Cache-Control: no-store"), [], T0, deaf).verdict.value == PASS
+    assert decide(asking("Cache-Control: no-store"), kept, T0, deaf).verdict.value == GIVE
     assert decide(asking("Cache-Control: max-stale"), kept, T0 + 61, deaf).verdict.value == VALIDATE

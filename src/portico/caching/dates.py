@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import calendar
 import re
 from datetime import UTC, datetime
 from email.utils import formatdate
@@ -43,7 +42,7 @@ def write_date(time: float) -> bytes:
 
 
 def _time(match: re.Match[bytes], now: float) -> float | None:
-    year, day, hour, minute, second = (int(match[name]) for name in ("year", "day", "hour", "minute", "second"))
+    year, day, hour, minute, second = map(int, match.group("year", "day", "hour", "minute", "second"))
     month = _MONTHS.index(match["month"].lower()) + 1
     if len(match["year"]) == 2:
         this_year = datetime.fromtimestamp(now, UTC).year
@@ -53,6 +52,6 @@ def _time(match: re.Match[bytes], now: float) -> float | None:
     if second == 60:  # a leap second
         second = 59
     try:
-        return float(calendar.timegm(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timetuple()))
+        return datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
     except ValueError:
         return None

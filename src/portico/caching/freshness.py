@@ -112,24 +112,21 @@ def _beyond(said: int | None, otherwise: float, forbidden: bool) -> float:
 
 
 def date_said(headers: Headers, received: float) -> float | None:
-    """Return when an answer was made, by its own word; None where it does not say, or nobody can read it."""
+    """Return when an answer was made, by its own word; None where it does not say, or nobody can read it.
+
+    Then it was made when it came (RFC 9110 section 6.6.1).
+    """
     value = headers.get(b"date")
     return None if value is None else parse_date(value.strip(b" \t"), received)
 
 
-def date_of(headers: Headers, received: float) -> float:
-    """Return when an answer was made; one that does not say was made when it came (RFC 9110 section 6.6.1)."""
-    date = date_said(headers, received)
-    return received if date is None else date
-
-
-def initial_age(headers: Headers, asked: float, received: float) -> float:
+def initial_age(headers: Headers, date: float | None, asked: float, received: float) -> float:
     """Return how old an answer was when it came, at the least (RFC 9111 section 4.2.3).
 
-    `asked` and `received` are when it was asked for and when it came, by the clock on the wall. Of a list in Age the
-    first member counts, and one that is no number does not (section 5.1).
+    `date` is when it was made, by its own word, `asked` and `received` when it was asked for and when it came, by the
+    clock on the wall. Of a list in Age the first member counts, and one that is no number does not (section 5.1).
     """
-    apparent = max(0.0, received - date_of(headers, received))
+    apparent = 0.0 if date is None else max(0.0, received - date)
     said = fields.members_of(headers, b"age")
     age_value = (delta_seconds(said[0]) or 0) if said else 0
     return max(apparent, age_value + max(0.0, received - asked))

@@ -15,8 +15,8 @@ from portico.http.message import Request
 
 ERRORS: Final = frozenset((500, 502, 503, 504))
 """Statuses of a service in whose place a stale answer may stand (RFC 5861 section 4)."""
-_FOR_SERVICES_ONLY: Final = (b"if-match", b"if-unmodified-since")
-"""Conditions that no cache may decide on (RFC 9111 section 4.3.2)."""
+_NOT_HEEDED: Final = (NOTHING_ASKED, NOTHING_ASKED._replace(no_store=True))
+"""What counts of a request where clients are not heeded."""
 
 
 class Verdict(Enum):
@@ -31,7 +31,7 @@ class Verdict(Enum):
     FETCH = "fetch"
     """Have the service answer, and keep that."""
     PASS = "pass"  # noqa: S105 - no password
-    """Leave it to the service; caching has nothing to do with it."""
+    """Leave it to the service, as it is; nothing of it will be kept."""
     REFUSE = "refuse"
     """Answer 504: the client wants nothing but what is kept, and that does not do (RFC 9111 section 5.2.1.7)."""
 
@@ -72,7 +72,9 @@ def passes_by(request: Request) -> Forward | None:
     if request.upgrade or request.body.length != 0:
         return Forward.BYPASS
     index = request.headers.index
-    return Forward.BYPASS if any(name in index for name in _FOR_SERVICES_ONLY) else None
+    if b"if-match" in index or b"if-unmodified-since" in index:  # no cache may decide on these (section 4.3.2)
+        return Forward.BYPASS
+    return None
 
 
 def decide(request: Request, kept: Sequence[Stored], now: float, rules: CachingRules) -> Decision:
@@ -83,13 +85,12 @@ def decide(request: Request, kept: Sequence[Stored], now: float, rules: CachingR
     why = passes_by(request)
     if why is Forward.METHOD:
         return Decision(Verdict.PASS, None, why)
-    asked = request_directives(request.headers) if rules.heed_clients else NOTHING_ASKED
+    asked = _asked(request, rules)
     if why is not None:
         return _unless_refused(Decision(Verdict.PASS, None, why), asked)
     stored = select(request, kept, now, rules)
     if stored is None:
-        miss = Decision(Verdict.FETCH, None, Forward.VARY_MISS if kept else Forward.URI_MISS)
-        return _unless_refused(miss, asked)
+        return _unless_refused(_miss(request, kept, asked), asked)
     if asked.no_cache:
         return _unless_refused(Decision(Verdict.VALIDATE, stored, Forward.REQUEST), asked)
     if stored.invalid or stored.life.no_cache:
@@ -125,12 +126,23 @@ def may_stand_in(stored: Stored, request: Request, now: float, rules: CachingRul
     """
     if stored.invalid or stored.life.no_cache:
         return False
-    asked = request_directives(request.headers) if rules.heed_clients else NOTHING_ASKED
+    asked = _asked(request, rules)
     if asked.no_cache:
         return False
     life = stored.life
     allowed = life.if_error if life.strict else max(life.if_error, asked.stale_if_error or 0)
     return -stored.ttl(now) < allowed
+
+
+def _asked(request: Request, rules: CachingRules) -> RequestDirectives:
+    asked = request_directives(request.headers)
+    return asked if rules.heed_clients else _NOT_HEEDED[asked.no_store]
+
+
+def _miss(request: Request, kept: Sequence[Stored], asked: RequestDirectives) -> Decision:
+    """Return what is to be done where nothing is kept for a request: the answer to some will not be kept either."""
+    passes = request.method == "HEAD" or asked.no_store
+    return Decision(Verdict.PASS if passes else Verdict.FETCH, None, Forward.VARY_MISS if kept else Forward.URI_MISS)
 
 
 def _by_age(stored: Stored, asked: RequestDirectives, now: float) -> Decision:

@@ -9,7 +9,7 @@ from typing import Final
 
 from portico.caching import fields
 from portico.caching.dates import write_date
-from portico.caching.freshness import Life, date_said
+from portico.caching.freshness import Life
 from portico.caching.rules import CachingRules, SetCookie
 from portico.http.headers import HOP_BY_HOP, Headers
 
@@ -94,8 +94,11 @@ class Stored:
         return dataclasses.replace(self, invalid=True)
 
 
-def kept_fields(headers: Headers, unkept: frozenset[bytes], rules: CachingRules, received: float) -> Headers:
-    """Return what is kept of the fields of an answer (RFC 9111 section 3.1)."""
+def kept_fields(headers: Headers, unkept: frozenset[bytes], rules: CachingRules, dated: float | None) -> Headers:
+    """Return what is kept of the fields of an answer (RFC 9111 section 3.1).
+
+    `dated` is the Date that it is given, where it has none that can be read.
+    """
     left_out = _NEVER_KEPT | unkept
     if b"connection" in headers.index:
         left_out |= {member.lower() for member in fields.members_of(headers, b"connection")}
@@ -105,6 +108,6 @@ def kept_fields(headers: Headers, unkept: frozenset[bytes], rules: CachingRules,
     for name, value in headers.pairs:
         if name.lower() not in left_out:
             kept.put_parsed(name, value)
-    if date_said(headers, received) is None:  # RFC 9110 section 6.6.1
-        kept.set(b"Date", write_date(received))
+    if dated is not None:  # RFC 9110 section 6.6.1
+        kept.set(b"Date", write_date(dated))
     return kept

@@ -8,14 +8,15 @@ from urllib.parse import urlsplit
 from portico.caching.directives import request_directives
 from portico.caching.freshness import (
     HEURISTIC,
+    Life,
     Policy,
-    date_of,
+    date_said,
     explicit_lifetime,
     implied_lifetime,
+    initial_age,
     life_of,
     policy_of,
 )
-from portico.caching.freshness import initial_age as age_of
 from portico.caching.rules import CachingRules, SetCookie
 from portico.caching.stored import NotStored, Stored, kept_fields
 from portico.caching.variants import known_user, variant_of, vary_of
@@ -57,48 +58,82 @@ def store(
         return NotStored.STATUS
     policy = policy_of(headers, rules)
     refused = _refused(request, status, headers, policy, rules)
-    if refused is not None:  # most answers of most services; no more is done for them
+    if refused is not None:
         return refused
-    found = _judged(request, status, headers, age_of(headers, asked, received), received, rules, policy)
-    return found.stored if found.refused is None else found.refused
+    came = _came(headers, asked, received)
+    lifetime = _lifetime(request, status, headers, policy, came, rules)
+    if lifetime is None:
+        return NotStored.SILENT
+    life = life_of(lifetime, policy.directives, rules)
+    if not _is_of_use(life, headers, came):  # most answers of most services; no more is done for them
+        return NotStored.USELESS
+    vary = vary_of(headers, rules)
+    return NotStored.VARIES if vary is None else _stored(request, status, headers, policy, life, vary, came, rules)
 
 
-def judge(
-    request: Request, status: int, headers: Headers, initial_age: float, received: float, rules: CachingRules
+def restore(
+    request: Request, status: int, headers: Headers, new: Headers, asked: float, received: float, rules: CachingRules
 ) -> Judged:
-    """Return what an answer is as one that is kept, and whether it may be, by what it says itself."""
+    """Return what an answer with `headers` is that was made anew by one with the headers `new`, and why it goes."""
     policy = policy_of(headers, rules)
     refused = _refused(request, status, headers, policy, rules)
-    found = _judged(request, status, headers, initial_age, received, rules, policy)
-    return found if refused is None else found._replace(refused=refused)
+    came = _came(new, asked, received)
+    lifetime = _lifetime(request, status, headers, policy, came, rules)
+    life = life_of(lifetime or 0.0, policy.directives, rules)
+    vary = vary_of(headers, rules)
+    if refused is None and lifetime is None:
+        refused = NotStored.SILENT
+    if refused is None and vary is None:
+        refused = NotStored.VARIES
+    if refused is None and not _is_of_use(life, headers, came):
+        refused = NotStored.USELESS
+    return Judged(_stored(request, status, headers, policy, life, vary or (), came, rules), refused)
 
 
-def _judged(
+class _Came(NamedTuple):
+    """When an answer came, and how old it was."""
+
+    received: float
+    date: float
+    """When it was made."""
+    dated: float | None
+    """The same, where it does not say so itself."""
+    age: float
+
+
+def _came(headers: Headers, asked: float, received: float) -> _Came:
+    date = date_said(headers, received)
+    age = initial_age(headers, date, asked, received)
+    return _Came(received, received, received, age) if date is None else _Came(received, date, None, age)
+
+
+def _lifetime(
+    request: Request, status: int, headers: Headers, policy: Policy, came: _Came, rules: CachingRules
+) -> float | None:
+    """Return the lifetime of an answer; None where nothing says that it may be kept at all."""
+    explicit = explicit_lifetime(headers, policy, came.date)
+    if explicit is not None:
+        return explicit
+    if request.method != "GET":  # RFC 9110 section 9.3.3
+        return None
+    if policy.directives.public or status in HEURISTIC or status in rules.ttl:
+        return implied_lifetime(status, headers, policy, came.date, rules)
+    return None
+
+
+def _stored(
     request: Request,
     status: int,
     headers: Headers,
-    initial_age: float,
-    received: float,
-    rules: CachingRules,
     policy: Policy,
-) -> Judged:
-    said = policy.directives
-    date = date_of(headers, received)
-    lifetime = explicit_lifetime(headers, policy, date)
-    vary = vary_of(headers, rules)
-    refused = NotStored.VARIES if vary is None else None
-    if lifetime is None:
-        implied = request.method == "GET" and (said.public or status in HEURISTIC or status in rules.ttl)
-        if not implied and refused is None:
-            refused = NotStored.SILENT
-        lifetime = implied_lifetime(status, headers, policy, date, rules)
-    life = life_of(lifetime, said, rules)
-    kept = kept_fields(headers, said.unkept, rules, received)
-    variant = variant_of(vary or (), request, rules)
-    stored = Stored(status, kept, date, received, initial_age, life, vary or (), variant)
-    if refused is None and not _is_of_use(stored):
-        refused = NotStored.USELESS
-    return Judged(stored, refused)
+    life: Life,
+    vary: tuple[bytes, ...],
+    came: _Came,
+    rules: CachingRules,
+) -> Stored:
+    kept = kept_fields(headers, policy.directives.unkept, rules, came.dated)
+    variant = variant_of(vary, request, rules)
+    return Stored(status, kept, came.date, came.received, came.age, life, vary, variant)
 
 
 def speaks_for_a_user(request: Request) -> bool:
@@ -137,9 +172,8 @@ def _is_of_target(request: Request, headers: Headers) -> bool:
     return path == request.target and host in (None, request.host)
 
 
-def _is_of_use(stored: Stored) -> bool:
+def _is_of_use(life: Life, headers: Headers, came: _Came) -> bool:
     """Whether an answer can ever be given again: section 3 notes that caches need not keep others."""
-    if stored.has_validator:
+    if b"etag" in headers.index or b"last-modified" in headers.index:
         return True
-    life = stored.life
-    return not life.no_cache and life.lifetime + max(life.while_revalidate, life.if_error) > stored.initial_age
+    return not life.no_cache and life.lifetime + max(life.while_revalidate, life.if_error) > came.age

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from portico.caching.directives import request_directives
-from portico.caching.freshness import initial_age
 from portico.caching.reuse import select
 from portico.caching.rules import CachingRules, SetCookie
 from portico.caching.stored import NotStored, Stored
-from portico.caching.storing import judge
+from portico.caching.storing import restore
 from portico.caching.validators import CONDITIONS, is_strong, is_tag, same_strongly, same_tag_and_date, same_weakly
 from portico.http.headers import Headers
 from portico.http.message import Request
@@ -73,8 +72,7 @@ def freshened(
     A 304 without validators is taken to speak of the only answer that was shown, as nginx, Varnish and Squid take it;
     the section has that for answers without validators alone, but a service that has sent one forgets it easily.
     """
-    age = initial_age(headers, asked, received)
-    changes = [_change(request, headers, stored, age, received, rules) for stored in _named(headers, shown)]
+    changes = [_change(request, headers, stored, asked, received, rules) for stored in _named(headers, shown)]
     return [change if at == 0 else _for_others(change) for at, change in enumerate(changes)]
 
 
@@ -93,7 +91,7 @@ def updated_by_head(
     if not same_length or not same_tag_and_date(headers, stored.headers):
         invalid = stored.invalidated()
         return Change(stored, invalid, invalid)
-    return _change(request, headers, stored, initial_age(headers, asked, received), received, rules)
+    return _change(request, headers, stored, asked, received, rules)
 
 
 def merged(stored: Headers, new: Headers) -> Headers:
@@ -118,7 +116,7 @@ def _named(headers: Headers, shown: Sequence[Stored]) -> Sequence[Stored]:
         return [stored for stored in shown if stored.etag is not None and same_strongly(tag, stored.etag)]
     if tag is not None:
         matching = [stored for stored in shown if stored.etag is not None and same_weakly(tag, stored.etag)]
-        if shown[:1] == matching[:1]:
+        if matching and matching[0] is shown[0]:
             return matching[:1]
         return sorted(matching, key=lambda stored: (stored.date, stored.received))[-1:]
     if len(shown) == 1 and modified in (None, shown[0].modified):
@@ -127,12 +125,12 @@ def _named(headers: Headers, shown: Sequence[Stored]) -> Sequence[Stored]:
 
 
 def _change(
-    request: Request, headers: Headers, stored: Stored, age: float, received: float, rules: CachingRules
+    request: Request, headers: Headers, stored: Stored, asked: float, received: float, rules: CachingRules
 ) -> Change:
     if rules.set_cookie is not SetCookie.KEEP and b"set-cookie" in headers.index:
         headers = headers.copy()  # a cookie that comes with a 304 is for the one who has asked
         headers.remove(b"set-cookie")
-    new, refused = judge(request, stored.status, merged(stored.headers, headers), age, received, rules)
+    new, refused = restore(request, stored.status, merged(stored.headers, headers), headers, asked, received, rules)
     # What was learnt in a user's name, or is not to be kept, changes nothing for the others.
     untold = refused is NotStored.AUTHORIZED or request_directives(request.headers).no_store
     return Change(stored, new, stored if untold else refused or new)
