@@ -132,6 +132,11 @@ def test_what_is_no_strong_validator_makes_no_part(kept: str, request_lines: str
     assert answer(asking(request_lines), stored, LENGTH, T0).status == 200
 
 
+def test_a_date_is_strong_once_it_was_past_by_a_second() -> None:
+    stored = keep(f"Last-Modified: {at(-1)}")
+    assert answer(asking(f"Range: bytes=0-1 | If-Range: {at(-1)}"), stored, LENGTH, T0).status == 206
+
+
 @pytest.mark.parametrize("asked", ["bytes=-5", "bytes=-1"])
 def test_no_part_of_nothing(asked: str) -> None:
     assert answer(asking(f"Range: {asked}"), keep(KEPT), 0, T0).status == 200
@@ -184,3 +189,4 @@ def test_reading_tags() -> None:
     assert not is_tag(b'"a"b"')
     assert not is_tag(b'"a b"')
     assert not is_strong(b'W/"a"')
+    assert not is_strong(b'"a b"')

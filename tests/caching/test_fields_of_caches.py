@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from portico.caching.dates import parse_date, write_date
-from portico.caching.directives import ANY, request_directives, response_directives
+from portico.caching.directives import ANY, NOTHING_SAID, request_directives, response_directives, targeted_directives
 from portico.caching.fields import members, names, unquoted
 from portico.caching.key import TRACKING, CacheKey
 from portico.caching.rules import STRICT, CachingRules, SetCookie
@@ -101,6 +101,45 @@ def test_directives_that_stand_alone_or_with_fields() -> None:
     assert said.no_cache
     asked = request_directives(lines("Cache-Control: max-stale, min-fresh=5, min-fresh=x, only-if-cached"))
     assert (asked.max_stale, asked.min_fresh, asked.only_if_cached, asked.max_age) == (ANY, 5, True, None)
+
+
+SAID = [
+    "no-store",
+    "no-cache",
+    "private",
+    "public",
+    "must-revalidate",
+    "proxy-revalidate",
+    "must-understand",
+    "immutable",
+    "max-age=7",
+    "s-maxage=7",
+    "stale-while-revalidate=7",
+    "stale-if-error=7",
+    "max-age=99999999999",
+    "max-age=-7",
+    "max-age",
+    'no-cache="A, b"',
+    'private="A"',
+    'private=""',
+    "private=a",
+    'private="etag, vary"',
+    "other, other=7",
+]
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_a_targeted_field_says_the_same_in_the_same_words(said: str) -> None:
+    by_all = response_directives(lines(f"Cache-Control: {said}"))
+    by_target = targeted_directives(lines(f"CDN-Cache-Control: {said}"), (b"x", b"cdn-cache-control"))
+    assert by_target == by_all  # RFC 9213 section 2.1
+    assert (by_all == NOTHING_SAID) is said.startswith("other")
+
+
+def test_what_a_targeted_field_forbids_by_any_value_and_allows_by_true_alone() -> None:
+    said = "no-store=?0, must-revalidate=1, proxy-revalidate=?0, public=?0, immutable=1, must-understand=?0"
+    forbidden = NOTHING_SAID._replace(no_store=True, must_revalidate=True, proxy_revalidate=True)
+    assert targeted_directives(lines(f"CDN-Cache-Control: {said}"), (b"cdn-cache-control",)) == forbidden
 
 
 DICTIONARIES = [

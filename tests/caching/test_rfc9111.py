@@ -242,7 +242,7 @@ REUSED: list[tuple[str, str, float, str, str]] = [
     ("RFC 5861 3", f"{MINUTE}, stale-while-revalidate=30", 60, "", RENEW),
     ("RFC 5861 3", f"{MINUTE}, stale-while-revalidate=30", 89, "", RENEW),
     ("RFC 5861 3", f"{MINUTE}, stale-while-revalidate=30", 90, "", VALIDATE),
-    ("RFC 5861 3", f"{MINUTE}, stale-while-revalidate=soon", 61, "", VALIDATE),
+    ("RFC 5861 3", f"{MINUTE}, stale-while-revalidate=soon", 60.5, "", VALIDATE),
     ("RFC 5861 3", f"{MINUTE}, stale-while-revalidate=30, must-revalidate", 61, "", VALIDATE),
     ("RFC 5861 3", "Cache-Control: s-maxage=60, stale-while-revalidate=30", 61, "", RENEW),
     ("RFC 5861 3", f"{MINUTE}, stale-while-revalidate=30", 61, "Cache-Control: no-cache", VALIDATE),
@@ -379,7 +379,7 @@ STANDS_IN: list[tuple[str, CachingRules, str, float, str, bool]] = [
     ("4.2.4", HOUR, MINUTE, 61, "", True),
     ("4.2.4", HOUR, f"{MINUTE}, stale-if-error=0", 61, "", False),
     ("4.2.4", HOUR, f"{MINUTE}, must-revalidate", 61, "", False),
-    ("5.2.2.10", HOUR, "Cache-Control: s-maxage=60", 61, "", False),
+    ("5.2.2.10", HOUR, "Cache-Control: s-maxage=60", 60.5, "", False),
     ("5.2.2.10", HOUR, "Cache-Control: s-maxage=60, stale-if-error=9", 61, "", True),
     ("5.2.2.4", HOUR, f"Cache-Control: no-cache | {TAG}", 0, "", False),
 ]
@@ -391,6 +391,27 @@ def test_what_stands_in_for_an_error(
 ) -> None:
     stored = keep(answer, rules=rules)
     assert may_stand_in(stored, asking(request_lines), T0 + seconds, rules) is expected, section
+
+
+@pytest.mark.parametrize("status", range(200, 600))
+def test_which_statuses_need_not_say_that_they_may_be_kept(status: int) -> None:
+    kept = store(asking(), status, answering(TAG), T0, T0, STRICT)
+    heuristic = {200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501}  # RFC 9110 section 15.1
+    never = {206, 304, 407, 412, 416, 417, 428, 429, 431, 511}
+    assert isinstance(kept, Stored) is (status in heuristic - never)
+    assert isinstance(store(asking(), status, answering(MINUTE), T0, T0, STRICT), Stored) is (status not in never)
+
+
+def test_which_statuses_are_understood() -> None:
+    said = answering(f"{MINUTE}, must-understand")
+    kept = {status for status in range(200, 600) if store(asking(), status, said, T0, T0, STRICT) is not STATUS}
+    unknown = {412, 416, 417, 407}
+    assert kept == {
+        *(200, 201, 202, 203, 204, 205, 226),
+        *(300, 301, 302, 303, 305, 307, 308),
+        *(set(range(400, 419)) - unknown | {421, 422, 426, 451}),
+        *(500, 501, 502, 503, 504, 505),
+    }
 
 
 def test_head_is_answered_with_what_get_was_and_nothing_else() -> None:

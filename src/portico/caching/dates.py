@@ -24,8 +24,8 @@ _LONGEST: Final = 40
 def parse_date(value: bytes, now: float) -> float | None:
     """Return the time that a date in one of HTTP's three forms stands for, or None.
 
-    Other zones than GMT are not guessed at, as nginx and Squid do not: an Expires of another form is one of the past.
-    `now` tells the century of a year that is written with two digits.
+    Another zone than GMT is not guessed at, and so an Expires that has one is in the past; nginx takes every zone for
+    GMT. `now` tells the century of a year that is written with two digits.
     """
     if len(value) > _LONGEST:
         return None

@@ -1,8 +1,9 @@
 """Cache directives (RFC 9111 section 5.2), read with the leniency that the section asks for, and no more.
 
 What stands twice, or cannot be read, means the most restrictive thing that it can mean: `max-age=60, max-age=5` is 5
-seconds, and `max-age=soon` is none. Section 4.2.1 leaves that open; nginx takes the last of several, Varnish and Squid
-the first, and each of them takes what follows a number to be noise.
+seconds, and `max-age=soon` is none. Section 4.2.1 leaves that open. nginx takes the first of several in one line; a
+quoted number, or one with something after it, it does not keep by either, and `private` and `no-cache` with fields it
+takes for those without.
 """
 
 from __future__ import annotations

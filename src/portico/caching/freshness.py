@@ -90,8 +90,8 @@ def life_of(lifetime: float, said: ResponseDirectives, rules: CachingRules) -> L
     """Return what an answer of a certain lifetime may be used for.
 
     `must-revalidate` and `proxy-revalidate` forbid to give it when stale. `s-maxage` forbids it as well (section
-    5.2.2.10), but not to an answer that allows it in the same breath: `s-maxage=60, stale-while-revalidate=30` is
-    written for CDNs, and they all read it so.
+    5.2.2.10), but not to an answer that allows it in the same breath, as section 4 lets extensions do: services write
+    `s-maxage=60, stale-while-revalidate=30` to caches that many share.
     """
     forbidden = said.must_revalidate or said.proxy_revalidate
     shared = said.s_maxage is not None
@@ -125,6 +125,7 @@ def initial_age(headers: Headers, date: float | None, asked: float, received: fl
 
     `date` is when it was made, by its own word, `asked` and `received` when it was asked for and when it came, by the
     clock on the wall. Of a list in Age the first member counts, and one that is no number does not (section 5.1).
+    nginx looks at neither Age nor Date, and gives what was old when it came for another whole lifetime.
     """
     apparent = 0.0 if date is None else max(0.0, received - date)
     said = fields.members_of(headers, b"age")

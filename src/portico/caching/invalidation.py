@@ -44,7 +44,7 @@ def _same_origin(request: Request, value: str, scheme: str) -> Place | None:
     host, port = _origin(request, scheme)
     try:
         target = urlsplit(urljoin(f"{scheme}://{host}:{port}{request.target}", value.strip(" \t")))
-        if target.scheme != scheme or not target.netloc:
+        if target.scheme != scheme:
             return None
         its_host, its_port = parse_host(target.netloc.encode("latin-1"))
         if (its_host, its_port or _PORTS.get(scheme)) != (host, port):

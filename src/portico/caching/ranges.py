@@ -23,8 +23,8 @@ class NoPart(Enum):
 def part_of(value: bytes, length: int) -> tuple[int, int] | NoPart:
     """Return where the part that a Range asks for begins and ends (the end is the first byte after it).
 
-    Several parts are answered with all, as section 14.2 allows, and as Varnish does: many small ones cost a server
-    more than they save (section 17.15).
+    Several parts are answered with all, as section 14.2 allows: many small ones cost more than they save (section
+    17.15).
     """
     match = _RANGE.fullmatch(value)
     if match is None:

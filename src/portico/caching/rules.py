@@ -17,7 +17,7 @@ class SetCookie(Enum):
     """What becomes of an answer that sets a cookie."""
 
     REFUSE = "refuse"
-    """It is not kept; as nginx and Varnish have it."""
+    """It is not kept, as in nginx, and in Varnish unless it is told otherwise."""
     STRIP = "strip"
     """It is kept without the cookie."""
     KEEP = "keep"
@@ -36,13 +36,14 @@ class CachingRules:
     """For how long answers of a status are fresh that do not say it themselves; as nginx's `proxy_cache_valid`.
 
     It overrides no word of the answer, and so neither `no-store` nor `private` nor `max-age=0`; and it makes nothing
-    kept that has Set-Cookie or `Vary: *`. nginx also keeps what was asked for with Authorization then; here that takes
-    an answer that allows it, or `per_user`.
+    kept that has Set-Cookie or `Vary: *`: all as in nginx. But nginx gives to everybody what was asked for with
+    Authorization, or with `no-store`; here the first takes an answer that allows it, or `per_user`, and the second is
+    never kept.
     """
     ignored: frozenset[bytes] = frozenset()
     """Fields whose word is not taken: of `cache-control`, `expires`; as nginx's `proxy_ignore_headers`.
 
-    `private` is heeded even so: it says that the content is somebody's.
+    `private` is heeded even so, as nginx does not: it says that the content is somebody's.
     """
     unvaried: frozenset[bytes] = frozenset()
     """Fields that may stand in Vary and make no difference, such as `user-agent`; `*` always makes one."""
@@ -51,7 +52,7 @@ class CachingRules:
     heuristic: float = 0.0
     """Which part of the time since Last-Modified an answer is fresh that does not say it (RFC 9111 section 4.2.2).
 
-    That section, Squid and Varnish's users have 0.1; 0 is for none, as nginx has it.
+    That section names a tenth, 0.1; 0 is for none, as nginx has it.
     """
     heuristic_most: float = DAY
     """The longest time that this comes to."""
@@ -62,7 +63,7 @@ class CachingRules:
     heed_clients: bool = True
     """Take the word of clients for what they may be answered with (RFC 9111 section 5.2.1: a cache may).
 
-    nginx and most CDNs do not: whoever sends `no-cache` has the service do the work. Their `no-store` always counts.
+    nginx does not: whoever may send `no-cache` may have the service do the work. Their `no-store` always counts.
     """
     per_user: bool = False
     """Tell users apart: what one of them was answered is for no other, and may be kept though it was asked for with

@@ -76,11 +76,6 @@ class Stored:
         """When it was last changed."""
         return self.headers.get(b"last-modified")
 
-    @property
-    def has_validator(self) -> bool:
-        """Whether a service can be asked if it is still good."""
-        return b"etag" in self.headers.index or b"last-modified" in self.headers.index
-
     def completed(self, length: int) -> Stored:
         """Return it with the length of its content, which is known once all of it has come."""
         if self.status == 204 or b"content-length" in self.headers.index:

@@ -36,7 +36,7 @@ class Change(NamedTuple):
 def to_fetch(headers: Headers) -> Headers:
     """Return a request's headers as they go to the service where all of an answer is wanted, to be kept.
 
-    The client's own conditions, and its Range, are for `answer` to see to; so nginx and Varnish do.
+    The client's own conditions, and its Range, are for `answer` to see to; so does nginx.
     """
     asked = headers.copy()
     for name in CONDITIONS:
@@ -69,8 +69,8 @@ def freshened(
     request is answered with, and it is the request's variant. None at all means that the 304 speaks of none of them,
     and the service must be asked anew, without conditions.
 
-    A 304 without validators is taken to speak of the only answer that was shown, as nginx, Varnish and Squid take it;
-    the section has that for answers without validators alone, but a service that has sent one forgets it easily.
+    A 304 without validators is taken to speak of the only answer that was shown, as nginx takes it; the section has
+    that for answers without validators alone, but a service that has sent one forgets it easily.
     """
     changes = [_change(request, headers, stored, asked, received, rules) for stored in _named(headers, shown)]
     return [change if at == 0 else _for_others(change) for at, change in enumerate(changes)]
