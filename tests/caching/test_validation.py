@@ -211,6 +211,20 @@ def test_what_the_answer_to_head_changes(section: str, answer: str, new: str, ex
     assert decision.why is (None if expected == "good" else Forward.STALE)
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_what_does_not_say_how_long_is_made_anew_all_the_same(method: str) -> None:
+    rules = CachingRules(ttl={200: 60})
+    for kept_by in (STRICT, rules):
+        stored = keep('ETag: "1"', rules=kept_by)
+        headers = answering(f'Date: {at(90)} | ETag: "1"')
+        (change,) = freshened(asking(method=method), headers, [stored], T0 + 90, T0 + 90, kept_by)
+        assert change.kept is change.new
+        assert change.new.life == stored.life
+    change = updated_by_head(asking(method="HEAD"), headers, [stored], T0 + 90, T0 + 90, rules) or change
+    assert isinstance(change.kept, Stored)
+    assert decide(asking(), [change.kept], T0 + 149, rules).gives
+
+
 def test_head_says_nothing_of_what_is_for_others() -> None:
     stored = keep(f'{MINUTE} | ETag: "1" | Vary: Accept', asking("Accept: a"))
     assert updated_by_head(asking(method="HEAD"), answering('ETag: "2"'), [stored], T0, T0, STRICT) is None

@@ -114,7 +114,7 @@ def _lifetime(
     explicit = explicit_lifetime(headers, policy, came.date)
     if explicit is not None:
         return explicit
-    if request.method != "GET":  # RFC 9110 section 9.3.3
+    if request.method == "POST":  # RFC 9110 section 9.3.3
         return None
     if policy.directives.public or status in HEURISTIC or status in rules.ttl:
         return implied_lifetime(status, headers, policy, came.date, rules)
