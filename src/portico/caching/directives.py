@@ -184,7 +184,7 @@ def delta_seconds(value: bytes) -> int | None:
     if _DIGITS.fullmatch(value) is None:
         return None
     digits = value.lstrip(b"0")
-    return min(int(digits or b"0"), LONGEST) if len(digits) <= 10 else LONGEST
+    return min(int(digits or b"0"), LONGEST) if len(digits) <= 10 else LONGEST  # more take time to be read
 
 
 def _seconds(argument: bytes | None) -> int | None:
