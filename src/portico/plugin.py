@@ -4,6 +4,7 @@
 Everything that the built-in policies use is here, and nothing else of Portico is theirs to import either.
 """
 
+from portico import caching
 from portico.config.addresses import LOCAL_NETWORKS, Cidr, Origin
 from portico.config.consumers import ApiKeys, Consumer, Credential, digest_of
 from portico.config.forms import Off, OneOrMany, SecretMembers, Shorthand
@@ -239,6 +240,7 @@ __all__ = [
     "UserOf",
     "basic_credentials",
     "bearer_token",
+    "caching",
     "certificate_reader",
     "check_reservable",
     "claim_at",
