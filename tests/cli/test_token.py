@@ -57,6 +57,10 @@ def test_a_new_key_and_a_token_by_it(tmp_path: Path) -> None:
     assert KeySet.of_json(jwks.read_bytes()).check(decode(made.encode()))
     again = portico_here("token", "--new-key", str(key))
     assert (again.code, "cannot be written: File exists" in again.err) == (1, True)
+    key.unlink()
+    again = portico_here("token", "--new-key", str(key))
+    assert (again.code, again.err) == (1, f"{jwks} cannot be written: File exists\n")
+    assert not key.exists()  # or it would be in the way of the next try
 
 
 @pytest.mark.parametrize(

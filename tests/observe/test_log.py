@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -44,6 +45,35 @@ def test_a_line_is_written_at_once_to_a_pipe_and_to_a_socket() -> None:
                 os.set_blocking(read, False)
                 logger.warning("short")
                 assert os.read(read, 100) == b"short\n"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_what_is_freed_in_the_middle_of_a_line_may_log() -> None:
+    reader, writer = os.pipe()
+    logger, handler = logging.Logger("test"), LogHandler(writer)  # noqa: LOG001 - one that no other test has
+    logger.addHandler(handler)
+    write = handler._write
+
+    class Freed:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            logger.warning("freed")
+
+    def collect_and_write(line: bytes) -> int:
+        gc.collect()
+        return write(line)
+
+    handler._write = collect_and_write
+    Freed()
+    logging_ = threading.Thread(target=logger.warning, args=("first",), daemon=True)
+    logging_.start()
+    logging_.join(20)
+    assert not logging_.is_alive()
+    handler.close()
+    assert os.read(reader, 100) == b"freed\nfirst\n"
     os.close(reader)
     os.close(writer)
 

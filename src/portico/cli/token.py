@@ -48,12 +48,16 @@ def write_key(file: Path) -> Path:
 
     private, jwks = new_key()
     beside = file.with_name(f"{file.stem}.jwks.json")
+    made: list[Path] = []
     try:
         for path, content, mode in ((file, private, 0o600), (beside, jwks, 0o644)):
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as target:
+                made.append(path)
                 target.write(content)
     except OSError as error:
-        raise NoToken(f"{error.filename} cannot be written: {error.strerror}") from None
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise NoToken(f"{error.filename or file} cannot be written: {error.strerror}") from None
     return beside
 
 

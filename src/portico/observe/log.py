@@ -42,7 +42,7 @@ class LogHandler(logging.Handler):
         self._waiting: deque[bytes] = deque()
         self._bytes = 0
         self._lost = 0
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = threading.Condition()  # which its own thread may take again: garbage that is freed may log
         self._writer: threading.Thread | None = None
         self._closed = False
 
