@@ -88,6 +88,14 @@ class Vital(IntEnum):
     """Configurations that are not served any more, but still have requests under way."""
     OVERFLOW = 14
     """Counters that there was no room for."""
+    STORE_HELD = 15
+    """Since when its loop has the lock of the store, which all other workers wait for; 0 while it has not."""
+    STORE_WRITING = 16
+    """The same of the thread that writes what may be made anew."""
+    STORE_LASTING = 17
+    """The same of the thread that writes what has to last, and its lock."""
+    STORE_WAIT_MAX = 18
+    """What its loop has waited for the store's lock at most."""
 
 
 _VITALS: Final = 32
@@ -115,6 +123,31 @@ class Counter:
         return value
 
 
+class Mark:
+    """A vital that is written for each request."""
+
+    __slots__ = ("_at", "_slots")
+
+    def __init__(self, slots: memoryview, at: int) -> None:
+        self._slots = slots
+        self._at = at
+
+    @classmethod
+    def private(cls) -> Mark:
+        """Return one that nobody else sees."""
+        return cls(memoryview(bytearray(_SLOT)).cast("Q"), 0)
+
+    def write(self, value: int) -> None:
+        """Write a value."""
+        self._slots[self._at] = value
+
+    @property
+    def value(self) -> int:
+        """What was written last."""
+        value: int = self._slots[self._at]
+        return value
+
+
 class Segment:
     """The part of the board that one process writes."""
 
@@ -138,6 +171,10 @@ class Segment:
         """Write `value` where it is more than what is there."""
         if value > self[vital]:
             self[vital] = value
+
+    def mark(self, vital: Vital) -> Mark:
+        """Return a vital by itself."""
+        return Mark(self._slots, _SEGMENT_HEAD + vital)
 
     def counter(self, name: str) -> Counter:
         """Return the counter `name`, from 0 on unless this process has it already; only its own process may ask."""

@@ -189,6 +189,7 @@ class Limits:
         self._steps = tuple((rule, number * _NUMBERS, rule.weight) for number, rule in enumerate(self.rules))
         self._fresh = [0.0] * (_NUMBERS * len(limits))
         self._record = Struct(f"<{len(self._fresh)}d")
+        self._lasting = Struct(f"<{len(self._fresh) + 1}d")
         self.size = self._record.size
         """The bytes of a record."""
         self.lives = max((rule.lives for rule in self.rules), default=0.0)
@@ -205,7 +206,7 @@ class Limits:
         """What the script is told of them."""
 
     def state(self, record: bytes | memoryview | None) -> list[float]:
-        """Return what a record says; one that is not of these limits says nothing."""
+        """Return what a record of these limits says; what stands behind it does not matter."""
         if record is None:
             return self._fresh.copy()
         return list(self._record.unpack_from(record))
@@ -213,6 +214,10 @@ class Limits:
     def record(self, state: list[float]) -> bytes:
         """Return the record of a state."""
         return self._record.pack(*state)
+
+    def record_until(self, state: list[float], expires: float) -> bytes:
+        """Return the record of a state, and behind it when that can be forgotten."""
+        return self._lasting.pack(*state, expires)
 
     def take(self, state: list[float], now: float, cost: int = 1) -> bool:
         """Bring a state to `now`, and count `cost` where all limits have room for it; tell whether they had."""

@@ -18,7 +18,7 @@ from portico.state.limits import Limits, Verdict
 LONGEST_KEY: Final = 128
 """The most bytes of a key that are kept as they are; the rest of a longer one is a digest."""
 
-LARGEST_VALUE: Final = 4 * 1024 * 1024
+LARGEST_VALUE: Final = 1024 * 1024
 """The most bytes of a value; for a larger one ValueError is raised."""
 
 WAITING: Final = 4096
