@@ -25,7 +25,7 @@ from portico.errors import ConfigError, StoreUnavailable
 from portico.state.board import Mark
 from portico.state.limits import Limits, Verdict
 from portico.state.store import Claim, checked, key_of
-from portico.state.tidy import EXPIRES, META, PAUSE, Tidier
+from portico.state.tidy import META, Tidier
 from portico.state.writer import Txn, Writer
 
 _TRAILER: Final = Struct("<Qd")
@@ -57,7 +57,7 @@ class LmdbSpace:
         self._env = env
         self._wall = wall
         self._tidier = Tidier(env, size, wall)
-        self._writer = Writer(name, env, mark, self._tidier.step, PAUSE)
+        self._writer = Writer(name, env, mark, self._tidier, size // 16)
         self._writer.start()
 
     @property
@@ -79,12 +79,12 @@ class LmdbSpace:
     async def put(self, key: bytes, value: bytes, ttl: float) -> None:
         """Keep a value."""
         whole, kept = key_of(b"v", key), checked(value) + self._trailer(0, ttl)
-        await self._write(lambda txn: txn.put(whole, kept), len(kept))
+        await self._writer.do(lambda txn: txn.put(whole, kept), len(kept))
 
     async def delete(self, key: bytes) -> None:
         """Forget a value, or a claim."""
         whole = key_of(b"v", key)
-        await self._write(lambda txn: txn.delete(whole))
+        await self._writer.do(lambda txn: txn.delete(whole))
 
     async def claim(self, key: bytes, ttl: float) -> Claim:
         """Claim a key."""
@@ -98,8 +98,7 @@ class LmdbSpace:
             txn.put(whole, self._trailer(mine, ttl))
             return Claim(mine)
 
-        claim: Claim = await self._write(job)
-        return claim
+        return await self._writer.do(job)
 
     async def settle(self, key: bytes, token: int, value: bytes, ttl: float) -> bool:
         """Make a value of a claim."""
@@ -108,31 +107,17 @@ class LmdbSpace:
         def job(txn: Txn) -> bool:
             return self._owned(txn, whole, token) and txn.put(whole, kept)
 
-        settled: bool = await self._write(job, len(kept))
-        return settled
+        return await self._writer.do(job, len(kept))
 
     async def release(self, key: bytes, token: int) -> bool:
         """Give a claim back."""
         whole = key_of(b"v", key)
-        released: bool = await self._write(lambda txn: self._owned(txn, whole, token) and txn.delete(whole))
-        return released
+        return await self._writer.do(lambda txn: self._owned(txn, whole, token) and txn.delete(whole))
 
     def close(self) -> None:
         """Write what is left, and let go of the files; not of those that the thread still uses."""
         if self._writer.close():
             self._env.close()
-
-    async def _write(self, job: Callable[[Txn], Any], size: int = 0) -> Any:
-        def within(txn: Txn) -> Any:
-            try:
-                return job(txn)
-            except lmdb.MapFullError:
-                self._writer.tidy_soon()
-                raise
-
-        if size and self._tidier.full:
-            self._writer.tidy_soon()
-        return await self._writer.do(within, size)
 
     def _owned(self, txn: Txn, whole: bytes, token: int) -> bool:
         value, held = _read(txn, whole, self._micros())

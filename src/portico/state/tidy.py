@@ -37,6 +37,8 @@ class Tidier:
         self._env = env
         self._most = int(size * FULL)
         self._wall = wall
+        self._hasty = False
+        """Whether there was so much to take away that the next step does not wait."""
         self.evicted = 0
         """Records that had to go before they had expired."""
 
@@ -49,31 +51,41 @@ class Tidier:
 
     def step(self) -> bool:
         """Look at the next records, and tell whether to go on at once."""
-        now = self._wall() * 1_000_000
         full = self.full
-        with self._env.begin() as txn:
-            at, begun = _hand(txn)
-            if not full and now - begun < PAUSE * 900_000 and begun <= now:
-                return False
-            seen = list(_from(txn, at))
-        old = [key for key, expires in seen if expires <= now]
-        going = old
-        if full:
-            alive = sorted((expires, key) for key, expires in seen if expires > now)
-            going = old + [key for _, key in alive[: max(1, len(alive) // 2)]]
-        with self._env.begin(write=True) as txn:
-            for key in going:
-                txn.delete(key)
-            txn.put(_HAND, EXPIRES.pack(now) + (seen[-1][0] if len(seen) == STEP else b""))
-        self.evicted += len(going) - len(old)
+        if not full and not self._hasty and self._seen_lately():
+            return False
+        old, evicted = self._take_away(evict=full)
+        self._hasty = (full and old + evicted > 0) or old > STEP // 4
         self._env.reader_check()  # of those who were killed while they read
-        return bool(going) and (full or len(old) > STEP // 4)
+        return self._hasty
 
     def make_room(self) -> None:
-        """Have records go until there is room, within a few milliseconds."""
-        for _ in range(32):
-            if not self.step():
-                break
+        """Have some of the next records go in any case: there is no room in one piece, or somebody still reads it."""
+        for _ in range(4):
+            self._take_away(evict=True)
+
+    def _seen_lately(self) -> bool:
+        with self._env.begin() as txn:
+            _, begun = _hand(txn)
+        return 0 <= self._wall() * 1_000_000 - begun < PAUSE * 900_000
+
+    def _take_away(self, *, evict: bool) -> tuple[int, int]:
+        """Delete what has expired of the next records, and the half of the others that does so next if it has to be;
+        return how many that were of each.
+        """
+        now = self._wall() * 1_000_000
+        with self._env.begin() as txn:
+            at, _ = _hand(txn)
+            seen = list(_from(txn, at))
+        old = [key for key, expires in seen if expires <= now]
+        alive = sorted((expires, key) for key, expires in seen if expires > now) if evict else []
+        evicted = [key for _, key in alive[: (len(alive) + 1) // 2]]
+        with self._env.begin(write=True) as txn:
+            for key in old + evicted:
+                txn.delete(key)
+            txn.put(_HAND, EXPIRES.pack(now) + (seen[-1][0] if len(seen) == STEP else b""))
+        self.evicted += len(evicted)
+        return len(old), len(evicted)
 
 
 def _hand(txn: lmdb.Transaction[bytes]) -> tuple[bytes, float]:

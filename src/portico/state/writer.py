@@ -18,6 +18,7 @@ import lmdb
 from portico.errors import StoreUnavailable
 from portico.state.board import Mark
 from portico.state.store import WAITING
+from portico.state.tidy import PAUSE, Tidier
 
 logger = logging.getLogger("portico.state")
 
@@ -35,6 +36,9 @@ TOGETHER: Final = 64
 WAITING_BYTES: Final = 64 * 1024 * 1024
 """The most bytes of what waits to be written."""
 
+TRIES: Final = 32
+"""How often room is made for what finds none."""
+
 LAST_WAIT: Final = 5.0
 """Seconds that the end waits for what is still to be written."""
 
@@ -48,13 +52,13 @@ class _Asked(NamedTuple):
 class Writer:
     """The thread of one environment; it starts when there is something to do."""
 
-    def __init__(self, name: str, env: lmdb.Environment, mark: Mark, tidy: Callable[[], bool], pause: float) -> None:
-        """`tidy` is called between two transactions, at most each `pause` seconds, and again while it returns true."""
+    def __init__(self, name: str, env: lmdb.Environment, mark: Mark, tidier: Tidier, room: int) -> None:
+        """`room` is how many bytes one transaction may write."""
         self._name = name
         self._env = env
         self._mark = mark
-        self._tidy = tidy
-        self._pause = pause
+        self._tidier = tidier
+        self._room = room
         self._changed = threading.Condition(threading.Lock())
         self._waiting: deque[_Asked] = deque()
         self._bytes = 0
@@ -85,7 +89,7 @@ class Writer:
             raise StoreUnavailable(f"the store has not written it within {TIMEOUT:g} s") from None
 
     def tidy_soon(self) -> None:
-        """Have `tidy` called now."""
+        """Have it tidied up now."""
         with self._changed:
             if not self._closed:
                 self._full = True
@@ -93,7 +97,7 @@ class Writer:
                 self._changed.notify_all()
 
     def start(self) -> None:
-        """Have `tidy` called from now on."""
+        """Have it tidied up from now on."""
         with self._changed:
             self._begin()
 
@@ -119,36 +123,56 @@ class Writer:
             with self._changed:
                 left = due - time.monotonic()
                 self._changed.wait_for(lambda: self._waiting or self._closed or self._full, max(0.0, left))
-                group = [self._waiting.popleft() for _ in range(min(TOGETHER, len(self._waiting)))]
-                self._bytes -= sum(asked.size for asked in group)
+                group = self._group()
                 if self._closed and not group:
                     return
                 full, self._full = self._full, False
             if group:
                 _tell(group, self._write(group))
-            if full or time.monotonic() >= due:
+            if full or self._tidier.full or time.monotonic() >= due:
                 self._tidy_up()
-                due = time.monotonic() + self._pause
+                due = time.monotonic() + PAUSE
+
+    def _group(self) -> list[_Asked]:
+        """Take what is to be written together."""
+        group: list[_Asked] = []
+        size = 0
+        while self._waiting and len(group) < TOGETHER:
+            size += self._waiting[0].size
+            if group and size > self._room:
+                break
+            group.append(self._waiting.popleft())
+            self._bytes -= group[-1].size
+        return group
 
     def _tidy_up(self) -> None:
         """Tidy, unless there is something to write, which goes first."""
         try:
-            while self._tidy() and not self._waiting and not self._closed:
+            while self._tidier.step() and not self._waiting and not self._closed:
                 pass
         except lmdb.Error:
-            logger.exception("the store could not be tidied")
+            logger.exception("the store could not be tidied up")
 
     def _write(self, group: Sequence[_Asked]) -> list[Any]:
         """Return what came of each job, or the error that kept it from being done."""
         try:
             return self._together(group)
-        except lmdb.Error as error:
-            if len(group) == 1:
-                return [error]
         except Exception as error:  # noqa: BLE001 - it is told to whoever has asked
             if len(group) == 1:
-                return [error]
+                return [self._write_with_room(group, error) if isinstance(error, lmdb.MapFullError) else error]
         return [each for asked in group for each in self._write([asked])]  # one of them must not fail the others
+
+    def _write_with_room(self, group: Sequence[_Asked], error: Exception) -> Any:
+        """Make room until it is enough, and write; return the last error where it never is."""
+        for _ in range(TRIES):
+            if not isinstance(error, lmdb.MapFullError):
+                break
+            try:
+                self._tidier.make_room()
+                return self._together(group)[0]
+            except Exception as another:  # noqa: BLE001 - as above
+                error = another
+        return error
 
     def _together(self, group: Sequence[_Asked]) -> list[Any]:
         txn = self._env.begin(write=True)
