@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from portico.state.limits import Limits, Verdict
+from portico.state.link import Address, Link
 from portico.state.lmdb import LmdbStore
 from portico.state.memory import MemoryStore
+from portico.state.redis import SCRIPTS, RedisStore
 from portico.state.store import Space, Store
 from tests.harness.loop import DEADLINE
+from tests.harness.valkey import ValkeyServer
 
 SIZE = 16 * 1024 * 1024
 
@@ -88,4 +93,23 @@ async def in_lmdb(folder: Path) -> AsyncIterator[Engine]:
         store.close()
 
 
-ENGINES = {"memory": in_memory, "lmdb": in_lmdb}
+@asynccontextmanager
+async def in_valkey(folder: Path) -> AsyncIterator[Engine]:
+    with ValkeyServer() as server:
+        async with asyncio.TaskGroup() as tasks:
+            store = valkey_store(server, tasks)
+            try:
+                yield Engine(store)
+            finally:
+                store.close()
+
+
+def valkey_store(
+    server: ValkeyServer, tasks: asyncio.TaskGroup, wall: Callable[[], float] | None = None, **more: Any
+) -> RedisStore:
+    """Return a store that asks a server; a machine may be slow, so it is given time."""
+    address = Address("127.0.0.1", server.port, **more.pop("address", {}))
+    return RedisStore(Link(address, more.pop("timeout", DEADLINE), SCRIPTS, **more), tasks, wall=wall)
+
+
+ENGINES = {"memory": in_memory, "lmdb": in_lmdb, "valkey": in_valkey}

