@@ -26,6 +26,7 @@ from portico.errors import (
     MalformedContent,
     PorticoError,
     RequestError,
+    StoreUnavailable,
     UpstreamError,
 )
 from portico.http.body import Body
@@ -69,6 +70,8 @@ from portico.policy.condition import Condition, ConditionError
 from portico.policy.consumers import ConsumerLookup
 from portico.routing.matcher import ALLOWED_METHODS
 from portico.routing.preflight import UNANSWERED_PREFLIGHT
+from portico.state.limits import FixedWindow, Limit, Limits, Rate, SlidingWindow, Verdict
+from portico.state.store import LARGEST_VALUE, Claim, Space, Store
 
 __all__ = [
     "ADMITTED",
@@ -76,6 +79,7 @@ __all__ = [
     "DECODABLE",
     "HOP_BY_HOP",
     "IDENTITY",
+    "LARGEST_VALUE",
     "LOCAL_NETWORKS",
     "MAX_CODINGS",
     "SLICE",
@@ -97,6 +101,7 @@ __all__ = [
     "BodyTruncated",
     "BreakerState",
     "Cidr",
+    "Claim",
     "ClaimedUser",
     "Client",
     "Condition",
@@ -111,6 +116,7 @@ __all__ = [
     "Exchange",
     "FilePath",
     "FixedKeys",
+    "FixedWindow",
     "Found",
     "Handler",
     "HeaderBlock",
@@ -121,6 +127,8 @@ __all__ = [
     "KeySet",
     "KeyUrl",
     "Keys",
+    "Limit",
+    "Limits",
     "MalformedContent",
     "Method",
     "Negotiation",
@@ -132,6 +140,7 @@ __all__ = [
     "PorticoError",
     "Problem",
     "ProviderKeys",
+    "Rate",
     "Refusal",
     "Request",
     "RequestError",
@@ -142,8 +151,12 @@ __all__ = [
     "ServiceName",
     "Shorthand",
     "Size",
+    "SlidingWindow",
+    "Space",
     "Stage",
     "StatusCode",
+    "Store",
+    "StoreUnavailable",
     "TargetHealth",
     "Template",
     "Texts",
@@ -152,6 +165,7 @@ __all__ = [
     "UnusableKey",
     "UpstreamError",
     "User",
+    "Verdict",
     "bearer_token",
     "claim_at",
     "codings_of",

@@ -11,7 +11,7 @@ from typing import Any
 
 from portico.state.limits import Limits, Verdict
 from portico.state.link import Address, Link
-from portico.state.lmdb import LmdbStore
+from portico.state.lmdb import LmdbStore, open_durable, open_volatile
 from portico.state.memory import MemoryStore
 from portico.state.redis import SCRIPTS, RedisStore
 from portico.state.store import Space, Store
@@ -39,7 +39,8 @@ def folders(folder: Path) -> tuple[Path, Path]:
 
 
 def lmdb_store(folder: Path, wall: Callable[[], float] = time.time, size: int = SIZE) -> LmdbStore:
-    return LmdbStore(*folders(folder), size, wall)
+    volatile, durable = folders(folder)
+    return LmdbStore(open_volatile(volatile, size, wall), open_durable(durable, size, wall))
 
 
 async def take(space: Space, key: bytes, limits: Limits, cost: int = 1) -> Verdict:

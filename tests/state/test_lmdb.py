@@ -20,7 +20,7 @@ from portico.errors import ConfigError, StoreUnavailable
 from portico.state import writer as writer_module
 from portico.state.board import Board, Vital
 from portico.state.limits import FixedWindow, Limits
-from portico.state.lmdb import LmdbStore, Watched
+from portico.state.lmdb import LmdbStore, Watched, open_durable, open_volatile
 from portico.state.places import durable_folder, in_memory, own_folder, volatile_folder
 from portico.state.tidy import STEP
 from tests.harness.gateway import DEADLINE, wait_for
@@ -34,10 +34,11 @@ PRELUDE = """
 import asyncio, os, signal, sys
 from pathlib import Path
 from portico.state.limits import FixedWindow, Limits
-from portico.state.lmdb import LmdbStore
+from portico.state.lmdb import LmdbStore, open_durable, open_volatile
 LIMITS = Limits([FixedWindow(1_000_000, 10**7)])
 folder = Path(sys.argv[1])
-store = LmdbStore(folder / "volatile", folder / "durable", int(sys.argv[2]))
+size = int(sys.argv[2])
+store = LmdbStore(open_volatile(folder / "volatile", size), open_durable(folder / "durable", size))
 print("here", flush=True)
 sys.stdin.readline()
 """
@@ -173,7 +174,11 @@ def test_the_board_knows_who_has_the_lock_and_since_when(tmp_path: Path) -> None
     board = Board(descriptor)
     segment = board.segment(1)
     watched = Watched(*map(segment.mark, (Vital.STORE_HELD, Vital.STORE_WRITING, Vital.STORE_WAIT_MAX)))
-    store = LmdbStore(*folders(tmp_path), SIZE, watched=watched, lasting=segment.mark(Vital.STORE_LASTING))
+    volatile, durable = folders(tmp_path)
+    store = LmdbStore(
+        open_volatile(volatile, SIZE, watched=watched),
+        open_durable(durable, SIZE, mark=segment.mark(Vital.STORE_LASTING)),
+    )
     marks: list[int] = []
 
     class Looking(Limits):
@@ -344,9 +349,9 @@ def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     (tmp_path / "volatile").mkdir()
     (tmp_path / "volatile" / "data.mdb").write_bytes(b"no database" * 1000)
     with pytest.raises(ConfigError, match="cannot be opened"):
-        LmdbStore(*folders(tmp_path), SIZE)
+        open_volatile(folders(tmp_path)[0], SIZE)
     with pytest.raises(ConfigError, match="cannot be opened"):
-        LmdbStore(tmp_path / "volatile" / "data.mdb", tmp_path / "durable", SIZE)
+        open_durable(tmp_path / "volatile" / "data.mdb", SIZE)
 
 
 def test_a_store_that_is_closed_says_so(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from portico.config.findings import Finding, Findings, place_of
 from portico.config.policy_use import PolicyUse
 from portico.config.schema import Config, EndpointUse
 from portico.config.schema import Route as RouteConfig
+from portico.config.state import State
 from portico.config.values import Condition as ConditionConfig
 from portico.errors import ConfigError, PorticoError
 from portico.http.target import EncodedSlashes
@@ -38,10 +39,12 @@ from portico.runtime.listeners import entrances
 from portico.runtime.pace import at_once
 from portico.runtime.runtime import Route, Runtime
 from portico.runtime.services import ServiceBuilder
-from portico.runtime.shared import Leases
+from portico.runtime.shared import Lease, Leases
+from portico.runtime.state import private_store
 from portico.runtime.upstreams import Upstreams
 from portico.runtime.web import Web
 from portico.state.records import PrivateRecords, Record
+from portico.state.store import Store
 from portico.upstream.health import HealthReport
 from portico.upstream.mirror import Mirror
 from portico.upstream.split import Split
@@ -78,6 +81,8 @@ class Surroundings:
     """What the agent knows of services."""
     wall: Callable[[], float] = time.time
     """The time of day."""
+    store: Callable[[State, Lease], Store] = private_store
+    """Opens the store, leased."""
 
 
 class FirstLot(random.Random):
@@ -152,7 +157,16 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
 
         def env(route: RouteInfo) -> RouteEnv:
             return RouteEnv(
-                route, config.consumers, upstreams, used, lease, health, surroundings.clock, life, surroundings.wall
+                route,
+                config.consumers,
+                upstreams,
+                used,
+                lease,
+                health,
+                surroundings.clock,
+                life,
+                surroundings.wall,
+                lambda: surroundings.store(config.state, lease),
             )
 
         yield from conditions.compiling(config)

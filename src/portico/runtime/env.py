@@ -15,6 +15,7 @@ from portico.policy.base import RouteInfo, Shared
 from portico.policy.consumers import ConsumerLookup
 from portico.runtime.life import Life
 from portico.runtime.shared import Lease
+from portico.state.store import Store
 from portico.upstream.health import HealthReport
 from portico.upstream.target import Target
 from portico.upstream.upstream import Upstream
@@ -28,6 +29,7 @@ class RouteEnv:
         "_lease",
         "_life",
         "_services",
+        "_store",
         "_urls",
         "_used",
         "clock",
@@ -48,6 +50,7 @@ class RouteEnv:
         clock: Callable[[], float],
         life: Life,
         wall: Callable[[], float],
+        store: Callable[[], Store],
     ) -> None:
         self.route = route
         self.consumers = consumers
@@ -55,11 +58,17 @@ class RouteEnv:
         self.wall = wall
         self.logger = logging.getLogger(f"portico.route.{route.name}")
         self._services = services
+        self._store = store
         self._used = used
         self._lease = lease
         self._life = life
         self._health = health
         self._urls: dict[str, tuple[tuple[Target, ...], tuple[str, ...]]] = {}
+
+    @property
+    def store(self) -> Store:
+        """The store of the file."""
+        return self._store()
 
     def service(self, name: str) -> Handler:
         """Return the Handler of a service of the file."""

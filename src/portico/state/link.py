@@ -11,7 +11,7 @@ import logging
 import random
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 import hiredis
@@ -48,6 +48,8 @@ class Address(NamedTuple):
     user: str = ""
     password: str = ""
     tls: ssl.SSLContext | None = None
+    role: bytes = b""
+    """What it has to be, such as `master`; anything unless given."""
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -94,6 +96,7 @@ class _Wire(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.lost: asyncio.Future[None] = self._loop.create_future()
         self.why = ""
+        self.address: Address | str = "the address that nobody knows"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -188,16 +191,16 @@ class Link:
 
     def __init__(
         self,
-        find: Callable[[], Address] | Address,
+        find: Callable[[], Awaitable[Address]] | Address,
         timeout: float,
         scripts: Sequence[bytes],
         failures: Counter | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """`scripts` are what a server is told of before it is asked anything."""
+        """`find` says for each connection where the server is; `scripts` are what it is told of first."""
         self.loop = asyncio.get_running_loop()
         self.timeout = timeout
-        self._find = find if callable(find) else lambda: find
+        self._find = find
         self._scripts = scripts
         self._failures = failures or Counter.private()
         self._rng = rng or random.Random()  # noqa: S311 - it is for pauses
@@ -233,7 +236,7 @@ class Link:
                 if wire is not None:
                     began = self.loop.time()
                     await wire.lost
-                    self._tell(f"the connection to the store at {self._find()} was lost: {wire.why}")
+                    self._tell(f"the connection to the store at {wire.address} was lost: {wire.why}")
                     if self.loop.time() - began > LONGEST_PAUSE:
                         pause = FIRST_PAUSE
                         continue
@@ -249,10 +252,10 @@ class Link:
 
     async def _connect(self) -> _Wire | None:
         """Return a connection at which everything was said that comes first, or None with a line in the log."""
-        address = self._find()
         wire = _Wire(self)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
+                address = wire.address = self._find if isinstance(self._find, Address) else await self._find()
                 await self.loop.create_connection(
                     lambda: wire,
                     address.host,
@@ -263,38 +266,46 @@ class Link:
                 await self._greet(wire, address)
         except TimeoutError:
             wire.give_up("")
-            self._tell(f"the store at {address} does not answer")
-        except OSError as error:
-            self._tell(f"the store at {address} cannot be reached: {error.strerror or error}")
+            self._tell(f"the store at {wire.address} does not answer")
+        except (OSError, ValueError) as error:
+            self._tell(f"the store at {wire.address} cannot be reached: {getattr(error, 'strerror', '') or error}")
         except (ServerError, StoreUnavailable) as error:
             wire.give_up("")
-            self._tell(f"the store at {address} does not let us in: {error}")
+            self._tell(f"the store at {wire.address} does not let us in: {error}")
         except BaseException:
             wire.give_up("")
             raise
         else:
-            early, self._early = self._early or [], None
-            self._wire = wire
-            for packed, future in early:
-                if not future.done():
-                    wire.ask(packed, future)
-            if self._told:
-                self._told = False
-                logger.info("the store at %s answers again", address)
+            self._begin(wire)
             return wire
         return None
 
+    def _begin(self, wire: _Wire) -> None:
+        """Ask by a connection from now on, and first what has waited for it."""
+        early, self._early = self._early or [], None
+        self._wire = wire
+        for packed, future in early:
+            if not future.done():
+                wire.ask(packed, future)
+        if self._told:
+            self._told = False
+            logger.info("the store at %s answers again", wire.address)
+
     async def _greet(self, wire: _Wire, address: Address) -> None:
         said = [*address.greeting(), *((b"SCRIPT", b"LOAD", script) for script in self._scripts)]
+        if address.role:
+            said.append((b"ROLE",))
         waiting = []
         for command in said:
             future: asyncio.Future[Any] = self.loop.create_future()
             wire.ask(pack(command), future)
             waiting.append(future)
-        results = await asyncio.gather(*waiting, return_exceptions=True)
+        results: list[Any] = await asyncio.gather(*waiting, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+        if address.role and results[-1][0] != address.role:
+            raise StoreUnavailable(f"it is no {address.role.decode()} any more")
         if wire.lost.done():
             raise StoreUnavailable(wire.why)
 

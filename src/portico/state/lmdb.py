@@ -194,28 +194,23 @@ class VolatileSpace(LmdbSpace):
                 self._writer.tidy_soon()
 
 
-class LmdbStore:
+def open_volatile(
+    folder: Path, size: int, wall: Callable[[], float] = time.time, watched: Watched | None = None
+) -> VolatileSpace:
+    """Open what may be made anew. Raises ConfigError where that cannot be done."""
+    return VolatileSpace("store", _open(folder, size, lasts=False), size, wall, watched or Watched.by_nobody())
+
+
+def open_durable(folder: Path, size: int, wall: Callable[[], float] = time.time, mark: Mark | None = None) -> LmdbSpace:
+    """Open what has to last. Raises ConfigError where that cannot be done."""
+    return LmdbSpace("store, lasting", _open(folder, size, lasts=True), size, wall, mark or Mark.private())
+
+
+class LmdbStore(NamedTuple):
     """The store of one machine."""
 
-    def __init__(
-        self,
-        volatile: Path,
-        durable: Path,
-        size: int,
-        wall: Callable[[], float] = time.time,
-        watched: Watched | None = None,
-        lasting: Mark | None = None,
-    ) -> None:
-        """Open what is in two folders, each at most `size` bytes. Raises ConfigError where that cannot be done."""
-        watched = watched or Watched.by_nobody()
-        env = _open(volatile, size, lasts=False)
-        self.volatile = VolatileSpace("store", env, size, wall, watched)
-        try:
-            env = _open(durable, size, lasts=True)
-        except ConfigError:
-            self.volatile.close()
-            raise
-        self.durable = LmdbSpace("store, lasting", env, size, wall, lasting or Mark.private())
+    volatile: VolatileSpace
+    durable: LmdbSpace
 
     def close(self) -> None:
         """Let go of it."""

@@ -257,6 +257,7 @@ class Supervisor:
                 f"--revision={self.plan.revision}",
                 f"--board={self._board_file}",
                 f"--lifeline={self._lifeline}",
+                f"--file={self.plan.file}",
             ]
             passed = [*(each for _, each in doors), self.snapshot, self._board_file, self._lifeline]
             child.start(command, passed, now)
