@@ -106,7 +106,7 @@ class State(Part):
     """Where state is kept that all workers share: counters, quotas, answers that are kept, and records of requests that
     must not be carried out twice. A text stands for `store`."""
 
-    store: Store = StoreUrl("lmdb")
+    store: Annotated[Store, Field(json_schema_extra={"default": "lmdb"})] = StoreUrl("lmdb")
     """`lmdb` is this machine, and needs nothing else; with `redis://host:port/database` it is a Redis or a Valkey, that
     several machines can share. `rediss://` speaks TLS; `redis+sentinel://one:26379,two:26379/name/database` asks
     Sentinels which Redis it is. A user may stand before the host."""
@@ -127,12 +127,12 @@ class State(Part):
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> State:
-        given = self.model_fields_set
         local = self.store.kind == "lmdb"
-        vain = sorted(given & ({"password", "ca", "prefix", "timeout"} if local else {"path", "size"}))
+        keys = ("ca", "password", "prefix", "timeout") if local else ("path", "size")
+        vain = [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
         if vain:
             what = "lmdb" if local else "a Redis"
-            raise BadValue(f"{' and '.join(vain)} mean nothing to {what}", "leave them out, or give another store")
+            raise BadValue(f"{' and '.join(vain)} cannot be said of {what}", "leave it out, or give another store")
         if self.password is not None and self.store.password is not None:
             raise BadValue("there are two passwords", "leave the one in the URL out")
         if self.ca is not None and not self.store.tls:
