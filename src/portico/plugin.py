@@ -70,6 +70,7 @@ from portico.policy.condition import Condition, ConditionError
 from portico.policy.consumers import ConsumerLookup
 from portico.routing.matcher import ALLOWED_METHODS
 from portico.routing.preflight import UNANSWERED_PREFLIGHT
+from portico.state.check import LimitCheck, OnStoreFailure
 from portico.state.limits import FixedWindow, Limit, Limits, Rate, SlidingWindow, Verdict
 from portico.state.store import LARGEST_VALUE, Claim, Space, Store
 
@@ -128,11 +129,13 @@ __all__ = [
     "KeyUrl",
     "Keys",
     "Limit",
+    "LimitCheck",
     "Limits",
     "MalformedContent",
     "Method",
     "Negotiation",
     "NotTaken",
+    "OnStoreFailure",
     "OneOrMany",
     "Outcome",
     "Policy",

@@ -249,6 +249,11 @@ class Verdict:
         self._cost = cost
 
     @property
+    def known(self) -> bool:
+        """Whether anyone has counted; otherwise nothing but `allowed` means anything."""
+        return self._now != 0.0
+
+    @property
     def left(self) -> tuple[int, ...]:
         """How much more could come now, of each limit."""
         state = self._state.copy()
