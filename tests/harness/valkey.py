@@ -25,6 +25,9 @@ def binary() -> Path:
 class ValkeyServer:
     """One server; what it has is gone when it ends."""
 
+    file: Path | None = None
+    """The file of its configuration, which a Sentinel has to have."""
+
     def __init__(self, *options: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port: int = free.getsockname()[1]
@@ -39,6 +42,8 @@ class ValkeyServer:
             *("--dir", "/", "--loglevel", "warning", "--enable-debug-command", "yes"),
             *self._options,
         ]
+        if self.file is not None:
+            command = [str(binary()), str(self.file), "--sentinel", "--port", str(self.port)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for(self._listens, "the server of Valkey")
 
@@ -80,3 +85,18 @@ class ValkeyServer:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+
+
+class Sentinel(ValkeyServer):
+    """A Sentinel by itself, whose word is enough to make another server the master."""
+
+    def __init__(self, file: Path, master: ValkeyServer) -> None:
+        super().__init__()
+        self.file = file
+        file.write_text(
+            "bind 127.0.0.1\n"
+            f"dir {file.parent}\n"
+            f"sentinel monitor mymaster 127.0.0.1 {master.port} 1\n"
+            "sentinel down-after-milliseconds mymaster 300\n"
+            "sentinel failover-timeout mymaster 2000\n"
+        )

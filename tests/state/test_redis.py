@@ -21,9 +21,10 @@ from portico.state.limits import FixedWindow, Limit, Limits, Rate, Verdict
 from portico.state.link import Address, Link
 from portico.state.memory import MemorySpace
 from portico.state.redis import SCRIPTS, RedisStore
+from portico.state.sentinel import Sentinels
 from tests.harness.certificates import Authority
 from tests.harness.loop import DEADLINE, run, until
-from tests.harness.valkey import ValkeyServer
+from tests.harness.valkey import Sentinel, ValkeyServer
 from tests.state.stores import Wall, take, valkey_store
 from tests.state.test_limits import LIMITS as ANY_LIMITS
 
@@ -383,5 +384,44 @@ def test_tokens_of_a_server_that_has_lost_everything_are_new(server: ValkeyServe
             second = await store.volatile.claim(b"a", HOUR)
             assert second.token > first.token
             assert not await store.volatile.settle(b"a", first.token, b"x", HOUR)
+
+    run(main)
+
+
+def test_sentinels_say_which_server_it_is_and_after_a_failover_which_it_is_then(
+    server: ValkeyServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    replica = ValkeyServer("--replicaof", "127.0.0.1", str(server.port), "--repl-diskless-sync-delay", "0")
+    sentinel = Sentinel(tmp_path / "sentinel.conf", server)
+
+    async def main() -> None:
+        nobody = ("127.0.0.1", 1)
+        found = Sentinels([nobody, ("127.0.0.1", sentinel.port)], None, Address("", 0), "mymaster")
+        async with asyncio.TaskGroup() as tasks:
+            store = RedisStore(Link(found.find, DEADLINE, SCRIPTS), tasks)
+            try:
+                assert (await take(store.durable, b"a", LIMITS)).allowed
+                assert (await found.find()).port == server.port
+                await until(lambda: "master_link_status:up" in replica.say("INFO", "replication"), "the replica")
+                await until(lambda: "slaves=1" in sentinel.say("INFO", "sentinel"), "the Sentinel to know the replica")
+                server.kill()
+                assert (await eventually(lambda: take(store.durable, b"a", LIMITS))).allowed
+                assert (await found.find()).port == replica.port
+                assert (await take(store.durable, b"a", LIMITS, 0)).left[0] <= 1_000_000 - 1
+            finally:
+                store.close()
+
+    with replica, sentinel:
+        run(main)
+
+
+def test_sentinels_that_know_nothing_are_told_of(tmp_path: Path, server: ValkeyServer) -> None:
+    async def main() -> None:
+        with Sentinel(tmp_path / "sentinel.conf", server) as sentinel:
+            other = Sentinels([("127.0.0.1", sentinel.port)], None, Address("", 0), "another")
+            with pytest.raises(StoreUnavailable, match="knows of another"):
+                await other.find()
+        with pytest.raises(StoreUnavailable, match="no Sentinel"):
+            await other.find()
 
     run(main)
