@@ -183,12 +183,19 @@ async def who_am_i(ask: Ask) -> None:
     assert (await ask(Request("GET", "/me"))).body.whole == b"Hello, nobody\n"
 
 
+async def tickets(ask: Ask) -> None:
+    statuses = [(await ask(Request("GET", "/shop/cart"))).status for _ in range(50)]
+    assert statuses[:2] == [200, 200]
+    assert 429 in statuses
+
+
 EXERCISES: dict[str, Callable[[Ask], Awaitable[None]]] = {
     "geo_fence.py": geo_fence,
     "sunset.py": sunset,
     "slow_log.py": slow_log,
     "partner.py": partner,
     "who_am_i.py": who_am_i,
+    "tickets.py": tickets,
 }
 
 
