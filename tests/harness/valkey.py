@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,6 +33,7 @@ class ValkeyServer:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port: int = free.getsockname()[1]
         self._options = options
+        self._folder = tempfile.TemporaryDirectory(prefix="valkey-")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -39,11 +41,13 @@ class ValkeyServer:
         command = [
             str(binary()),
             *("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
-            *("--dir", "/", "--loglevel", "warning", "--enable-debug-command", "yes"),
+            *("--dir", self._folder.name, "--loglevel", "warning", "--enable-debug-command", "yes"),
             *self._options,
         ]
         if self.file is not None:
             command = [str(binary()), str(self.file), "--sentinel", "--port", str(self.port)]
+        for left in Path(self._folder.name).glob("*.rdb"):  # a replica was given one, or was sent one
+            left.unlink()
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for(self._listens, "the server of Valkey")
 
@@ -85,6 +89,7 @@ class ValkeyServer:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+        self._folder.cleanup()
 
 
 class Sentinel(ValkeyServer):

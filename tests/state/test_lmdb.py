@@ -173,11 +173,15 @@ def test_the_board_knows_who_has_the_lock_and_since_when(tmp_path: Path) -> None
     descriptor = Board.create(1)
     board = Board(descriptor)
     segment = board.segment(1)
-    watched = Watched(*map(segment.mark, (Vital.STORE_HELD, Vital.STORE_WRITING, Vital.STORE_WAIT_MAX)))
+    failures = segment.counter("failures")
+    watched, lasting_too = (
+        Watched(segment.mark(Vital.STORE_HELD), segment.mark(thread), segment.mark(Vital.STORE_WAIT_MAX), failures)
+        for thread in (Vital.STORE_WRITING, Vital.STORE_LASTING)
+    )
     volatile, durable = folders(tmp_path)
     store = LmdbStore(
         open_volatile(volatile, SIZE, watched=watched),
-        open_durable(durable, SIZE, mark=segment.mark(Vital.STORE_LASTING)),
+        open_durable(durable, SIZE, watched=lasting_too),
     )
     marks: list[int] = []
 
@@ -203,7 +207,20 @@ def test_the_board_knows_who_has_the_lock_and_since_when(tmp_path: Path) -> None
     assert marks[2] == 0
     assert held <= marks[3] <= time.monotonic_ns()
     assert segment[Vital.STORE_LASTING] == 0
+    assert failures.value == 0
     store.close()
+
+    async def closed() -> None:
+        with pytest.raises(StoreUnavailable):
+            store.volatile.take(b"a", LIMITS)
+        with pytest.raises(StoreUnavailable):
+            await store.durable.get(b"a")
+        with pytest.raises(StoreUnavailable):
+            await store.durable.put(b"a", b"x", HOUR)
+
+    run(closed)
+    assert failures.value == 3
+    assert segment[Vital.STORE_HELD] == 0
     board.close()
     os.close(descriptor)
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from portico.runtime.protocol import Plan
-from portico.state.board import Board, Vital, shared_file
+from portico.state.board import WAITS, Board, Vital, shared_file
 from portico.supervisor.child import Child
 from portico.supervisor.handover import Handover
 from portico.supervisor.supervisor import TIMING, Commands, Supervisor
@@ -49,7 +49,7 @@ sys.exit(Supervisor(handover, Notifier({}), commands=commands, timing=timing).ru
 
 WORKER = """
 import os, select, signal, socket, sys, time
-from portico.state.board import Board, Vital
+from portico.state.board import WAITS, Board, Vital
 mode, *options = sys.argv[1:]
 given = {name: value for name, value in (option[2:].split("=") for option in options)}
 ready, lifeline = int(given["ready"]), int(given["lifeline"])
@@ -83,9 +83,8 @@ while True:
         os._exit(9)
     connection.sendall(b"%d" % os.getpid())
     connection.close()
-    if command == b"hold":
-        segment[Vital.STORE_HELD] = time.monotonic_ns()
-    if command in (b"hold", b"stop"):
+    if command in (b"hold", b"wait"):
+        segment[Vital.STORE_HELD] = time.monotonic_ns() & ~WAITS | (WAITS if command == b"wait" else 0)
         os.kill(os.getpid(), signal.SIGSTOP)
     if command == b"loop":
         while True:
@@ -302,9 +301,10 @@ def test_a_start_without_descriptors_to_spare_leaves_nothing_open(monkeypatch: p
     os.close(descriptor)
 
 
-def test_a_worker_that_stands_still_with_the_lock_of_the_store_is_ended(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [b"hold", b"wait"])
+def test_a_worker_that_stands_still_with_the_lock_of_the_store_is_ended(tmp_path: Path, command: bytes) -> None:
     with supervisor(tmp_path, "works") as run:
-        first = run.ask(b"hold")
+        first = run.ask(command)
         run.says("stands still with the lock of the store, which others wait for, for ")
         run.says("worker 0 died (signal 9); the next starts now")
         assert run.ask() != first
@@ -329,6 +329,9 @@ def test_only_who_stands_still_with_the_lock_of_the_store_is_one_to_end() -> Non
         assert child.holds_store(8 * second) == 3.0
         segment[vital] = 0
         assert child.holds_store(8 * second) == 0.0
+        segment[vital] = 5 * second | WAITS
+        assert child.holds_store(8 * second) == 0.0  # it waits, as do all who want the lock
+        segment[vital] = 0
         segment[Vital.BEAT] += 1
     board.close()
     os.close(descriptor)

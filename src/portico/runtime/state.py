@@ -60,15 +60,23 @@ class WorkersStore:
 
     def _of_machine(self, state: State, lease: Lease) -> LmdbStore:
         """Return what the machine has; each part is leased by its folder, which is never opened twice."""
-        segment, size, name = self._segment, state.size, state.path or self._file
+        size, name = state.size, state.path or self._file
         volatile, durable = volatile_folder(name, size), durable_folder(name, state.path)
-        watched = Watched(*map(segment.mark, (Vital.STORE_HELD, Vital.STORE_WRITING, Vital.STORE_WAIT_MAX)))
         return LmdbStore(
-            lease.share(("state", volatile), lambda: open_volatile(volatile, size, self._wall, watched)),
             lease.share(
-                ("state", durable), lambda: open_durable(durable, size, self._wall, segment.mark(Vital.STORE_LASTING))
+                ("state", volatile),
+                lambda: open_volatile(volatile, size, self._wall, self._watched(Vital.STORE_WRITING)),
+            ),
+            lease.share(
+                ("state", durable),
+                lambda: open_durable(durable, size, self._wall, self._watched(Vital.STORE_LASTING)),
             ),
         )
+
+    def _watched(self, thread: Vital) -> Watched:
+        mark = self._segment.mark
+        failures = self._segment.counter(FAILURES)
+        return Watched(mark(Vital.STORE_HELD), mark(thread), mark(Vital.STORE_WAIT_MAX), failures)
 
     def _redis(self, state: State, secret: str) -> RedisStore:
         url = state.store

@@ -89,7 +89,8 @@ class Vital(IntEnum):
     OVERFLOW = 14
     """Counters that there was no room for."""
     STORE_HELD = 15
-    """Since when its loop has the lock of the store, which all other workers wait for; 0 while it has not."""
+    """Since when its loop has the lock of the store, which all other workers wait for; 0 while it has not. With `WAITS`
+    it is since when it waits for it; one that has been stopped just then may have it, and not know yet."""
     STORE_WRITING = 16
     """The same of the thread that writes what may be made anew."""
     STORE_LASTING = 17
@@ -97,6 +98,9 @@ class Vital(IntEnum):
     STORE_WAIT_MAX = 18
     """What its loop has waited for the store's lock at most."""
 
+
+WAITS: Final = 1
+"""The bit by which a time is of one who waits for a lock."""
 
 _VITALS: Final = 32
 _SEGMENT_HEAD: Final = 2

@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 import lmdb
 
 from portico.errors import ConfigError, StoreUnavailable
-from portico.state.board import Mark
+from portico.state.board import WAITS, Counter, Mark
 from portico.state.limits import Limits, Verdict
 from portico.state.store import Claim, checked, key_of
 from portico.state.tidy import META, Tidier
@@ -38,26 +38,30 @@ _NEW: Final = 256
 
 
 class Watched(NamedTuple):
-    """What the board is told of a space's lock."""
+    """What the board is told of a space; of one that is durable no loop has the lock."""
 
     loop: Mark
     thread: Mark
     waited: Mark
+    failures: Counter
 
     @classmethod
     def by_nobody(cls) -> Watched:
         """Return what tells nobody."""
-        return cls(Mark.private(), Mark.private(), Mark.private())
+        return cls(Mark.private(), Mark.private(), Mark.private(), Counter.private())
 
 
 class LmdbSpace:
     """Values in an environment; the one that is durable has limits in it that are taken by its thread."""
 
-    def __init__(self, name: str, env: lmdb.Environment, size: int, wall: Callable[[], float], mark: Mark) -> None:
+    def __init__(
+        self, name: str, env: lmdb.Environment, size: int, wall: Callable[[], float], watched: Watched
+    ) -> None:
         self._env = env
         self._wall = wall
+        self._watched = watched
         self._tidier = Tidier(env, size, wall)
-        self._writer = Writer(name, env, mark, self._tidier, size // 16)
+        self._writer = Writer(name, env, watched.thread, watched.failures, self._tidier, size // 16)
         self._writer.start()
 
     @property
@@ -127,7 +131,11 @@ class LmdbSpace:
         try:
             return self._env.begin()
         except lmdb.Error as error:
-            raise StoreUnavailable(f"the store cannot be read: {error}") from None
+            raise self._failed(f"the store cannot be read: {error}") from None
+
+    def _failed(self, why: str) -> StoreUnavailable:
+        self._watched.failures.add()
+        return StoreUnavailable(why)
 
     def _trailer(self, token: int, ttl: float) -> bytes:
         return _TRAILER.pack(token, self._micros() + ttl * 1_000_000)
@@ -142,7 +150,7 @@ class VolatileSpace(LmdbSpace):
     def __init__(
         self, name: str, env: lmdb.Environment, size: int, wall: Callable[[], float], watched: Watched
     ) -> None:
-        super().__init__(name, env, size, wall, watched.thread)
+        super().__init__(name, env, size, wall, watched)
         self._mark = watched.loop
         self._waited = watched.waited
         self._longest = 0
@@ -154,12 +162,14 @@ class VolatileSpace(LmdbSpace):
         """Count by all limits of a key, or by none."""
         whole = key_of(limits.tag, key)
         now = self._wall() * 1_000_000 // 1
-        asked = time.monotonic_ns()
+        asked = time.monotonic_ns() | WAITS
+        self._mark.write(asked)
         try:
             txn = self._env.begin(None, None, True)
         except lmdb.Error as error:
-            raise StoreUnavailable(f"the store cannot be written: {error}") from None
-        held = time.monotonic_ns()
+            self._mark.write(0)
+            raise self._failed(f"the store cannot be written: {error}") from None
+        held = time.monotonic_ns() & ~WAITS
         self._mark.write(held)
         try:
             record = txn.get(whole)
@@ -171,7 +181,7 @@ class VolatileSpace(LmdbSpace):
                 txn.abort()
         except lmdb.Error as error:
             txn.abort()
-            raise StoreUnavailable(f"the store cannot be written: {error}") from None
+            raise self._failed(f"the store cannot be written: {error}") from None
         finally:
             self._mark.write(0)
         if held - asked > self._longest:
@@ -201,9 +211,11 @@ def open_volatile(
     return VolatileSpace("store", _open(folder, size, lasts=False), size, wall, watched or Watched.by_nobody())
 
 
-def open_durable(folder: Path, size: int, wall: Callable[[], float] = time.time, mark: Mark | None = None) -> LmdbSpace:
+def open_durable(
+    folder: Path, size: int, wall: Callable[[], float] = time.time, watched: Watched | None = None
+) -> LmdbSpace:
     """Open what has to last. Raises ConfigError where that cannot be done."""
-    return LmdbSpace("store, lasting", _open(folder, size, lasts=True), size, wall, mark or Mark.private())
+    return LmdbSpace("store, lasting", _open(folder, size, lasts=True), size, wall, watched or Watched.by_nobody())
 
 
 class LmdbStore(NamedTuple):

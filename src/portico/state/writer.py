@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 import lmdb
 
 from portico.errors import StoreUnavailable
-from portico.state.board import Mark
+from portico.state.board import WAITS, Counter, Mark
 from portico.state.store import WAITING
 from portico.state.tidy import PAUSE, Tidier
 
@@ -52,11 +52,14 @@ class _Asked(NamedTuple):
 class Writer:
     """The thread of one environment; it starts when there is something to do."""
 
-    def __init__(self, name: str, env: lmdb.Environment, mark: Mark, tidier: Tidier, room: int) -> None:
+    def __init__(
+        self, name: str, env: lmdb.Environment, mark: Mark, failures: Counter, tidier: Tidier, room: int
+    ) -> None:
         """`room` is how many bytes one transaction may write."""
         self._name = name
         self._env = env
         self._mark = mark
+        self._failures = failures
         self._tidier = tidier
         self._room = room
         self._changed = threading.Condition(threading.Lock())
@@ -75,9 +78,9 @@ class Writer:
         future: asyncio.Future[T] = loop.create_future()
         with self._changed:
             if self._closed:
-                raise StoreUnavailable("the store is closed")
+                raise self._failed("the store is closed")
             if len(self._waiting) >= WAITING or self._bytes + size > WAITING_BYTES:
-                raise StoreUnavailable("too much waits to be written to the store")
+                raise self._failed("too much waits to be written to the store")
             self._waiting.append(_Asked(job, size, future))
             self._bytes += size
             self._begin()
@@ -86,7 +89,13 @@ class Writer:
             async with asyncio.timeout(TIMEOUT):
                 return await future
         except TimeoutError:
-            raise StoreUnavailable(f"the store has not written it within {TIMEOUT:g} s") from None
+            raise self._failed(f"the store has not written it within {TIMEOUT:g} s") from None
+        except lmdb.Error as error:
+            raise self._failed(f"the store could not write it: {error}") from None
+
+    def _failed(self, why: str) -> StoreUnavailable:
+        self._failures.add()
+        return StoreUnavailable(why)
 
     def tidy_soon(self) -> None:
         """Have it tidied up now."""
@@ -175,14 +184,16 @@ class Writer:
         return error
 
     def _together(self, group: Sequence[_Asked]) -> list[Any]:
-        txn = self._env.begin(write=True)
-        self._mark.write(time.monotonic_ns())
+        self._mark.write(time.monotonic_ns() | WAITS)
         try:
-            results = [asked.job(txn) for asked in group]
-            txn.commit()
-        except BaseException:
-            txn.abort()
-            raise
+            txn = self._env.begin(write=True)
+            self._mark.write(time.monotonic_ns() & ~WAITS)
+            try:
+                results = [asked.job(txn) for asked in group]
+                txn.commit()
+            except BaseException:
+                txn.abort()
+                raise
         finally:
             self._mark.write(0)
         return results
@@ -202,9 +213,7 @@ def _settle(told: Sequence[tuple[asyncio.Future[Any], Any]]) -> None:
     for future, result in told:
         if future.done():
             continue
-        if isinstance(result, lmdb.Error):
-            future.set_exception(StoreUnavailable(f"the store could not write it: {result}"))
-        elif isinstance(result, Exception):
+        if isinstance(result, Exception):
             future.set_exception(result)
         else:
             future.set_result(result)

@@ -9,9 +9,10 @@ import socket
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from portico.state.board import Segment, Vital
+from portico.state.board import WAITS, Segment, Vital
 
 TERMINAL_SIGNALS: Final = (signal.SIGINT, signal.SIGHUP)
 """What a terminal sends to every process of its group."""
@@ -172,7 +173,18 @@ class Child:
         if self.standstill < self._timing.store_lock:
             return 0.0
         since = [value for vital in _STORE_LOCKS if (value := self.segment[vital])]
+        if since and not self.is_stopped:
+            since = [value for value in since if not value & WAITS]
         return (now_ns - min(since)) / 1e9 if since else 0.0
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was stopped, as by SIGSTOP; false where the system does not say."""
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[0]
+        except (OSError, IndexError):
+            return False
+        return state in ("T", "t")
 
     def terminate(self) -> None:
         """Tell it to end."""
