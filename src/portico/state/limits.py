@@ -111,7 +111,8 @@ class _Bucket(_Rule):
     def wait(self, used: float, since: float, before: float, now: float, wanted: float) -> float:
         if wanted > self.capacity:
             return math.inf
-        return max(0.0, used + wanted - self.capacity) / self.drain + max(0.0, since - now)
+        missing = used + wanted - self.capacity
+        return missing / self.drain + max(0.0, since - now) if missing > 0.0 else 0.0
 
 
 class _Window(_Rule):
