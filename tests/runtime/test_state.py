@@ -136,3 +136,19 @@ def test_a_gateway_in_a_test_has_a_store_in_its_own_time() -> None:
         assert [gateway.get("/").status for _ in range(4)] == [200, 200, 429, 429]
         gateway.clock.advance(3600)
         assert gateway.get("/").status == 200
+
+
+def test_a_file_that_is_a_link_goes_by_its_own_name_wherever_that_leads(tmp_path: Path) -> None:
+    link = tmp_path / "a.yaml"
+
+    async def main() -> None:
+        for number, target in enumerate(("one", "two")):
+            (tmp_path / target).write_text("")
+            link.unlink(missing_ok=True)
+            link.symlink_to(tmp_path / target)
+            async with worker(link) as (stores, leases, _):
+                lease = leases.lease()
+                assert left(stores(State(), lease).volatile.take(b"a", LIMITS)) == 99 - number
+                lease.close()
+
+    run(main)

@@ -8,6 +8,7 @@ import os
 import ssl
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from portico.config.state import State
@@ -43,7 +44,9 @@ class WorkersStore:
         self, file: str, segment: Segment, tasks: asyncio.TaskGroup, wall: Callable[[], float] = time.time
     ) -> None:
         """`file` is the gateway's: those of the same file share a store that has no other name."""
-        self._file = os.path.realpath(file)
+        path = Path(file)
+        # Where a link leads may change, as Kubernetes does it, and so is no part of the name.
+        self._file = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118 - as realpath has it
         self._segment = segment
         self._tasks = tasks
         self._wall = wall

@@ -96,7 +96,7 @@ class _Wire(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.lost: asyncio.Future[None] = self._loop.create_future()
         self.why = ""
-        self.address: Address | str = "the address that nobody knows"
+        self.address: Address | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -121,6 +121,11 @@ class _Wire(asyncio.Protocol):
             self._loop.call_soon(self._write)
         if self._timer is None:
             self._timer = self._loop.call_later(self._link.timeout, self._look)
+
+    @property
+    def name(self) -> str:
+        """What the log calls the server."""
+        return "the store" if self.address is None else f"the store at {self.address}"
 
     @property
     def busy(self) -> bool:
@@ -236,7 +241,7 @@ class Link:
                 if wire is not None:
                     began = self.loop.time()
                     await wire.lost
-                    self._tell(f"the connection to the store at {wire.address} was lost: {wire.why}")
+                    self._tell(f"the connection to {wire.name} was lost: {wire.why}")
                     if self.loop.time() - began > LONGEST_PAUSE:
                         pause = FIRST_PAUSE
                         continue
@@ -266,12 +271,12 @@ class Link:
                 await self._greet(wire, address)
         except TimeoutError:
             wire.give_up("")
-            self._tell(f"the store at {wire.address} does not answer")
+            self._tell(f"{wire.name} does not answer")
         except (OSError, ValueError) as error:
-            self._tell(f"the store at {wire.address} cannot be reached: {getattr(error, 'strerror', '') or error}")
+            self._tell(f"{wire.name} cannot be reached: {getattr(error, 'strerror', '') or error}")
         except (ServerError, StoreUnavailable) as error:
             wire.give_up("")
-            self._tell(f"the store at {wire.address} does not let us in: {error}")
+            self._tell(f"{wire.name} does not let us in: {error}")
         except BaseException:
             wire.give_up("")
             raise
@@ -289,7 +294,7 @@ class Link:
                 wire.ask(packed, future)
         if self._told:
             self._told = False
-            logger.info("the store at %s answers again", wire.address)
+            logger.info("%s answers again", wire.name)
 
     async def _greet(self, wire: _Wire, address: Address) -> None:
         said = [*address.greeting(), *((b"SCRIPT", b"LOAD", script) for script in self._scripts)]
