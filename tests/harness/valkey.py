@@ -105,3 +105,49 @@ class Sentinel(ValkeyServer):
             "sentinel down-after-milliseconds mymaster 300\n"
             "sentinel failover-timeout mymaster 2000\n"
         )
+
+
+class Cluster:
+    """Three servers that share the slots."""
+
+    def __init__(self) -> None:
+        self.servers = [self._server() for _ in range(3)]
+
+    def _server(self) -> ValkeyServer:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port: int = free.getsockname()[1]
+        self._ports = [*getattr(self, "_ports", []), port]
+        cluster = ("--cluster-enabled", "yes", "--cluster-port", str(port), "--cluster-require-full-coverage", "no")
+        return ValkeyServer(*cluster, "--cluster-node-timeout", "2000")
+
+    def __enter__(self) -> Self:
+        first = self.servers[0]
+        bounds = (0, 5461, 10923, 16384)
+        for number, server in enumerate(self.servers):
+            server.start()
+            assert server.say("CLUSTER", "ADDSLOTSRANGE", str(bounds[number]), str(bounds[number + 1] - 1)) == "OK"
+            assert server.say("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1)) == "OK"
+        for server, port in zip(self.servers[1:], self._ports[1:], strict=True):
+            assert first.say("CLUSTER", "MEET", "127.0.0.1", str(server.port), str(port)) == "OK"
+        wait_for(lambda: all(self._complete(server) for server in self.servers), "the cluster")
+        return self
+
+    def _complete(self, server: ValkeyServer) -> bool:
+        said = server.say("CLUSTER", "INFO")
+        return "cluster_slots_ok:16384" in said and "cluster_state:ok" in said
+
+    def __exit__(self, *_: object) -> None:
+        for server in self.servers:
+            server.__exit__()
+
+    def flush(self) -> None:
+        """Forget everything."""
+        for server in self.servers:
+            server.say("FLUSHALL")
+            server.say("SCRIPT", "FLUSH")
+
+    def move(self, slot: int, source: ValkeyServer, target: ValkeyServer) -> None:
+        """Have a slot that is empty move to another server."""
+        name = target.say("CLUSTER", "MYID")
+        for server in (target, source, *self.servers):
+            assert server.say("CLUSTER", "SETSLOT", str(slot), "NODE", name) == "OK"

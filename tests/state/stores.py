@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from portico.state.cluster import ClusterLink, ClusterSpace
 from portico.state.limits import Limits, Verdict
 from portico.state.link import Address, Link
 from portico.state.lmdb import LmdbStore, open_durable, open_volatile
@@ -16,7 +17,7 @@ from portico.state.memory import MemoryStore
 from portico.state.redis import SCRIPTS, RedisStore
 from portico.state.store import Space, Store
 from tests.harness.loop import DEADLINE
-from tests.harness.valkey import ValkeyServer
+from tests.harness.valkey import Cluster, ValkeyServer
 
 SIZE = 16 * 1024 * 1024
 
@@ -111,6 +112,22 @@ def valkey_store(
     """Return a store that asks a server; a machine may be slow, so it is given time."""
     address = Address("127.0.0.1", server.port, **more.pop("address", {}))
     return RedisStore(Link(address, more.pop("timeout", DEADLINE), SCRIPTS, **more), tasks, wall=wall)
+
+
+@asynccontextmanager
+async def in_cluster(cluster: Cluster, folder: Path) -> AsyncIterator[Engine]:
+    cluster.flush()
+    async with asyncio.TaskGroup() as tasks:
+        store = cluster_store(cluster, tasks)
+        try:
+            yield Engine(store)
+        finally:
+            store.close()
+
+
+def cluster_store(cluster: Cluster, tasks: asyncio.TaskGroup, timeout: float = DEADLINE) -> RedisStore:
+    seeds = [Address("127.0.0.1", 1), Address("127.0.0.1", cluster.servers[1].port)]
+    return RedisStore(ClusterLink(seeds, timeout, SCRIPTS), tasks, space=ClusterSpace)
 
 
 ENGINES = {"memory": in_memory, "lmdb": in_lmdb, "valkey": in_valkey}

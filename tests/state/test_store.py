@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import functools
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,7 +13,8 @@ import pytest
 from portico.state.limits import FixedWindow, Limits, Rate, SlidingWindow
 from portico.state.store import LARGEST_VALUE, LONGEST_KEY, Claim
 from tests.harness.loop import run
-from tests.state.stores import ENGINES, Engine, take
+from tests.harness.valkey import Cluster
+from tests.state.stores import ENGINES, Engine, in_cluster, take
 
 Contract: TypeAlias = Callable[[Callable[[Engine], Awaitable[None]]], None]
 
@@ -22,14 +24,23 @@ LONG = 10**7
 KEYS = (b"", b"a", b"\x00", b"127.0.0.1", bytes(range(256)), b"x" * LONGEST_KEY, b"x" * (LONGEST_KEY + 1), b"x" * 99999)
 
 
-@pytest.fixture(params=sorted(ENGINES))
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=[*sorted(ENGINES), "cluster"])
 def contract(request: pytest.FixtureRequest, tmp_path: Path) -> Contract:
     """Run a test with each of the stores."""
+    engine = ENGINES.get(request.param)
+    if engine is None:
+        engine = functools.partial(in_cluster, request.getfixturevalue("cluster"))
 
     def within(test: Callable[[Engine], Awaitable[None]]) -> None:
         async def main() -> None:
-            async with ENGINES[request.param](tmp_path) as engine:
-                await test(engine)
+            async with engine(tmp_path) as made:
+                await test(made)
 
         run(main)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, PlainSerializer, PlainValidator, SecretStr, WithJsonSchema, model_validator
@@ -12,10 +13,30 @@ from portico.config.addresses import Address, split_address
 from portico.config.part import Part
 from portico.config.values import NAME_PATTERN, BadValue, FilePath, FolderPath, Name, Positive, Secret, Size, text_of
 
-_HINT: Final = "write lmdb, redis://127.0.0.1:6379/0, or rediss:// for TLS"
-_SENTINEL_HINT: Final = "write redis+sentinel://one:26379,two:26379/mymaster/0"
-_REDIS: Final = frozenset(("redis", "rediss", "valkey", "valkeys"))
-_SENTINEL: Final = frozenset(("redis+sentinel", "rediss+sentinel"))
+_Kind: TypeAlias = Literal["lmdb", "redis", "sentinel", "cluster"]
+
+_SCHEMES: Final[Mapping[str, tuple[_Kind, bool]]] = {
+    "redis": ("redis", False),
+    "rediss": ("redis", True),
+    "valkey": ("redis", False),
+    "valkeys": ("redis", True),
+    "redis+sentinel": ("sentinel", False),
+    "rediss+sentinel": ("sentinel", True),
+    "redis+cluster": ("cluster", False),
+    "rediss+cluster": ("cluster", True),
+}
+"""What the beginning of a URL says: what is there, and whether it speaks TLS."""
+_HINTS: Final[Mapping[_Kind, str]] = {
+    "redis": "write lmdb, redis://127.0.0.1:6379/0, or rediss:// for TLS",
+    "sentinel": "write redis+sentinel://one:26379,two:26379/mymaster/0",
+    "cluster": "write redis+cluster://one:6379,two:6379",
+}
+_PATHS: Final[Mapping[_Kind, str]] = {
+    "redis": r"(?:/(?P<database>\d{1,6})?)?",
+    "sentinel": rf"/(?P<master>{NAME_PATTERN})(?:/(?P<database>\d{{1,6}})?)?",
+    "cluster": r"/?",
+}
+"""What may stand behind the hosts."""
 _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 
@@ -26,9 +47,9 @@ SMALLEST: Final = 16 * 1024 * 1024
 class StoreUrl(NamedTuple):
     """What keeps the state, and where that is."""
 
-    kind: Literal["lmdb", "redis", "sentinel"]
+    kind: _Kind
     hosts: tuple[Address, ...] = ()
-    """The Redis, or the Sentinels that know which one it is."""
+    """The Redis, or the Sentinels that know which one it is, or some servers of the cluster."""
     master: str = ""
     """What the Sentinels call it."""
     database: int = 0
@@ -39,10 +60,11 @@ class StoreUrl(NamedTuple):
     def __str__(self) -> str:
         if self.kind == "lmdb":
             return "lmdb"
-        scheme = ("rediss" if self.tls else "redis") + ("+sentinel" if self.kind == "sentinel" else "")
+        scheme = ("rediss" if self.tls else "redis") + ("" if self.kind == "redis" else f"+{self.kind}")
         user = f"{self.user}@" if self.user else ""
         master = f"/{self.master}" if self.master else ""
-        return f"{scheme}://{user}{','.join(map(str, self.hosts))}{master}/{self.database}"
+        database = "" if self.kind == "cluster" else f"/{self.database}"
+        return f"{scheme}://{user}{','.join(map(str, self.hosts))}{master}{database}"
 
 
 def parse_store(value: object) -> StoreUrl:
@@ -54,29 +76,27 @@ def parse_store(value: object) -> StoreUrl:
         return StoreUrl("lmdb")
     shown = repr(re.sub(r"//.*@", "//***@", text))
     scheme, _, rest = text.partition("://")
-    if scheme not in _REDIS | _SENTINEL or re.fullmatch(r"[!-~]+", rest) is None or re.search(r"[?#]", rest):
-        raise BadValue(f"{shown} is no store", _HINT)
-    sentinel = scheme in _SENTINEL
-    hint = _SENTINEL_HINT if sentinel else _HINT
+    kind, tls = _SCHEMES.get(scheme, ("redis", False))
+    wrong = BadValue(f"{shown} is no store", _HINTS[kind])
+    if scheme not in _SCHEMES or re.fullmatch(r"[!-~]+", rest) is None or re.search(r"[?#]", rest):
+        raise wrong
     try:
         parts = urlsplit(text)
     except ValueError:
-        raise BadValue(f"{shown} is no store", hint) from None
+        raise wrong from None
     who, _, where = parts.netloc.rpartition("@")
     user, _, password = who.partition(":")
-    hosts = tuple(_host(each, _SENTINEL_PORT if sentinel else _PORT) for each in where.split(","))
-    path = parts.path.strip("/").split("/") if parts.path.strip("/") else []
-    master = path.pop(0) if sentinel and path else ""
-    database = path.pop(0) if path else "0"
-    wrong = path or (len(hosts) > 1 and not sentinel) or (sentinel and re.fullmatch(NAME_PATTERN, master) is None)
-    if wrong or None in hosts or re.fullmatch(r"\d{1,6}", database, re.ASCII) is None:
-        raise BadValue(f"{shown} is no store", hint)
+    hosts = tuple(_host(each, _SENTINEL_PORT if kind == "sentinel" else _PORT) for each in where.split(","))
+    path = re.fullmatch(_PATHS[kind], parts.path, re.ASCII)
+    if path is None or None in hosts or (len(hosts) > 1 and kind == "redis"):
+        raise wrong
+    found = path.groupdict()
     return StoreUrl(
-        "sentinel" if sentinel else "redis",
+        kind,
         tuple(host for host in hosts if host is not None),
-        master,
-        int(database),
-        scheme.partition("+")[0] in ("rediss", "valkeys"),
+        found.get("master") or "",
+        int(found.get("database") or 0),
+        tls,
         unquote(user),
         SecretStr(unquote(password)) if password else None,
     )
@@ -95,7 +115,7 @@ Store = Annotated[
     WithJsonSchema(
         {
             "type": "string",
-            "pattern": r"^(lmdb|(redis|rediss|valkey|valkeys|redis\+sentinel|rediss\+sentinel)://.+)$",
+            "pattern": r"^(lmdb|(redis|rediss|valkey|valkeys|rediss?\+(sentinel|cluster))://.+)$",
             "examples": ["lmdb", "redis://127.0.0.1:6379/0", "rediss://redis.internal"],
         }
     ),
@@ -109,7 +129,8 @@ class State(Part):
     store: Annotated[Store, Field(json_schema_extra={"default": "lmdb"})] = StoreUrl("lmdb")
     """`lmdb` is this machine, and needs nothing else; with `redis://host:port/database` it is a Redis or a Valkey, that
     several machines can share. `rediss://` speaks TLS; `redis+sentinel://one:26379,two:26379/name/database` asks
-    Sentinels which Redis it is. A user may stand before the host."""
+    Sentinels which Redis it is, and `redis+cluster://one:6379,two:6379` is a cluster. A user may stand before the
+    host."""
     path: FolderPath | None = None
     """With `lmdb`, the folder of what has to last, such as quotas; it is made where it is not there. Without one it is
     in memory, and lasts until the machine ends. What may be made anew is in memory in any case."""

@@ -15,6 +15,7 @@ from portico.config.state import State
 from portico.errors import ConfigError
 from portico.runtime.shared import Lease
 from portico.state.board import Segment, Vital
+from portico.state.cluster import ClusterLink, ClusterSpace
 from portico.state.link import Address, Link
 from portico.state.lmdb import LmdbStore, Watched, open_durable, open_volatile
 from portico.state.memory import MemoryStore
@@ -86,8 +87,13 @@ class WorkersStore:
         tls = _context(state.ca) if url.tls else None
         first = url.hosts[0]
         address = Address(first.host, first.port, url.database, url.user, secret, tls)
+        failures = self._segment.counter(FAILURES)
+        if url.kind == "cluster":
+            seeds = [address._replace(host=host.host, port=host.port) for host in url.hosts]
+            cluster = ClusterLink(seeds, state.timeout, SCRIPTS, failures)
+            return RedisStore(cluster, self._tasks, state.prefix, space=ClusterSpace)
         find = Sentinels(url.hosts, tls, address, url.master).find if url.kind == "sentinel" else address
-        link = Link(find, state.timeout, SCRIPTS, self._segment.counter(FAILURES))
+        link = Link(find, state.timeout, SCRIPTS, failures)
         return RedisStore(link, self._tasks, state.prefix)
 
 

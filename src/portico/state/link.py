@@ -72,6 +72,30 @@ pack: Callable[[tuple[bytes, ...]], bytes] = hiredis.pack_command  # type: ignor
 """Returns a command as it is on the wire."""
 
 
+async def ask_once(address: Address, command: tuple[bytes, ...]) -> Any:
+    """Ask a server one thing by a connection of its own. Raises OSError, ServerError and what no Redis says."""
+    name = address.host if address.tls is not None else None
+    incoming, outgoing = await asyncio.open_connection(
+        address.host, address.port, ssl=address.tls, server_hostname=name
+    )
+    try:
+        said = [*address.greeting(), command]
+        outgoing.write(b"".join(map(pack, said)))
+        reader = hiredis.Reader()
+        answer: Any = None
+        for _ in said:
+            while (answer := reader.gets()) is False:
+                data = await incoming.read(65536)
+                if not data:
+                    raise ConnectionError("it has closed the connection")
+                reader.feed(data)
+            if isinstance(answer, hiredis.ReplyError):
+                raise ServerError(str(answer))
+        return answer
+    finally:
+        outgoing.close()
+
+
 class ServerError(Exception):
     """What a server has answered is an error about what it was asked."""
 
@@ -214,8 +238,11 @@ class Link:
         """What was asked while a connection may come; None while none is expected."""
         self._told = False
 
-    def ask(self, packed: bytes) -> asyncio.Future[Any]:
-        """Ask something, as it is on the wire; raise StoreUnavailable where there is nobody to ask."""
+    def ask(self, packed: bytes, key: bytes = b"") -> asyncio.Future[Any]:
+        """Ask something, as it is on the wire; raise StoreUnavailable where there is nobody to ask.
+
+        Of what key it is does not matter here; it does where there are several servers.
+        """
         future: asyncio.Future[Any] = self.loop.create_future()
         wire = self._wire
         if wire is not None:

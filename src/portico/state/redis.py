@@ -11,11 +11,11 @@ import hashlib
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from portico.errors import StoreUnavailable
 from portico.state.limits import SCRIPT, Limits, Verdict
-from portico.state.link import Link, ServerError, pack
+from portico.state.link import ServerError, pack
 from portico.state.store import Claim, checked, key_of
 
 _HEAD: Final = Struct("<dd")
@@ -55,10 +55,22 @@ def _digest(script: bytes) -> bytes:
     return hashlib.sha1(script, usedforsecurity=False).hexdigest().encode("ascii")
 
 
+class Way(Protocol):
+    """How a Redis is asked."""
+
+    def ask(self, packed: bytes, key: bytes = b"") -> Awaitable[Any]:
+        """Ask something of a key."""
+        ...
+
+    async def run(self) -> None:
+        """Keep the way, until this is cancelled."""
+        ...
+
+
 class RedisSpace:
     """One half of what is in a Redis; the other one has keys that begin otherwise."""
 
-    def __init__(self, link: Link, prefix: bytes, wall: Callable[[], float] | None = None) -> None:
+    def __init__(self, link: Way, prefix: bytes, wall: Callable[[], float] | None = None) -> None:
         """`wall` is the time of day by which limits are counted, where that is not to be the server's."""
         self._link = link
         self._prefix = prefix
@@ -68,30 +80,30 @@ class RedisSpace:
     def take(self, key: bytes, limits: Limits, cost: int = 1) -> Awaitable[Verdict]:
         """Count by all limits of a key, or by none."""
         head, tail = self._tails.get(limits.arguments) or self._around(limits)
-        whole = self._prefix + key_of(limits.tag, key)
+        whole = self.prefix_of(key) + key_of(limits.tag, key)
         now = b"" if self._wall is None else b"%d" % (self._wall() * 1_000_000 // 1)
         spent = b"%d" % cost
         packed = b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (
             head, len(whole), whole, len(now), now, len(spent), spent, tail,
         )  # fmt: skip
-        return self._verdict(packed, limits, cost)
+        return self._verdict(packed, whole, limits, cost)
 
     async def get(self, key: bytes) -> bytes | None:
         """Return a value."""
-        kept: bytes | None = await self._ask(b"GET", self._whole(key))
+        kept: bytes | None = await self._ask(key, b"GET")
         return None if kept is None or not kept.startswith(_VALUE) else kept[1:]
 
     async def put(self, key: bytes, value: bytes, ttl: float) -> None:
         """Keep a value."""
-        await self._ask(b"SET", self._whole(key), _VALUE + checked(value), b"PX", _millis(ttl))
+        await self._ask(key, b"SET", _VALUE + checked(value), b"PX", _millis(ttl))
 
     async def delete(self, key: bytes) -> None:
         """Forget a value, or a claim."""
-        await self._ask(b"DEL", self._whole(key))
+        await self._ask(key, b"DEL")
 
     async def claim(self, key: bytes, ttl: float) -> Claim:
         """Claim a key."""
-        found = await self._run(_CLAIMED, (self._whole(key), self._prefix + b"token"), _millis(ttl))
+        found = await self._run(_CLAIMED, (self._whole(key), self.prefix_of(key) + b"token"), _millis(ttl))
         if isinstance(found, int):
             return Claim(found)
         return Claim(0, None if found.startswith(_CLAIM) else found[1:])
@@ -105,8 +117,12 @@ class RedisSpace:
         """Give a claim back."""
         return bool(await self._run(_RELEASED, (self._whole(key),), b"%d" % token))
 
+    def prefix_of(self, key: bytes) -> bytes:
+        """Return what the key of a record begins with."""
+        return self._prefix
+
     def _whole(self, key: bytes) -> bytes:
-        return self._prefix + key_of(b"v", key)
+        return self.prefix_of(key) + key_of(b"v", key)
 
     def _around(self, limits: Limits) -> tuple[bytes, bytes]:
         """Return what stands in a request around the key, the time and the cost."""
@@ -118,36 +134,35 @@ class RedisSpace:
         self._tails[arguments] = head, tail
         return head, tail
 
-    async def _verdict(self, packed: bytes, limits: Limits, cost: int) -> Verdict:
+    async def _verdict(self, packed: bytes, whole: bytes, limits: Limits, cost: int) -> Verdict:
         try:
-            told: bytes = await self._link.ask(packed)
+            told: bytes = await self._link.ask(packed, whole)
         except ServerError as error:
-            told = await self._again(packed, SCRIPT, error)
+            told = await self._again(packed, whole, SCRIPT, error)
         fits, now = _HEAD.unpack_from(told)
         return Verdict(limits, fits == 1.0, limits.state(told[_HEAD.size :]), now, cost)
 
-    async def _ask(self, *command: bytes) -> Any:
+    async def _ask(self, key: bytes, command: bytes, *more: bytes) -> Any:
+        whole = self._whole(key)
         try:
-            return await self._link.ask(pack(command))
+            return await self._link.ask(pack((command, whole, *more)), whole)
         except ServerError as error:
             raise StoreUnavailable(f"the store refuses what it was asked: {error}") from None
 
     async def _run(self, script: bytes, keys: Sequence[bytes], *arguments: bytes) -> Any:
         packed = pack((b"EVALSHA", _digest(script), b"%d" % len(keys), *keys, *arguments))
         try:
-            return await self._link.ask(packed)
+            return await self._link.ask(packed, keys[0])
         except ServerError as error:
-            return await self._again(packed, script, error)
+            return await self._again(packed, keys[0], script, error)
 
-    async def _again(self, packed: bytes, script: bytes, error: ServerError) -> Any:
+    async def _again(self, packed: bytes, whole: bytes, script: bytes, error: ServerError) -> Any:
         """Ask once more where the server has forgotten the script; nothing was done then."""
         if not str(error).startswith("NOSCRIPT"):
             raise StoreUnavailable(f"the store refuses what it was asked: {error}") from None
         try:
-            loading = self._link.ask(pack((b"SCRIPT", b"LOAD", script)))
-            asking = self._link.ask(packed)
-            await loading
-            return await asking
+            await self._link.ask(pack((b"SCRIPT", b"LOAD", script)), whole)
+            return await self._link.ask(packed, whole)
         except ServerError as another:
             raise StoreUnavailable(f"the store refuses what it was asked: {another}") from None
 
@@ -156,10 +171,15 @@ class RedisStore:
     """Both spaces of a Redis, by one connection."""
 
     def __init__(
-        self, link: Link, tasks: asyncio.TaskGroup, prefix: str = "portico", wall: Callable[[], float] | None = None
+        self,
+        link: Way,
+        tasks: asyncio.TaskGroup,
+        prefix: str = "portico",
+        wall: Callable[[], float] | None = None,
+        space: type[RedisSpace] = RedisSpace,
     ) -> None:
-        self.volatile = RedisSpace(link, prefix.encode() + b":v:", wall)
-        self.durable = RedisSpace(link, prefix.encode() + b":d:", wall)
+        self.volatile = space(link, prefix.encode() + b":v:", wall)
+        self.durable = space(link, prefix.encode() + b":d:", wall)
         self._task = tasks.create_task(link.run(), name="store")
 
     def close(self) -> None:

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import hiredis
 
 from portico.errors import StoreUnavailable
-from portico.state.link import Address, pack
+from portico.state.link import Address, ServerError, ask_once
 
 logger = logging.getLogger("portico.state")
 
@@ -29,7 +29,8 @@ class Sentinels:
         self._hosts = list(hosts)
         self._tls = tls
         self._master = master
-        self._name = name.encode()
+        self._name = name
+        self._question = (b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name.encode())
 
     async def find(self) -> Address:
         """Return where it is. Raises StoreUnavailable where none of them knows."""
@@ -37,31 +38,16 @@ class Sentinels:
         for host in tuple(self._hosts):
             try:
                 async with asyncio.timeout(TIMEOUT):
-                    found = await self._ask(*host)
+                    found = await ask_once(Address(*host, tls=self._tls), self._question)
             except TimeoutError:
                 why = "no Sentinel answers"
                 continue
-            except (OSError, ValueError, hiredis.HiredisError) as error:
+            except (OSError, ValueError, ServerError, hiredis.HiredisError) as error:
                 why = f"no Sentinel can be asked: {error}"
                 continue
             if isinstance(found, list) and len(found) == 2:
                 self._hosts.remove(host)
                 self._hosts.insert(0, host)
                 return self._master._replace(host=found[0].decode(), port=int(found[1]), role=b"master")
-            why = f"no Sentinel knows of {self._name.decode()}"
+            why = f"no Sentinel knows of {self._name}"
         raise StoreUnavailable(why)
-
-    async def _ask(self, host: str, port: int) -> Any:
-        name = host if self._tls is not None else None
-        incoming, outgoing = await asyncio.open_connection(host, port, ssl=self._tls, server_hostname=name)
-        try:
-            outgoing.write(pack((b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self._name)))
-            reader = hiredis.Reader()
-            while (answer := reader.gets()) is False:
-                data = await incoming.read(4096)
-                if not data:
-                    raise ConnectionError("it has closed the connection")
-                reader.feed(data)
-            return answer
-        finally:
-            outgoing.close()
