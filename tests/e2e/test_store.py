@@ -170,6 +170,8 @@ def test_a_redis_counts_for_all_workers_and_comes_back(folder: Path) -> None:
         ("{store: 'redis://h', path: lib}", "path cannot be said of a Redis"),
         ("{password: sesame}", "password cannot be said of lmdb"),
         ("{store: 'redis://:sesame@h', password: sesame}", "there are two passwords"),
+        ("redis+sentinel://h", "(hint: write redis+sentinel://one:26379,two:26379/mymaster/0)"),
+        ("redis+cluster://a,b/3", "(hint: write redis+cluster://one:6379,two:6379)"),
         ("{store: 'redis://h', ca: portico.yaml}", "there is a ca, and no TLS"),
         ("{store: 'rediss://h', ca: portico.yaml}", "portico.yaml has no authorities"),
     ],

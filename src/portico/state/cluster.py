@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from binascii import crc32, crc_hqx
 from collections.abc import Iterator, Sequence
@@ -59,15 +60,17 @@ class ClusterLink:
         self._slots: list[Link | None] = [None] * SLOTS
         self._wanted = asyncio.Event()
         """Set while the servers are to be asked who has which keys."""
-        self._found = asyncio.Event()
-        """Set once they have said it."""
+        self._looked = asyncio.Event()
+        """Set once they were asked."""
+        self._found = False
+        """Whether they have ever said it."""
         self._tasks: asyncio.TaskGroup | None = None
         self._told = False
 
     async def ask(self, packed: bytes, key: bytes = b"") -> Any:
         """Ask the server that has a key."""
         slot = slot_of(key)
-        if not self._found.is_set():
+        if not self._found:
             await self._wait_for_servers()
         link = self._slots[slot]
         try:
@@ -95,24 +98,27 @@ class ClusterLink:
 
     async def run(self) -> None:
         """Keep the ways, until this is cancelled."""
-        async with asyncio.TaskGroup() as self._tasks:
-            while True:
-                self._wanted.clear()
-                await self._look()
-                await asyncio.sleep(PAUSE)
-                try:
-                    async with asyncio.timeout(FRESH):
-                        await self._wanted.wait()
-                except TimeoutError:
-                    continue
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                while True:
+                    self._wanted.clear()
+                    await self._look()
+                    self._looked.set()
+                    await asyncio.sleep(PAUSE)
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(FRESH):
+                            await self._wanted.wait()
+        finally:
+            self._tasks = None
 
     async def _wait_for_servers(self) -> None:
-        try:
+        """Wait until the servers were asked who has which keys; raise StoreUnavailable where none has said it."""
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._timeout):
-                await self._found.wait()
-        except TimeoutError:
+                await self._looked.wait()
+        if not self._found:
             self._failures.add()
-            raise StoreUnavailable("no server of the cluster can be reached") from None
+            raise StoreUnavailable("no server of the cluster can be reached")
 
     async def _look(self) -> None:
         """Ask one server after the other who has which keys, until one knows."""
@@ -129,7 +135,7 @@ class ClusterLink:
                 why = f"{address}: {error}"
             else:
                 self._told = False
-                self._found.set()
+                self._found = True
                 return
         self._wanted.set()
         if not self._told:
