@@ -276,7 +276,15 @@ def test_who_waits_too_long_for_a_write_is_told(
     go = threading.Event()
 
     async def main() -> None:
-        blocked = asyncio.ensure_future(store.durable._writer.do(lambda _: go.wait(DEADLINE)))  # noqa: TID251
+        entered = threading.Event()
+
+        def block(_: lmdb.Transaction[bytes]) -> None:
+            entered.set()
+            go.wait(DEADLINE)
+
+        blocked = asyncio.ensure_future(store.durable._writer.do(block))  # noqa: TID251
+        while not entered.is_set():
+            await asyncio.sleep(0)
         with pytest.raises(StoreUnavailable, match=r"within 0\.05 s"):
             await store.durable.put(b"a", b"x", HOUR)
         with pytest.raises(StoreUnavailable):
