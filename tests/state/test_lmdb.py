@@ -356,11 +356,31 @@ def test_a_map_that_is_full_makes_room_and_fails_nobody(tmp_path: Path) -> None:
     assert store.volatile.evicted > 1000
     assert store.durable.evicted > 100
     for folder in folders(tmp_path):
-        assert (folder / "data.mdb").stat().st_size <= size
+        assert (folder / "data.mdb").stat().st_size <= size, folder
     wait_for(lambda: not store.volatile._tidier.full, "room")
     assert store.volatile.take(b"new", LIMITS).allowed
     assert store.volatile.take(b"new", LIMITS, 0).left == (999_999,)
     store.close()
+
+
+def test_processes_that_differ_on_the_size_of_what_has_to_last_share_it(tmp_path: Path) -> None:
+    _, durable = folders(tmp_path)
+    large = process(FOR_EVER, tmp_path, 4 * SIZE)
+    small = open_durable(durable, SIZE)
+    begin(large)
+    assert large.stdout is not None
+    for _ in range(3):
+        large.stdout.readline()
+
+    async def main() -> None:
+        for number in range(200):
+            await small.put(b"mine %d" % number, b"x" * 50_000, HOUR)
+            assert await small.get(b"mine %d" % number) == b"x" * 50_000
+
+    run(main)
+    assert large.poll() is None
+    end(large)
+    small.close()
 
 
 def test_files_are_their_owners_alone_and_the_whole_map_is_reserved(tmp_path: Path, store: LmdbStore) -> None:

@@ -41,7 +41,8 @@ _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 
 SMALLEST: Final = 16 * 1024 * 1024
-"""The smallest size that a store of one machine may have."""
+LARGEST: Final = 64 * 1024 * 1024 * 1024
+"""The sizes that a store of one machine may have."""
 
 
 class StoreUrl(NamedTuple):
@@ -134,7 +135,7 @@ class State(Part):
     path: FolderPath | None = None
     """With `lmdb`, the folder of what has to last, such as quotas; it is made where it is not there. Without one it is
     in memory, and lasts until the machine ends. What may be made anew is in memory in any case."""
-    size: Annotated[Size, Field(ge=SMALLEST)] = 32 * 1024 * 1024
+    size: Annotated[Size, Field(ge=SMALLEST, le=LARGEST)] = 32 * 1024 * 1024
     """With `lmdb`, the most bytes of what may be made anew, and of what has to last. Where they are full, what would
     expire first goes."""
     password: Secret | None = None

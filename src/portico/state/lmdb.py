@@ -33,6 +33,9 @@ _TRAILER: Final = Struct("<Qd")
 
 _TOKEN: Final = META + b"token"
 _MOST_PROCESSES: Final = 1024
+_DURABLE_MAP: Final = 64 * 1024 * 1024 * 1024
+"""The map of what has to last, of which only what is in use takes room. Processes that have it open at once must agree
+on its size; they keep to the one that they were told by what they take away."""
 _NEW: Final = 256
 """After how many new records of limits it is looked whether there is room for more."""
 
@@ -234,7 +237,7 @@ def _open(folder: Path, size: int, *, lasts: bool) -> lmdb.Environment:
     try:
         env = lmdb.open(
             str(folder),
-            map_size=size,
+            map_size=_DURABLE_MAP if lasts else size,
             mode=0o600,
             max_readers=_MOST_PROCESSES,
             sync=lasts,

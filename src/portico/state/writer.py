@@ -159,7 +159,7 @@ class Writer:
         try:
             while self._tidier.step() and not self._waiting and not self._closed:
                 pass
-        except lmdb.Error:
+        except Exception:  # the thread's boundary: it has to be there for what is to be written
             logger.exception("the store could not be tidied up")
 
     def _write(self, group: Sequence[_Asked]) -> list[Any]:
