@@ -225,6 +225,17 @@ def test_the_board_knows_who_has_the_lock_and_since_when(tmp_path: Path) -> None
     os.close(descriptor)
 
 
+def test_limits_that_fail_leave_the_lock_to_others(store: LmdbStore) -> None:
+    class Broken(Limits):
+        def take(self, state: list[float], now: float, cost: int = 1) -> bool:
+            raise RuntimeError("a mistake")
+
+    with pytest.raises(RuntimeError) as kept:  # its trace has the transaction in it
+        store.volatile.take(b"a", Broken(LIMITS.limits))
+    assert store.volatile.take(b"a", LIMITS).left == (999_999,)
+    assert kept.value.args == ("a mistake",)
+
+
 def test_what_has_to_last_is_there_for_the_next_process(tmp_path: Path) -> None:
     tokens: list[int] = []
     for number in range(3):

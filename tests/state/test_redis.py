@@ -376,6 +376,20 @@ def test_only_so_much_is_under_way(server: ValkeyServer, monkeypatch: pytest.Mon
     run(main)
 
 
+def test_only_so_many_bytes_are_under_way(server: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("portico.state.link.WAITING_BYTES", 1_000_000)
+
+    async def main() -> None:
+        async with connected(server) as store:
+            for _ in range(2):  # before there is a connection, and over it
+                puts = (store.volatile.put(b"%d" % number, b"x" * 100_000, HOUR) for number in range(30))
+                results = await asyncio.gather(*puts, return_exceptions=True)
+                assert [type(each) for each in results] == [type(None)] * 10 + [StoreUnavailable] * 20
+                assert await store.volatile.get(b"9") == b"x" * 100_000
+
+    run(main)
+
+
 def test_tokens_of_a_server_that_has_lost_everything_are_new(server: ValkeyServer) -> None:
     async def main() -> None:
         async with connected(server) as store:

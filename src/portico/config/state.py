@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal, NamedTuple, TypeAlias
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from pydantic import Field, PlainSerializer, PlainValidator, SecretStr, WithJsonSchema, model_validator
 
@@ -62,7 +62,7 @@ class StoreUrl(NamedTuple):
         if self.kind == "lmdb":
             return "lmdb"
         scheme = ("rediss" if self.tls else "redis") + ("" if self.kind == "redis" else f"+{self.kind}")
-        user = f"{self.user}@" if self.user else ""
+        user = f"{quote(self.user, safe='')}@" if self.user else ""
         master = f"/{self.master}" if self.master else ""
         database = "" if self.kind == "cluster" else f"/{self.database}"
         return f"{scheme}://{user}{','.join(map(str, self.hosts))}{master}{database}"

@@ -88,7 +88,7 @@ class ClusterLink:
                         self._slots[slot] = link
                         self._wanted.set()
                     else:
-                        link.ask(pack((b"ASKING",)))
+                        link.ask(pack((b"ASKING",))).add_done_callback(_heard)
         except StoreUnavailable:
             self._wanted.set()  # another server may have its keys by now
             raise
@@ -163,6 +163,12 @@ class ClusterLink:
         link = Link(address, self._timeout, self._scripts, self._failures)
         self._links[host, port] = link, self._tasks.create_task(link.run(), name="store")
         return link
+
+
+def _heard(future: asyncio.Future[Any]) -> None:
+    """Look at what came of something that nobody waits for."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _ranges(answer: Any, asked: str) -> Iterator[tuple[int, int, str, int]]:

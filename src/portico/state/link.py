@@ -114,6 +114,8 @@ class _Wire(asyncio.Protocol):
         self._reader = hiredis.Reader()
         self._asked: deque[_Asked] = deque()
         self._out: list[bytes] = []
+        self._size = 0
+        """Of what is to be written at the end of this turn."""
         self._writing = False
         """Whether what is asked is going to be written at the end of this turn."""
         self._timer: asyncio.TimerHandle | None = None
@@ -140,6 +142,7 @@ class _Wire(asyncio.Protocol):
     def ask(self, packed: bytes, future: asyncio.Future[Any]) -> None:
         self._asked.append(_Asked(future, self._loop.time() + self._link.timeout))
         self._out.append(packed)
+        self._size += len(packed)
         if not self._writing:
             self._writing = True
             self._loop.call_soon(self._write)
@@ -154,10 +157,11 @@ class _Wire(asyncio.Protocol):
     @property
     def busy(self) -> bool:
         """Whether it has all that it may have under way."""
-        return len(self._asked) >= WAITING
+        return len(self._asked) >= WAITING or self._size > WAITING_BYTES
 
     def _write(self) -> None:
         self._writing = False
+        self._size = 0
         out, self._out = self._out, []
         if self.transport is None or self.transport.is_closing():
             return
@@ -236,6 +240,7 @@ class Link:
         self._wire: _Wire | None = None
         self._early: list[tuple[bytes, asyncio.Future[Any]]] | None = []
         """What was asked while a connection may come; None while none is expected."""
+        self._early_size = 0
         self._told = False
 
     def ask(self, packed: bytes, key: bytes = b"") -> asyncio.Future[Any]:
@@ -250,13 +255,15 @@ class Link:
                 self._failures.add()
                 raise StoreUnavailable("too much waits for the store")
             wire.ask(packed, future)
-        elif self._early is None or len(self._early) >= WAITING:
+        elif self._early is None or len(self._early) >= WAITING or self._early_size > WAITING_BYTES:
             self._failures.add()
             raise StoreUnavailable("the store cannot be reached")
         else:
-            self._early.append((packed, future))
-            if len(self._early) == 1:
+            if not self._early:
+                self._early_size = 0
                 self.loop.call_later(self.timeout, self._too_early, self._early)
+            self._early.append((packed, future))
+            self._early_size += len(packed)
         return future
 
     async def run(self) -> None:

@@ -79,8 +79,11 @@ class LmdbSpace:
 
     async def get(self, key: bytes) -> bytes | None:
         """Return a value. A look waits for nobody: it sees what was written last."""
-        with self._reading() as txn:
-            value, token = _read(txn, key_of(b"v", key), self._micros())
+        try:
+            with self._env.begin() as txn:
+                value, token = _read(txn, key_of(b"v", key), self._micros())
+        except lmdb.Error as error:
+            raise self._failed(f"the store cannot be read: {error}") from None
         return None if token else value
 
     async def put(self, key: bytes, value: bytes, ttl: float) -> None:
@@ -129,12 +132,6 @@ class LmdbSpace:
     def _owned(self, txn: Txn, whole: bytes, token: int) -> bool:
         value, held = _read(txn, whole, self._micros())
         return value is not None and token != 0 and held == token
-
-    def _reading(self) -> Txn:
-        try:
-            return self._env.begin()
-        except lmdb.Error as error:
-            raise self._failed(f"the store cannot be read: {error}") from None
 
     def _failed(self, why: str) -> StoreUnavailable:
         self._watched.failures.add()
@@ -185,6 +182,9 @@ class VolatileSpace(LmdbSpace):
         except lmdb.Error as error:
             txn.abort()
             raise self._failed(f"the store cannot be written: {error}") from None
+        except BaseException:  # a mistake in limits of somebody's own: all others wait for the lock
+            txn.abort()
+            raise
         finally:
             self._mark.write(0)
         if held - asked > self._longest:
