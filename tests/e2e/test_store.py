@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import signal
 import threading
@@ -98,6 +99,9 @@ def test_workers_count_together_and_go_on_where_one_that_was_killed_has_left_off
         counted, workers = by_both(gateway, 50)
         assert counted == set(range(1, len(counted) + 1))
         assert ask(gateway, "/lasting")[1] == 1
+        gateway.agent_answers()
+        told = json.loads(portico_here("status", "--json", str(gateway.file)).out)["processes"]
+        assert [each["store_wait_max"] > 0 for each in told if each["name"].startswith("worker")] == [True, True]
         os.kill(workers.pop(), signal.SIGKILL)
         wait_for(lambda: "died (signal 9)" in gateway.log(), "the worker's end")
         more, _ = by_both(gateway, 20)
