@@ -15,6 +15,7 @@
     │   └── BodyTooLarge           413, the body is over the limit of its reader
     ├── MalformedProxyHeader       the balancer's: closed unanswered, what the connection begins with is no PROXY header
     ├── BodyTruncated              a body ended before its framing said so
+    ├── StoreUnavailable           the store's side: it cannot be asked, or not in time; what then is for the policy
     └── UpstreamError              the service's side; becomes a Response at `rescue`
         ├── NoTarget               503, none of the service's targets is well
         ├── CircuitOpen            503, the service's breaker is open
@@ -114,6 +115,10 @@ class MalformedProxyHeader(PorticoError):
 
 class BodyTruncated(PorticoError):
     """A body ended before its framing said that it was whole."""
+
+
+class StoreUnavailable(PorticoError):
+    """The store cannot be asked, or has not answered in time."""
 
 
 class Source(StrEnum):

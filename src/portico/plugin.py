@@ -28,6 +28,7 @@ from portico.errors import (
     PorticoError,
     RequestError,
     RequestTimeout,
+    StoreUnavailable,
     UpstreamError,
 )
 from portico.http.body import Body
@@ -92,6 +93,9 @@ from portico.signatures.fields import NotSigned
 from portico.signatures.keys import SignatureAlgorithm, SignatureKey
 from portico.signatures.nonces import Nonces, NoncesFull
 from portico.signatures.verifier import SignatureRules, SignatureVerifier, Signed, invitation_to_sign
+from portico.state.check import LimitCheck, OnStoreFailure
+from portico.state.limits import FixedWindow, Limit, Limits, Rate, SlidingWindow, Verdict
+from portico.state.store import LARGEST_VALUE, Claim, Space, Store
 from portico.x509.certificate import COMMON_NAME, UNIT, ClientCertificate, UnreadableCertificate, certificate_reader
 from portico.x509.patterns import (
     DnsPattern,
@@ -114,6 +118,7 @@ __all__ = [
     "FORWARDED_HEADERS",
     "HOP_BY_HOP",
     "IDENTITY",
+    "LARGEST_VALUE",
     "LOCAL_NETWORKS",
     "MAX_CODINGS",
     "NO_ANSWER",
@@ -135,6 +140,7 @@ __all__ = [
     "BodyTruncated",
     "BreakerState",
     "Cidr",
+    "Claim",
     "ClaimedUser",
     "Client",
     "ClientAuth",
@@ -159,6 +165,7 @@ __all__ = [
     "Fingerprint",
     "FixedKeys",
     "FixedVerdict",
+    "FixedWindow",
     "Found",
     "Handler",
     "HeaderBlock",
@@ -170,6 +177,9 @@ __all__ = [
     "KeySet",
     "KeyUrl",
     "Keys",
+    "Limit",
+    "LimitCheck",
+    "Limits",
     "LoginPaths",
     "LookupFailed",
     "MalformedContent",
@@ -183,6 +193,7 @@ __all__ = [
     "NotSigned",
     "NotTaken",
     "Off",
+    "OnStoreFailure",
     "OneOrMany",
     "Origin",
     "Outcome",
@@ -195,6 +206,7 @@ __all__ = [
     "ProviderKeys",
     "ProviderSettings",
     "Questions",
+    "Rate",
     "Recent",
     "Refusal",
     "Registration",
@@ -220,8 +232,12 @@ __all__ = [
     "SignatureVerifier",
     "Signed",
     "Size",
+    "SlidingWindow",
+    "Space",
     "Stage",
     "StatusCode",
+    "Store",
+    "StoreUnavailable",
     "Taken",
     "TargetHealth",
     "Template",
@@ -238,6 +254,7 @@ __all__ = [
     "UriPattern",
     "User",
     "UserOf",
+    "Verdict",
     "basic_credentials",
     "bearer_token",
     "caching",

@@ -201,6 +201,12 @@ async def checks(ask: Ask) -> None:
     assert (await ask(Request("GET", "/partners/1"))).status == 401
 
 
+async def tickets(ask: Ask) -> None:
+    statuses = [(await ask(Request("GET", "/shop/cart"))).status for _ in range(50)]
+    assert statuses[:2] == [200, 200]
+    assert 429 in statuses
+
+
 EXERCISES: dict[str, Callable[[Ask], Awaitable[None]]] = {
     "geo_fence.py": geo_fence,
     "sunset.py": sunset,
@@ -208,6 +214,7 @@ EXERCISES: dict[str, Callable[[Ask], Awaitable[None]]] = {
     "partner.py": partner,
     "who_am_i.py": who_am_i,
     "checks.py": checks,
+    "tickets.py": tickets,
 }
 
 

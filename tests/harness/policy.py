@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from portico.config.consumers import Consumers
 from portico.http.body import Trailers
 from portico.plugin import Body, Handler, Headers, Policy, Request, Response, RouteInfo, ServiceHealth
+from portico.state.memory import MemoryStore
 
 P = TypeVar("P", bound=Policy[Any])
 
@@ -23,6 +24,7 @@ class TestEnv:
 
     def __init__(self, captures: Iterable[str] = ()) -> None:
         self.consumers: Consumers[Any] = Consumers()
+        self.store = MemoryStore()
         self.route = RouteInfo("test", ("/**",), {"/**": frozenset(captures)})
 
     def clock(self) -> float:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from portico.runtime.protocol import Plan
-from portico.state.board import Board, shared_file
+from portico.state.board import WAITS, Board, Vital, shared_file
 from portico.supervisor.child import Child
 from portico.supervisor.handover import Handover
 from portico.supervisor.supervisor import TIMING, Commands, Supervisor
@@ -36,7 +36,7 @@ script, mode, workers, first, longest, stable, watchdog = sys.argv[1:]
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 timing = Timing(
     first_pause=float(first), longest_pause=float(longest), stable_after=float(stable), kill_after=0.1, tick=0.05,
-    standstill=0.3, start_timeout=1.0,
+    standstill=0.3, start_timeout=1.0, store_lock=0.5,
 )
 plan = Plan(
     file="a.yaml", revision=1, origin="start", loaded_at=0.0, listen=[["127.0.0.1", 0, "http"]], workers=int(workers),
@@ -49,7 +49,7 @@ sys.exit(Supervisor(handover, Notifier({}), commands=commands, timing=timing).ru
 
 WORKER = """
 import os, select, signal, socket, sys, time
-from portico.state.board import Board, Vital
+from portico.state.board import WAITS, Board, Vital
 mode, *options = sys.argv[1:]
 given = {name: value for name, value in (option[2:].split("=") for option in options)}
 ready, lifeline = int(given["ready"]), int(given["lifeline"])
@@ -83,6 +83,9 @@ while True:
         os._exit(9)
     connection.sendall(b"%d" % os.getpid())
     connection.close()
+    if command in (b"hold", b"wait"):
+        segment[Vital.STORE_HELD] = time.monotonic_ns() & ~WAITS | (WAITS if command == b"wait" else 0)
+        os.kill(os.getpid(), signal.SIGSTOP)
     if command == b"loop":
         while True:
             pass
@@ -294,5 +297,41 @@ def test_a_start_without_descriptors_to_spare_leaves_nothing_open(monkeypatch: p
     with pytest.raises(OSError, match="Too many open files"):
         Child("worker 0", board.segment(1), TIMING).start(["true"], (), 0.0)
     assert set(Path("/proc/self/fd").iterdir()) <= before
+    board.close()
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize("command", [b"hold", b"wait"])
+def test_a_worker_that_stands_still_with_the_lock_of_the_store_is_ended(tmp_path: Path, command: bytes) -> None:
+    with supervisor(tmp_path, "works") as run:
+        first = run.ask(command)
+        run.says("stands still with the lock of the store, which others wait for, for ")
+        run.says("worker 0 died (signal 9); the next starts now")
+        assert run.ask() != first
+        run.popen.terminate()
+        run.ends(0)
+
+
+def test_only_who_stands_still_with_the_lock_of_the_store_is_one_to_end() -> None:
+    descriptor = Board.create(1)
+    board = Board(descriptor)
+    segment = board.segment(1)
+    child = Child("worker 0", segment, TIMING)
+    second = 1_000_000_000
+    segment[Vital.BEAT] = 1
+    for vital in (Vital.STORE_HELD, Vital.STORE_WRITING, Vital.STORE_LASTING):
+        segment[vital] = 5 * second
+        child.look(10.0)
+        assert child.holds_store(100 * second) == 0.0  # a slow disk: its loop turns
+        for number in range(5):
+            child.look(10.0 + number / 2)
+        assert child.standstill == 2.0
+        assert child.holds_store(8 * second) == 3.0
+        segment[vital] = 0
+        assert child.holds_store(8 * second) == 0.0
+        segment[vital] = 5 * second | WAITS
+        assert child.holds_store(8 * second) == 0.0  # it waits, as do all who want the lock
+        segment[vital] = 0
+        segment[Vital.BEAT] += 1
     board.close()
     os.close(descriptor)

@@ -7,11 +7,11 @@ import hashlib
 import os
 import re
 import socket
-import stat
 import tempfile
 from pathlib import Path
 
 from portico.errors import ConfigError
+from portico.state.places import own_folder
 
 
 def folder() -> Path:
@@ -28,14 +28,7 @@ def folder() -> Path:
         path = Path("/run/portico")
     else:
         path = Path(tempfile.gettempdir(), f"portico-{os.geteuid()}")
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.lstat()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; set PORTICO_RUNTIME_DIR to a folder of your own") from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        raise ConfigError(f"{path} is not a folder that only you can write to; set PORTICO_RUNTIME_DIR to one")
-    return path
+    return own_folder(path, "set PORTICO_RUNTIME_DIR to a folder of your own")
 
 
 def socket_of(file: str, supervisor: int) -> Path:

@@ -51,6 +51,8 @@ class Process(TypedDict):
     gc_pauses: int
     gc_seconds: float
     gc_pause_max: float
+    store_wait_max: float
+    """Seconds that its loop has waited for the lock of the store at most."""
 
 
 async def status(
@@ -121,6 +123,7 @@ def _process(name: str, segment: Segment) -> Process:
         gc_pauses=vital[Vital.GC_RUNS],
         gc_seconds=vital[Vital.GC_TIME] / 1e9,
         gc_pause_max=vital[Vital.GC_MAX] / 1e9,
+        store_wait_max=vital[Vital.STORE_WAIT_MAX] / 1e9,
     )
 
 

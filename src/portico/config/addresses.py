@@ -63,7 +63,7 @@ def parse_listen_address(value: object) -> Address:
     if isinstance(value, Address):
         return value
     text = text_of(value)
-    address = _split_address(text)
+    address = split_address(text)
     if address is None or address.port > 65535:
         raise BadValue(f"{text!r} is not an address to listen on", _LISTEN_HINT)
     return address
@@ -81,7 +81,7 @@ def parse_target_address(value: object) -> Url:
                 f"{text!r} has a path, which a target cannot have", "give the service a url instead of targets"
             )
         return url
-    address = _split_address(text)
+    address = split_address(text)
     if address is None or not address.host or not 0 < address.port < 65536:
         raise BadValue(f"{text!r} is not an address of a target", _TARGET_HINT)
     return Url("http", *address)
@@ -100,7 +100,7 @@ def parse_url(value: object) -> Url:
     except ValueError:
         raise BadValue(f"{text!r} is not a URL", _URL_HINT) from None
     if parts.scheme not in DEFAULT_PORTS or "://" not in text:
-        hint = f"write http://{text}" if _split_address(text) is not None else _URL_HINT
+        hint = f"write http://{text}" if split_address(text) is not None else _URL_HINT
         raise BadValue(f"{text!r} is not a URL of http or https", hint)
     if "@" in parts.netloc:
         raise BadValue("a service's URL cannot have a user or a password", "set an Authorization header with a policy")
@@ -150,7 +150,7 @@ def _check_srv_name(value: str) -> str:
     return name
 
 
-def _split_address(text: str) -> Address | None:
+def split_address(text: str) -> Address | None:
     """Return host and port of `host:port`, `[v6]:port` or `:port`."""
     host, colon, port = text.rpartition(":")
     if not colon or re.fullmatch(r"\d{1,5}", port, re.ASCII) is None:

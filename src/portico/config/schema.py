@@ -26,6 +26,7 @@ from portico.config.errors import Errors
 from portico.config.forms import NotInFile, Off, OneOrMany, Shorthand, Yes
 from portico.config.part import Part
 from portico.config.policy_use import Policies
+from portico.config.state import State
 from portico.config.tls import ListenerTls
 from portico.config.upstream import Service
 from portico.config.values import (
@@ -238,6 +239,8 @@ class Config(Part):
     """Who is told how each service is."""
     path: PathRules = PathRules()
     """How the path of a request is read."""
+    state: Annotated[State, Shorthand("store")] = State()
+    """Where counters, quotas and whatever else all workers share are kept."""
     shutdown_timeout: Duration = 30.0
     """How long requests under way may take to end when the gateway stops."""
     watch: bool = False

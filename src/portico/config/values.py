@@ -347,6 +347,35 @@ def _check_file(value: str, info: ValidationInfo[Context | None]) -> str:
     return os.path.normpath(path)
 
 
+def _check_folder(value: str, info: ValidationInfo[Context | None]) -> str:
+    if not value or "\0" in value:
+        raise BadValue("an empty text is not the path of a folder", "leave it out, or write a path")
+    folder = os.path.dirname(os.path.abspath(info.context.file)) if info.context is not None else os.getcwd()  # noqa: PTH100, PTH109, PTH120
+    path = os.path.normpath(os.path.join(folder, value))  # noqa: PTH118
+    problem = why_unusable(path)
+    if problem:
+        raise BadValue(f"cannot use {path}: {problem}", "write the path of a folder that only the gateway can write to")
+    return path
+
+
+def why_unusable(path: str) -> str:
+    """Return why a folder cannot be made, or be written to by its owner alone; an empty text where it can."""
+    there = path
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)  # noqa: PTH120
+    try:
+        found = os.lstat(there) if there == path else os.stat(there)  # noqa: PTH116
+    except OSError as error:
+        return error.strerror or str(error)
+    if not stat.S_ISDIR(found.st_mode):
+        return "it is not a folder" if there == path else f"{there} is not a folder"
+    if not os.access(there, os.W_OK | os.X_OK):
+        return "permission denied"
+    if there == path and found.st_mode & 0o022:
+        return "others can write to it"
+    return ""
+
+
 def why_unreadable(path: str) -> str:
     """Return why a file cannot be read, or an empty text."""
     try:
@@ -364,3 +393,7 @@ ServiceName = Annotated[str, AfterValidator(_check_reference), Field(examples=["
 
 FilePath = Annotated[str, AfterValidator(_check_file), Field(examples=["/etc/portico/tls.crt", "tls/server.pem"])]
 """The path of a file that is there and can be read; relative to the folder of the file in which it is written."""
+
+FolderPath = Annotated[str, AfterValidator(_check_folder), Field(examples=["/var/lib/portico"])]
+"""The path of a folder that is the gateway's own, or can be made; relative to the folder of the file in which it is
+written."""

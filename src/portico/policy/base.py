@@ -15,6 +15,7 @@ from portico.errors import ConfigError
 from portico.http.message import Handler, Request, Response
 from portico.observe.health import ServiceHealth
 from portico.policy.consumers import ConsumerLookup
+from portico.state.store import Store
 
 
 class Closable(Protocol):
@@ -91,6 +92,12 @@ class Env(Protocol):
     @property
     def consumers(self) -> ConsumerLookup:
         """The consumers of the file, and behind them those of its database."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """What all workers share, and what lasts: counters, quotas, values with a time to live. It is there from the
+        time on at which something first asks for it; raises ConfigError where it cannot be."""
         ...
 
     def clock(self) -> float:

@@ -15,6 +15,7 @@ from portico.config.findings import Finding, Findings, place_of
 from portico.config.policy_use import PolicyUse
 from portico.config.schema import Config, EndpointUse
 from portico.config.schema import Route as RouteConfig
+from portico.config.state import State
 from portico.config.values import Condition as ConditionConfig
 from portico.consumers.generation import nobody_looks
 from portico.consumers.lookup import FileFirst, StoredConsumers
@@ -44,9 +45,11 @@ from portico.runtime.pace import at_once
 from portico.runtime.runtime import Route, Runtime
 from portico.runtime.services import ServiceBuilder
 from portico.runtime.shared import Lease, Leases
+from portico.runtime.state import private_store
 from portico.runtime.upstreams import Upstreams
 from portico.runtime.web import Web
 from portico.state.records import PrivateRecords, Record
+from portico.state.store import Store
 from portico.upstream.health import HealthReport
 from portico.upstream.mirror import Mirror
 from portico.upstream.split import Split
@@ -85,6 +88,8 @@ class Surroundings:
     """The time of day."""
     generation: Callable[[str], Callable[[], int | None]] = lambda _: nobody_looks
     """What tells whether a database of consumers has changed, by its name: the board, or for a check nothing."""
+    store: Callable[[State, Lease], Store] = private_store
+    """Opens the store, leased."""
 
 
 class FirstLot(random.Random):
@@ -174,6 +179,7 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
                 surroundings.wall,
                 settings,
                 surroundings.registry.function,
+                lambda: surroundings.store(config.state, lease),
             )
 
         yield from conditions.compiling(config)

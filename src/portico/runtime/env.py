@@ -18,6 +18,7 @@ from portico.policy.base import RouteInfo, Shared
 from portico.policy.consumers import ConsumerLookup
 from portico.runtime.life import Life
 from portico.runtime.shared import Lease
+from portico.state.store import Store
 from portico.upstream.health import HealthReport
 from portico.upstream.target import Target
 from portico.upstream.upstream import Upstream
@@ -50,6 +51,7 @@ class RouteEnv:
         "_life",
         "_services",
         "_settings",
+        "_store",
         "_urls",
         "_used",
         "clock",
@@ -73,6 +75,7 @@ class RouteEnv:
         wall: Callable[[], float],
         settings: ServiceSettings,
         function: Callable[[str], Callable[..., object]],
+        store: Callable[[], Store],
     ) -> None:
         self.route = route
         self.consumers = consumers
@@ -81,12 +84,18 @@ class RouteEnv:
         self.function = function
         self.logger = logging.getLogger(f"portico.route.{route.name}")
         self._services = services
+        self._store = store
         self._used = used
         self._lease = lease
         self._life = life
         self._health = health
         self._settings = settings
         self._urls: dict[str, tuple[tuple[Target, ...], tuple[str, ...]]] = {}
+
+    @property
+    def store(self) -> Store:
+        """The store of the file."""
+        return self._store()
 
     def service(self, name: str) -> Handler:
         """Return the Handler of a service of the file."""

@@ -38,6 +38,7 @@ from portico.runtime.pace import Pace
 from portico.runtime.serving import Serving
 from portico.runtime.shared import Leases
 from portico.runtime.snapshot import read
+from portico.runtime.state import WorkersStore
 from portico.runtime.title import entitle
 from portico.runtime.vitals import Vitals
 from portico.state.board import Board, Segment, Vital
@@ -63,6 +64,8 @@ class Inherited:
     lifeline: int
     """A pipe that ends with the supervisor."""
     control: socket.socket
+    file: str
+    """The file of the configuration, by which a gateway is known."""
 
 
 async def serve(inherited: Inherited) -> None:
@@ -85,6 +88,7 @@ async def serve(inherited: Inherited) -> None:
             loop.time,
             records=inherited.board.record,
             generation=functools.partial(Generation, inherited.board),
+            store=WorkersStore(inherited.file, inherited.segment, tasks),
         )
         server = Server(_not_yet, ServerLimits(), EncodedSlashes.KEEP, tasks, outbox)
         garbage = Garbage(inherited.segment)
@@ -155,6 +159,7 @@ def _inherit(arguments: Sequence[str] | None) -> Inherited:
     parser.add_argument("--control", required=True, type=int, help="descriptor of the channel to the supervisor")
     parser.add_argument("--ready", required=True, type=int, help="descriptor to report to")
     parser.add_argument("--lifeline", required=True, type=int, help="descriptor that closes with the supervisor")
+    parser.add_argument("--file", default="", help="file of the configuration, by which the gateway is known")
     options: Any = parser.parse_args(arguments)
     pairs = [pair.split(":") for pair in options.doors.split(",")]
     doors = {int(door): socket.socket(fileno=int(descriptor)) for door, descriptor in pairs}
@@ -170,6 +175,7 @@ def _inherit(arguments: Sequence[str] | None) -> Inherited:
         options.ready,
         options.lifeline,
         socket.socket(fileno=options.control),
+        options.file,
     )
 
 

@@ -92,7 +92,19 @@ class Vital(IntEnum):
     """When the agent last began a look at the database of consumers that was well; 0 where there is none."""
     CREDENTIALS_OF = 16
     """Which database that was: a number made of its name."""
+    STORE_HELD = 17
+    """Since when its loop has the lock of the store, which all other workers wait for; 0 while it has not. With `WAITS`
+    it is since when it waits for it; one that has been stopped just then may have it, and not know yet."""
+    STORE_WRITING = 18
+    """The same of the thread that writes what may be made anew."""
+    STORE_LASTING = 19
+    """The same of the thread that writes what has to last, and its lock."""
+    STORE_WAIT_MAX = 20
+    """What its loop has waited for the store's lock at most."""
 
+
+WAITS: Final = 1
+"""The bit by which a time is of one who waits for a lock."""
 
 _VITALS: Final = 32
 _SEGMENT_HEAD: Final = 2
@@ -108,6 +120,11 @@ class Counter:
         self._slots = slots
         self._at = at
 
+    @classmethod
+    def private(cls) -> Counter:
+        """Return one that nobody else reads."""
+        return cls(memoryview(bytearray(_SLOT)).cast("Q"), 0)
+
     def add(self, amount: int = 1) -> None:
         """Add a whole number that is not negative."""
         self._slots[self._at] += amount
@@ -115,6 +132,31 @@ class Counter:
     @property
     def value(self) -> int:
         """What it has come to in this process."""
+        value: int = self._slots[self._at]
+        return value
+
+
+class Mark:
+    """A vital that is written for each request."""
+
+    __slots__ = ("_at", "_slots")
+
+    def __init__(self, slots: memoryview, at: int) -> None:
+        self._slots = slots
+        self._at = at
+
+    @classmethod
+    def private(cls) -> Mark:
+        """Return one that nobody else sees."""
+        return cls(memoryview(bytearray(_SLOT)).cast("Q"), 0)
+
+    def write(self, value: int) -> None:
+        """Write a value."""
+        self._slots[self._at] = value
+
+    @property
+    def value(self) -> int:
+        """What was written last."""
         value: int = self._slots[self._at]
         return value
 
@@ -143,6 +185,10 @@ class Segment:
         if value > self[vital]:
             self[vital] = value
 
+    def mark(self, vital: Vital) -> Mark:
+        """Return a vital by itself."""
+        return Mark(self._slots, _SEGMENT_HEAD + vital)
+
     def counter(self, name: str) -> Counter:
         """Return the counter `name`, from 0 on unless this process has it already; only its own process may ask."""
         counter = self._mine.get(name)
@@ -155,7 +201,7 @@ class Segment:
         end = used + 2 + len(name)
         if count >= COUNTERS or end > NAMES or len(name) > 0xFFFF:
             self[Vital.OVERFLOW] += 1
-            return Counter(memoryview(bytearray(_SLOT)).cast("Q"), 0)
+            return Counter.private()
         self._names[used:end] = len(name).to_bytes(2, "big") + name
         self._slots[1] = end
         self._slots[0] = count + 1  # last: who reads this count finds the names

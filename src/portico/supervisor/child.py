@@ -9,12 +9,15 @@ import socket
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from portico.state.board import Segment, Vital
+from portico.state.board import WAITS, Segment, Vital
 
 TERMINAL_SIGNALS: Final = (signal.SIGINT, signal.SIGHUP)
 """What a terminal sends to every process of its group."""
+
+_STORE_LOCKS: Final = (Vital.STORE_HELD, Vital.STORE_WRITING, Vital.STORE_LASTING)
 
 STRIDE: Final = 1.0
 """The most seconds that count between two looks: a machine that was stopped as a whole had no sign of life either."""
@@ -35,6 +38,8 @@ class Timing:
     """Between two looks at the signs of life."""
     standstill: float = 2.0
     """Without a sign of life until it is told."""
+    store_lock: float = 1.0
+    """With a lock of the store, and without a sign of life, until a worker is ended; all others wait for the lock."""
     agent_timeout: float = 15.0
     """Without a sign of life until the agent is replaced; of workers the file says it."""
     kill_after: float = 5.0
@@ -162,6 +167,27 @@ class Child:
             self.standstill += min(STRIDE, now - self._looked)
         self._looked = now
         return self.standstill
+
+    def holds_store(self, now_ns: int) -> float:
+        """Return for how many seconds it has had a lock of the store that others wait for; 0 where it has none.
+
+        One that gives signs of life is at work, such as on a disk that is slow, and has none that is to be taken away.
+        """
+        if self.standstill < self._timing.store_lock:
+            return 0.0
+        since = [value for vital in _STORE_LOCKS if (value := self.segment[vital])]
+        if since and not self.is_stopped:
+            since = [value for value in since if not value & WAITS]
+        return (now_ns - min(since)) / 1e9 if since else 0.0
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was stopped, as by SIGSTOP; false where the system does not say."""
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[0]
+        except (OSError, IndexError):
+            return False
+        return state in ("T", "t")
 
     def terminate(self) -> None:
         """Tell it to end."""

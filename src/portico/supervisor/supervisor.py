@@ -257,6 +257,7 @@ class Supervisor:
                 f"--revision={self.plan.revision}",
                 f"--board={self._board_file}",
                 f"--lifeline={self._lifeline}",
+                f"--file={self.plan.file}",
             ]
             passed = [*(each for _, each in doors), self.snapshot, self._board_file, self._lifeline]
             child.start(command, passed, now)
@@ -342,6 +343,10 @@ class Supervisor:
                         self._timing.start_timeout,
                     )
                     child.kill()
+            elif (held := child.holds_store(time.monotonic_ns())) >= self._timing.store_lock:
+                why = "stands still with the lock of the store, which others wait for"
+                logger.error("%s (pid %d) %s, for %.1f s; it is ended", child.name, child.pid, why, held)
+                child.kill()
             elif still >= limit:
                 logger.error("%s (pid %d) gave no sign of life for %.0f s; it is ended", child.name, child.pid, still)
                 child.kill()

@@ -29,6 +29,7 @@ from portico.runtime.lint import lint
 from portico.runtime.listeners import limits, redirect_to_https, trust
 from portico.runtime.loading import Loaded, read_in
 from portico.runtime.shared import Leases
+from portico.state.memory import MemoryStore
 from portico.testing.clock import Clock, FakeTimeLoop
 from portico.testing.services import FakeService, Plays, Reply
 from portico.testing.visit import Answer, Options, Visit
@@ -139,6 +140,7 @@ class Gateway:
                 loop.time,
                 rng=random.Random(SEED),  # noqa: S311
                 wall=self.clock.wall,
+                store=lambda _, lease: lease.share(("state",), lambda: MemoryStore(self.clock.wall)),
             )
             try:
                 compiled = compile_config(config, surroundings)

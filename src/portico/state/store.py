@@ -1,0 +1,108 @@
+"""The store: what outlives requests and is the same for all workers, behind one interface whatever keeps it.
+
+A store has two spaces. What is `volatile` may be lost at any moment and made anew: counters, cached answers. What is
+`durable` has to last: quotas, records of requests that must not be carried out twice. The same key in both is not the
+same record, nor is that of a value the same as that of limits.
+
+Whatever it is asked, it answers within a bounded time, or raises StoreUnavailable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable
+from typing import Final, NamedTuple, Protocol
+
+from portico.state.limits import Limits, Verdict
+
+LONGEST_KEY: Final = 128
+"""The most bytes of a key that are kept as they are; the rest of a longer one is a digest."""
+
+LARGEST_VALUE: Final = 1024 * 1024
+"""The most bytes of a value; for a larger one ValueError is raised."""
+
+WAITING: Final = 4096
+"""The most requests to a store that a worker has under way. Beyond it they fail at once."""
+
+
+class Claim(NamedTuple):
+    """What came of a claim to a key: it is ours, or somebody else's, or there is a value."""
+
+    token: int = 0
+    """What tells this claim from all others; each one to a key has a larger token than those before it. 0 where the key
+    was not to be had."""
+    value: bytes | None = None
+    """The value that is there already."""
+
+    @property
+    def ours(self) -> bool:
+        """Whether nobody else had it."""
+        return self.token != 0
+
+
+class Space(Protocol):
+    """One half of a store. Keys are any bytes; times to live are seconds."""
+
+    def take(self, key: bytes, limits: Limits, cost: int = 1) -> Verdict | Awaitable[Verdict]:
+        """Count `cost` by all limits of a key, or by none of them where one has no room for it; a cost of 0 only looks.
+
+        Where it is known at once, there is nothing to wait for.
+        """
+        ...
+
+    async def get(self, key: bytes) -> bytes | None:
+        """Return a value, or None where there is none, or a claim."""
+        ...
+
+    async def put(self, key: bytes, value: bytes, ttl: float) -> None:
+        """Keep a value, whatever was there before."""
+        ...
+
+    async def delete(self, key: bytes) -> None:
+        """Forget a value, or a claim."""
+        ...
+
+    async def claim(self, key: bytes, ttl: float) -> Claim:
+        """Claim a key that nobody has, for so long at most; its owner makes a value of it, or gives it back."""
+        ...
+
+    async def settle(self, key: bytes, token: int, value: bytes, ttl: float) -> bool:
+        """Make a value of a claim; False where it is not the owner's any more, and nothing has changed."""
+        ...
+
+    async def release(self, key: bytes, token: int) -> bool:
+        """Give a claim back; False where it is not the owner's any more, and nothing has changed."""
+        ...
+
+
+class Store(Protocol):
+    """What `env.store` is."""
+
+    @property
+    def volatile(self) -> Space:
+        """What may be made anew."""
+        ...
+
+    @property
+    def durable(self) -> Space:
+        """What has to last."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
+
+def key_of(kind: bytes, key: bytes) -> bytes:
+    """Return the key of a record as engines have it: of bounded length, and told from those of other kinds."""
+    if len(key) <= LONGEST_KEY:
+        return kind + key
+    digest = hashlib.blake2b(key, digest_size=32).digest()
+    return kind + key[: LONGEST_KEY - 31] + digest  # longer by one than any that is kept as it is
+
+
+def checked(value: bytes) -> bytes:
+    """Return a value that is not too large."""
+    if len(value) > LARGEST_VALUE:
+        raise ValueError(f"a value has {LARGEST_VALUE} bytes at most, not {len(value)}")
+    return value
