@@ -36,7 +36,7 @@ script, mode, workers, first, longest, stable, watchdog = sys.argv[1:]
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 timing = Timing(
     first_pause=float(first), longest_pause=float(longest), stable_after=float(stable), kill_after=0.1, tick=0.05,
-    standstill=0.3, start_timeout=1.0, store_lock=0.5,
+    standstill=30.0, start_timeout=1.0, store_lock=0.5,
 )
 plan = Plan(
     file="a.yaml", revision=1, origin="start", loaded_at=0.0, listen=[["127.0.0.1", 0, "http"]], workers=int(workers),
