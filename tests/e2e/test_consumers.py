@@ -34,7 +34,7 @@ CONFIG = """
 consumer_database: consumers.db
 routes:
   - {path: /keys/**, respond: here, policies: [key-auth]}
-  - {path: /passwords/**, respond: here, policies: [basic-auth]}
+  - {path: /passwords/**, respond: here, policies: [{basic-auth: {failures: off}}]}
 """
 
 
