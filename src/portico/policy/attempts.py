@@ -40,7 +40,7 @@ class Failures:
         self._last_end = -math.inf
 
     def add(self, key: bytes, now: float, within: float) -> None:
-        """Count one more. What began first is forgotten first."""
+        """Count one more. Where there are too many, the one whose last failure is longest ago is forgotten."""
         count, end = self._counts.pop(key, (0, -math.inf))
         if now >= end:
             count, end = 0, now + within
