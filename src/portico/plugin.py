@@ -43,6 +43,7 @@ from portico.http.coding import (
     recoded,
 )
 from portico.http.cookies import with_cookies
+from portico.http.correlation import CORRELATION_ID
 from portico.http.headers import HOP_BY_HOP, HeaderBlock, Headers, spelled
 from portico.http.message import Client, Handler, Key, Request, Response
 from portico.http.negotiation import IDENTITY, AcceptEncoding, Negotiation, vary_by_encoding
@@ -113,6 +114,7 @@ __all__ = [
     "ADMITTED",
     "ALLOWED_METHODS",
     "COMMON_NAME",
+    "CORRELATION_ID",
     "DENIED",
     "DERIVED_COMPONENTS",
     "FORWARDED_HEADERS",

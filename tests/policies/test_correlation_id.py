@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 from pydantic import ValidationError
 
-from portico.plugin import Headers, Request, Response
-from portico.policies.correlation_id import CORRELATION_ID, CorrelationIdPolicy
+from portico.plugin import CORRELATION_ID, Headers, Request, Response
+from portico.policies.correlation_id import CorrelationIdPolicy
+from portico.testing import Gateway as InMemory
 from tests.harness.gateway import Gateway, Service, curl
 from tests.harness.policy import answering, made, request, response
 
@@ -128,3 +129,17 @@ def test_a_route_has_its_own(gateway: Gateway, service: Service) -> None:
 
 def test_refusals_have_it_too(gateway: Gateway) -> None:
     assert curl("-H", "X-Correlation-ID: abc", f"{gateway.url}/nowhere").value("X-Correlation-ID") == "abc"
+
+
+def test_who_is_refused_is_told_by_the_same_id(caplog: pytest.LogCaptureFixture) -> None:
+    text = (
+        "routes: [{path: /, respond: x, policies: [correlation-id, key-auth]}]\nconsumers: {ada: ada-has-a-long-key}\n"
+    )
+    with InMemory(text=text) as gateway:
+        answer = gateway.get("/", headers={"X-Correlation-ID": "one-of-a-client"})
+        assert (answer.status, answer.headers["X-Correlation-ID"]) == (401, "one-of-a-client")
+        made = gateway.get("/", headers={"X-Correlation-ID": "no\\good", "X-API-Key": "wrong"})
+    assert [message.partition(", client ")[0::2] for message in caplog.messages] == [
+        ("refused key-auth: no credentials", "127.0.0.1, route root, id one-of-a-client"),
+        ("refused key-auth: Invalid API key", f"127.0.0.1, route root, id {made.headers['X-Correlation-ID']}"),
+    ]

@@ -9,7 +9,8 @@ policies:
 
 A client's own id is taken where it is sound: up to 128 visible ASCII characters without double quotes, backslashes or
 commas; of several, the first. Otherwise one is made, a random UUID. The service sees it, and the answer repeats it,
-also one that refuses the request, in place of any that the service has set.
+also one that refuses the request, in place of any that the service has set. What the log `portico.security` tells of a
+request that was refused has it, too.
 """
 
 from __future__ import annotations
@@ -17,9 +18,7 @@ from __future__ import annotations
 import re
 import uuid
 
-from portico.plugin import HeaderName, Key, Policy, PolicyConfig, Request, Response, Stage
-
-CORRELATION_ID: Key[bytes] = Key("correlation-id")
+from portico.plugin import CORRELATION_ID, HeaderName, Policy, PolicyConfig, Request, Response, Stage
 
 _SOUND = re.compile(rb"[A-Za-z0-9!#$%&'()*+\-./:;<=>?@\[\]^_`{|}~]{1,128}")
 

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, cast
 
+from portico.http.correlation import CORRELATION_ID
 from portico.http.message import Handler, Key, Request, Response
 from portico.http.user import USER, User
 from portico.policy.authenticator import Admitted, Authenticator, Found, Refusal
@@ -231,14 +232,15 @@ async def _found(looking: Awaitable[Found]) -> Found:
 
 def note_refusal(request: Request, policy: str, reason: str) -> None:
     """Tell the log of security that a policy has refused a request; neither `reason` nor anything else is a secret."""
-    client, user = request.client, request.get(USER)
+    client, user, correlation_id = request.client, request.get(USER), request.get(CORRELATION_ID)
     security.warning(
-        "refused %s: %s, %sclient %s, route %s",
+        "refused %s: %s, %sclient %s, route %s%s",
         policy,
         reason,
         "" if user is None else f"user {shown(user.name)}, ",
         "-" if client is None else client.address or "-",
         "-" if request.exchange is None else request.exchange.route or "-",
+        "" if correlation_id is None else f", id {correlation_id.decode('ascii')}",
     )
 
 
