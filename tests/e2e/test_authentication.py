@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import argon2
@@ -98,8 +99,11 @@ def test_keys_passwords_and_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def memory_files(pid: int) -> list[bytes]:
     """Return what is in the files in memory that a process has open: the snapshots for workers are such."""
-    descriptors = Path(f"/proc/{pid}/fd").iterdir()
-    return [each.read_bytes() for each in descriptors if "memfd:" in str(each.readlink())]
+    found = []
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed since
+            found += [each.read_bytes()] if "memfd:" in str(each.readlink()) else []
+    return found
 
 
 INTERNAL = """

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -246,6 +246,15 @@ def test_a_locked_database_is_waited_for_no_longer_than_is_said(tmp_path: Path) 
         wait_for(lambda: by_key(gateway, ADA) == 200, "ada to come in")
 
 
+def opened_by(pid: int) -> str:
+    """Return the files that a process has open at the moment."""
+    files = []
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed since
+            files.append(str(each.readlink()))
+    return "\n".join(files)
+
+
 def test_a_reload_with_another_database(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = database(tmp_path / "other", consumer("bob", BOB))
@@ -269,5 +278,6 @@ def test_a_reload_with_another_database(tmp_path: Path) -> None:
         assert portico("reload", gateway.file).code == 0
         assert by_key(gateway, ADA) == 401
         workers = gateway.worker_pids()
-        opened = [str(each.readlink()) for pid in workers for each in Path(f"/proc/{pid}/fd").iterdir()]
-        assert not any("consumers.db" in each for each in opened)
+        wait_for(
+            lambda: not any("consumers.db" in each for each in map(opened_by, workers)), "the database to be closed"
+        )
