@@ -53,6 +53,8 @@ COMPILED = (
     "upstream/breaker",
     "upstream/bulkhead",
     "upstream/stack",
+    "policy/authentication",
+    "jose/verifier",
     "runtime/runtime",
 )
 """What runs for each request. See docs/decisions for what each layer of it gains."""

@@ -50,14 +50,14 @@ from portico.http.negotiation import IDENTITY, AcceptEncoding, Negotiation, vary
 from portico.http.problem import Problem
 from portico.http.template import Template, escape_for
 from portico.http.user import USER, User
-from portico.jose.bearer import TWICE, BearerConfig, ClaimedUser, Texts, bearer_token, stands_twice
+from portico.jose.bearer import BearerConfig, ClaimedUser, Texts
 from portico.jose.compact import NotTaken, json_object
 from portico.jose.introspection import DescribedEndpoint, Taken, basic_credentials, said_of_token, token_of
 from portico.jose.keys import Algorithm, KeySet, UnusableKey
 from portico.jose.provider import KeyUrl, ProviderKeys, issuers_of, target_of
 from portico.jose.rules import TokenRules, claim_at
 from portico.jose.signer import TokenSigner, published_key
-from portico.jose.verifier import FixedKeys, Keys, TokenVerifier
+from portico.jose.verifier import BearerReader, FixedKeys, Keys, TokenVerifier
 from portico.observe.exchange import Exchange, Outcome
 from portico.observe.health import BreakerState, ServiceHealth, TargetHealth
 from portico.oidc.party import LoginPaths, PartySettings, ProviderSettings, RelyingParty, SessionSettings
@@ -125,7 +125,6 @@ __all__ = [
     "MAX_CODINGS",
     "NO_ANSWER",
     "SLICE",
-    "TWICE",
     "UNANSWERED_PREFLIGHT",
     "UNIT",
     "USER",
@@ -137,6 +136,7 @@ __all__ = [
     "AuthenticatorConfig",
     "BadValue",
     "BearerConfig",
+    "BearerReader",
     "Body",
     "BodyTooLarge",
     "BodyTruncated",
@@ -258,7 +258,6 @@ __all__ = [
     "UserOf",
     "Verdict",
     "basic_credentials",
-    "bearer_token",
     "caching",
     "certificate_reader",
     "check_reservable",
@@ -290,7 +289,6 @@ __all__ = [
     "settings_print",
     "shown",
     "spelled",
-    "stands_twice",
     "target_of",
     "token_of",
     "unknown_user",

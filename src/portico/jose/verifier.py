@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from typing import Any, Final, Protocol, TypeAlias
 
+from portico.http.message import Request
 from portico.http.user import User
+from portico.jose.bearer import TWICE, bearer_token, stands_twice
 from portico.jose.compact import Compact, NotTaken, decode, json_object
 from portico.jose.keys import KeySet
 from portico.jose.rules import EXPIRED, UNAVAILABLE, Expired, TokenRules, invalid
@@ -134,3 +136,36 @@ class TokenVerifier:
     def close(self) -> None:
         """Forget all of them."""
         self._young, self._old = {}, {}
+
+
+class BearerReader:
+    """Finds out whose token a request has, by what is remembered where that is possible.
+
+    It is apart from the policy so that it can be compiled: what is interpreted costs most where little of it runs.
+    """
+
+    __slots__ = ("_elsewhere", "_recall", "_verify")
+
+    def __init__(self, verifier: TokenVerifier, elsewhere: Callable[[Request], bytes | None]) -> None:
+        """`elsewhere` finds the token of a request that does not have it in `Authorization`."""
+        self._recall = verifier.recall
+        self._verify = verifier.verify
+        self._elsewhere = elsewhere
+
+    def identify(self, request: Request) -> Found | Awaitable[Found]:
+        """Return whose token it is."""
+        headers = request.headers
+        shown = headers.index.get(b"authorization")
+        if shown is not None:
+            if len(headers.index) != len(headers.pairs) and stands_twice(request):
+                return TWICE
+            known = self._recall(shown)
+            if known is not None:
+                return known
+            token = bearer_token(shown)
+            if token is not None:
+                return self._verify(token, shown)
+        token = self._elsewhere(request)
+        if token is None:
+            return None
+        return self._recall(token) or self._verify(token, token)

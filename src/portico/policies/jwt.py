@@ -45,18 +45,18 @@ taken once its key is gone.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 from pydantic import PrivateAttr, model_validator
 
 from portico.plugin import (
-    TWICE,
     Algorithm,
     Authenticator,
     BadValue,
     BearerConfig,
+    BearerReader,
     ConfigError,
     Duration,
     Env,
@@ -77,10 +77,8 @@ from portico.plugin import (
     TokenRules,
     TokenVerifier,
     UnusableKey,
-    bearer_token,
     issuers_of,
     settings_print,
-    stands_twice,
 )
 
 _SOURCES: Final = ("discovery_url", "jwks_url", "jwks_file", "public_key_file", "keys", "secret")
@@ -167,8 +165,7 @@ class JwtPolicy(Authenticator[Jwt], name="jwt", stages=(Stage.AUTHENTICATE,)):
             ("jwt", settings_print(config, known)),
             lambda: TokenVerifier(keys, rules, lambda claims: config.user_of(claims, "jwt"), env.wall),
         )
-        self._recall = verifier.recall
-        self._verify = verifier.verify
+        self._reader = BearerReader(verifier, config.token_elsewhere)
 
     def _keys(self, env: Env, issuers: frozenset[str]) -> tuple[Keys, bytes]:
         """Return where the keys come from, and what tells them from others that the settings alone do not."""
@@ -199,21 +196,11 @@ class JwtPolicy(Authenticator[Jwt], name="jwt", stages=(Stage.AUTHENTICATE,)):
 
     def identify(self, request: Request) -> Found | Awaitable[Found]:
         """Return whose token it is."""
-        headers = request.headers
-        shown = headers.index.get(b"authorization")
-        if shown is not None:
-            if len(headers.index) != len(headers.pairs) and stands_twice(request):
-                return TWICE
-            known = self._recall(shown)
-            if known is not None:
-                return known
-            token = bearer_token(shown)
-            if token is not None:
-                return self._verify(token, shown)
-        token = self.config.token_elsewhere(request)
-        if token is None:
-            return None
-        return self._recall(token) or self._verify(token, token)
+        return self._reader.identify(request)
+
+    def identifier(self) -> Callable[[Request], Found | Awaitable[Found]]:
+        """Return what asks the reader without a detour."""
+        return self._reader.identify
 
     def challenge(self, refusal: Refusal | None) -> str:
         """Return the challenge (RFC 6750 section 3)."""

@@ -74,8 +74,8 @@ class Authentication:
         self._guests: list[Part] = []
         self._answering: list[Part] = []
         self._conceal: list[Callable[[Request], None]] = []
-        self._first: Authenticator[Any] | None = None
-        """Whose word is enough, where no condition has to be asked."""
+        self._first: Callable[[Request], Found | Awaitable[Found]] | None = None
+        """Asks the first of them, where its word is enough, and no condition has to be asked."""
         for part in parts:
             self.add(part)
 
@@ -90,7 +90,7 @@ class Authentication:
             self._seeing.insert(0, part.policy)
         enough = bool(self._parts) and not any(each.policy.config.required for each in self._parts[1:])
         plain = all(each.holds is None for each in self._parts) and not self._answering and not self._seeing
-        self._first = self._parts[0].policy if enough and plain else None
+        self._first = self._parts[0].policy.identifier() if enough and plain else None
 
     @property
     def sees_answers(self) -> bool:
@@ -102,7 +102,7 @@ class Authentication:
         first = self._first
         if first is None:
             return self._own(request) or self._decide(request, next, _NOT_ASKED)
-        found = first.identify(request)
+        found = first(request)
         if type(found) is not User:
             return self._decide(request, next, found)
         request[USER] = found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from portico.http.headers import HeaderBlock
@@ -81,6 +81,10 @@ class Authenticator(Policy[AuthConfigT], Generic[AuthConfigT]):
     def identify(self, request: Request) -> Found | Awaitable[Found]:
         """Return who the request is from, or an awaitable of that where it takes some waiting."""
         raise NotImplementedError
+
+    def identifier(self) -> Callable[[Request], Found | Awaitable[Found]]:
+        """Return what is asked of most requests, after `setup`: `identify`, or whatever does the same with less."""
+        return self.identify
 
     def challenge(self, refusal: Refusal | None) -> str:
         """Return the challenge for WWW-Authenticate (RFC 9110 section 11.6.1), such as `Bearer realm="api"`.

@@ -306,16 +306,18 @@ class _Routes:
         env = self._env(RouteInfo(config.name, config.path, captures, tuple(config.methods)))
         scoped = self._chain(config)
         endpoint = self._registry.endpoints[config.endpoint.kind](config.endpoint.config)
-        ready = self._set_up(endpoint, env, config.endpoint.origin)
-        components: list[Component[Any]] = [endpoint] if ready else []
+        end = endpoint.handler() if self._set_up(endpoint, env, config.endpoint.origin) else None
+        components: list[Component[Any]] = [endpoint] if end is not None else []
         policies: list[Policy[Any] | Conditional | Authentication] = []
         authentication: Authentication | None = None
         conditionals: dict[str, Conditional] = {}
         for item in scoped:
             policy = self._registry.policies[item.use.kind](item.use.config)
-            if self._set_up(policy, env, item.use.origin):
-                components.append(policy)
+            ready = self._set_up(policy, env, item.use.origin)
             condition = self._conditions.of(item.use, item.scope, env.route)
+            if not ready:
+                continue  # it was told, and nothing is served
+            components.append(policy)
             conditional = None if condition is None else Conditional(policy, condition.holds)
             if conditional is not None:
                 conditionals[item.use.name] = conditional
@@ -329,7 +331,7 @@ class _Routes:
         route = Route(
             config.name,
             policies,
-            endpoint.handler() if ready else endpoint.handle,
+            end or endpoint.handle,
             self._config.limits.body if config.max_body is None else config.max_body,
             write_problem=self._writers.of_route(config),
             policies=scoped,
