@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import httptools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -142,3 +143,43 @@ def test_blocks_are_bounded_and_never_secret() -> None:
     for _ in range(3):
         table.read(block(b"Host: a", b"Cookie: secret"))
     assert not table._blocks
+
+
+values = st.one_of(
+    st.binary(max_size=12),
+    st.text('\t !"=;:,\\abcé\x7f\x00\r\n', max_size=10).map(lambda text: text.encode("latin-1")),
+)
+
+
+@TABLES
+@given(name=st.sampled_from(sorted(fields._SECRET)), upper=st.booleans(), value=values)
+def test_lines_with_a_secret_are_read_as_llhttp_reads_them(
+    make: object, name: bytes, upper: bool, value: bytes
+) -> None:
+    assert callable(make)
+    line = (name.upper() if upper else name) + b":" + value.replace(b"\r\n", b"")
+    table = make(100)
+    try:
+        pairs = [(shown, text.strip(b" \t")) for shown, text in table._tokenize([line])]
+    except MalformedFields:
+        pairs = None
+    assert read(table, [line]) == (
+        MalformedFields if pairs is None else (pairs, {shown.lower(): text for shown, text in pairs})
+    )
+    assert len(table) == 0
+
+
+def test_lines_with_a_secret_need_no_llhttp() -> None:
+    asked = []
+
+    def parser(receiver: object) -> object:
+        asked.append(receiver)
+        return httptools.HttpRequestParser(receiver)
+
+    table = FieldTable(parser, b"GET / HTTP/1.1", 100)
+    said = [b"Host: a", b"Cookie:a=b; c=d", b"AUTHORIZATION: \tBearer x \t", b"X-Api-Key: "]
+    pairs = [(b"Host", b"a"), (b"Cookie", b"a=b; c=d"), (b"AUTHORIZATION", b"Bearer x"), (b"X-Api-Key", b"")]
+    for _ in range(3):
+        assert table.read(block(*said)).pairs == pairs
+    assert len(asked) == 1  # for Host, once
+    assert len(table) == 1

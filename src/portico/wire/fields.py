@@ -32,9 +32,14 @@ _SECRET: Final = frozenset(
 """Fields whose values are not kept beyond their message."""
 
 
-_FRAMING: Final = re.compile(rb"(content-length|transfer-encoding):([\t\x20-\x7e\x80-\xff]*)", re.IGNORECASE)
+_FRAMING: Final = (b"content-length", b"transfer-encoding")
 """The fields of framing, which llhttp does not get to see: it judges several of them together, so that what it says of
 a line would depend on which others are remembered. `framing.py` and `h1.py` judge them, always."""
+_PLAIN: Final = re.compile(
+    rb"(%s):([\t\x20-\x7e\x80-\xff]*)" % b"|".join(sorted((*_FRAMING, *_SECRET), reverse=True)), re.IGNORECASE
+)
+"""Lines that are read here: those of framing, and those with a secret, which would need llhttp for every message. What
+it takes of them is what RFC 9110 section 5.5 lets a value have."""
 
 
 class MalformedFields(Exception):
@@ -156,18 +161,18 @@ class FieldTable:
     def _read_new(self, lines: list[bytes]) -> Headers:
         """Read what is not known of `lines`, and remember what may come again."""
         known = self._known
-        fields = [known.get(line) or self._read_framing(line) for line in lines]
+        fields = [known.get(line) or self._read_plain(line) for line in lines]
         unknown = [line for line, field in zip(lines, fields, strict=True) if field is None]
-        fresh = iter(self._tokenize(unknown))
+        fresh = iter(self._tokenize(unknown) if unknown else [])
         headers = Headers()
         for field in fields:
             pair = next(fresh) if field is None else field.pair
             headers.put_parsed(pair[0], pair[1])
         return headers
 
-    def _read_framing(self, line: bytes) -> _Field | None:
-        """Read a line of framing, or return None where it is none."""
-        match = _FRAMING.fullmatch(line)
+    def _read_plain(self, line: bytes) -> _Field | None:
+        """Read a line of framing or with a secret, or return None where it is none."""
+        match = _PLAIN.fullmatch(line)
         if match is None:
             return None
         pair = (match[1], match[2].strip(b" \t"))
