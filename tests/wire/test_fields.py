@@ -27,6 +27,10 @@ lines = st.one_of(
             b" folded",
             b"\tfolded",
             b"No-Colon",
+            b"Authorization",
+            b"Authorization: a",
+            b"Content-Length",
+            b"Cookie : a",
             b": no name",
             b"Space : a",
             b"X: a\nY: b",
@@ -149,6 +153,13 @@ values = st.one_of(
     st.binary(max_size=12),
     st.text('\t !"=;:,\\abcé\x7f\x00\r\n', max_size=10).map(lambda text: text.encode("latin-1")),
 )
+
+
+@TABLES
+@pytest.mark.parametrize("line", [b"Authorization", b"Cookie : a", b" Cookie: a", b"Content-Length", b"Cookie\x00: a"])
+def test_lines_that_are_none(make: object, line: bytes) -> None:
+    assert callable(make)
+    assert read(make(100), [line]) is MalformedFields
 
 
 @TABLES
