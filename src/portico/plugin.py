@@ -69,7 +69,7 @@ from portico.policy.authentication import note_refusal, shown, unknown_user
 from portico.policy.authenticator import ADMITTED, Admitted, Authenticator, AuthenticatorConfig, Found, Refusal
 from portico.policy.base import Endpoint, Env, Policy, PolicyConfig, RouteInfo, Stage
 from portico.policy.condition import Condition, ConditionError
-from portico.policy.consumers import ConsumerLookup, LookupFailed
+from portico.policy.consumers import ConsumerLookup, ConsumerUsers, LookupFailed
 from portico.policy.lambda_authorizer import (
     DENIED,
     FixedVerdict,
@@ -152,6 +152,7 @@ __all__ = [
     "ConfigError",
     "Consumer",
     "ConsumerLookup",
+    "ConsumerUsers",
     "ContentDigest",
     "Credential",
     "DescribedEndpoint",

@@ -289,7 +289,9 @@ def test_users_of_consumers_are_kept_while_they_are_the_same() -> None:
     assert ask(policy, ADA)[1][USER].roles == {"other"}
     many = [SIGNER.der((("CN", f"c{number}"),)) for number in range(3)]
     policy._consumers = Consumers([Consumer(f"c{number}") for number in range(MOST_REMEMBERED + 3)])
-    policy._users = {f"c{number}": (Consumer("x"), User("x")) for number in range(3, MOST_REMEMBERED + 3)}
+    for number in range(3, MOST_REMEMBERED + 2):  # ada is there as well
+        policy._users.of(Consumer(f"c{number}"))
+    assert len(policy._users) == MOST_REMEMBERED
     assert [ask(policy, der)[1][USER].name for der in many] == ["c0", "c1", "c2"]
     assert len(policy._users) == 3
 

@@ -39,6 +39,7 @@ from portico.plugin import (
     Authenticator,
     AuthenticatorConfig,
     BadValue,
+    ConsumerUsers,
     Credential,
     Env,
     Found,
@@ -102,7 +103,7 @@ class KeyAuthPolicy(Authenticator[KeyAuth], name="key-auth", stages=(Stage.AUTHE
             for key in keys
         }
         self._consumers = env.consumers if config.consumers else None
-        self._users: dict[bytes, tuple[Credential, User]] = {}
+        self._users = ConsumerUsers(self.name, MOST_USERS)
         self._header = config.header.lower().encode("ascii")
         self._is_header = frozenset((spelled(self._header),)).__contains__
         self._challenge = f'Key realm="{config.realm}"'
@@ -129,25 +130,19 @@ class KeyAuthPolicy(Authenticator[KeyAuth], name="key-auth", stages=(Stage.AUTHE
             return _INVALID
         known = self._consumers.by_key(digest)
         if known is None or type(known) is Credential:
-            return self._judged(digest, known)
-        return self._later(digest, known)  # type: ignore[arg-type]
+            return self._judged(known)
+        return self._later(known)  # type: ignore[arg-type]
 
-    async def _later(self, digest: bytes, looking: Awaitable[Credential | None]) -> Found:
-        return self._judged(digest, await looking)
+    async def _later(self, looking: Awaitable[Credential | None]) -> Found:
+        return self._judged(await looking)
 
-    def _judged(self, digest: bytes, known: Credential | None) -> Found:
-        """Return whose key it is. To make a user takes longer than all else; so those used are kept at hand."""
+    def _judged(self, known: Credential | None) -> Found:
+        """Return whose key it is."""
         if known is None:
             return _INVALID
         if self._now() >= known.expires:
             return _EXPIRED
-        credential, user = self._users.get(digest, (None, None))
-        if credential is not known or user is None:
-            user = known.consumer.user(self.name)
-            if len(self._users) >= MOST_USERS:
-                self._users.clear()
-            self._users[digest] = known, user
-        return user
+        return self._users.of(known.consumer)
 
     def conceal(self, request: Request) -> None:
         """Take the key from the request."""

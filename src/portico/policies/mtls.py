@@ -71,6 +71,7 @@ from portico.plugin import (
     BadValue,
     ClientCertificate,
     Consumer,
+    ConsumerUsers,
     DnsPattern,
     EmailPattern,
     Env,
@@ -227,7 +228,7 @@ class MtlsPolicy(Authenticator[Mtls], name="mtls", stages=(Stage.AUTHENTICATE,))
         self._lists = {part: allowed for part, allowed in lists.items() if allowed.patterns}
         said = config.model_dump_json(exclude={"required", "consumers"})
         self._read = certificate_reader()
-        self._users: dict[str, tuple[Consumer, User]] = {}
+        self._users = ConsumerUsers(self.name, MOST_REMEMBERED)
         self._memory = env.share(("mtls", said), Memory)
 
     def identify(self, request: Request) -> Found | Awaitable[Found]:
@@ -318,20 +319,10 @@ class MtlsPolicy(Authenticator[Mtls], name="mtls", stages=(Stage.AUTHENTICATE,))
     def _of_consumer(self, request: Request, known: Known, user: User, consumer: Consumer | None) -> User | Refusal:
         if consumer is None:
             return NOT_ALLOWED._replace(reason=f"there is no consumer {shown(user.name)}")
-        its = self._user_of(consumer)
+        its = self._users.of(consumer)
         if user.roles or user.groups:
             its = replace(its, roles=its.roles | user.roles, groups=its.groups | user.groups)
         return self._passed(request, known, its)
-
-    def _user_of(self, consumer: Consumer) -> User:
-        """Return a consumer as a user. To make one takes longer than all else; so those used are kept at hand."""
-        kept, user = self._users.get(consumer.name, (None, None))
-        if kept is not consumer or user is None:
-            user = consumer.user(self.name)
-            if len(self._users) >= MOST_REMEMBERED:
-                self._users.clear()
-            self._users[consumer.name] = consumer, user
-        return user
 
     def _passed(self, request: Request, known: Known, user: User) -> User:
         if known.field:

@@ -172,9 +172,7 @@ class FieldTable:
         name, colon, value = line.partition(b":")
         if not colon or name.lower() not in _READ_HERE or len(value.translate(None, _CONTROLS)) != len(value):
             return None  # deleting is several times as quick as a regular expression over a long token
-        pair = (name, value.strip(b" \t"))
-        self._remember(line, pair)
-        return _Field(pair)
+        return self._remember(line, (name, value.strip(b" \t")))
 
     def _tokenize(self, lines: list[bytes]) -> list[Pair]:
         """Have llhttp read `lines`; each must come out as one field, which catches folding and the like for certain."""
@@ -194,12 +192,14 @@ class FieldTable:
             self._remember(line, pair)
         return pairs
 
-    def _remember(self, line: bytes, pair: Pair) -> None:
+    def _remember(self, line: bytes, pair: Pair) -> _Field:
+        """Return what a line says, and keep it in mind unless it is long or has a secret."""
         field = _Field(pair)
         if len(line) <= MAX_LINE and field.key not in _SECRET:
             if len(self._known) >= MAX_LINES:
                 self._known.clear()
             self._known[line] = field
+        return field
 
 
 def request_fields(max_fields: int) -> FieldTable:
