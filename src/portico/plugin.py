@@ -68,7 +68,8 @@ from portico.policy.attempts import Failures, Recent, origin_of
 from portico.policy.authentication import note_refusal, shown, unknown_user
 from portico.policy.authenticator import ADMITTED, Admitted, Authenticator, AuthenticatorConfig, Found, Refusal
 from portico.policy.base import Endpoint, Env, Policy, PolicyConfig, RouteInfo, Stage
-from portico.policy.condition import Condition, ConditionError
+from portico.policy.callers import CallerKey, KeyParts
+from portico.policy.condition import Condition, ConditionError, Expression
 from portico.policy.consumers import ConsumerLookup, ConsumerUsers, LookupFailed
 from portico.policy.lambda_authorizer import (
     DENIED,
@@ -94,6 +95,7 @@ from portico.signatures.fields import NotSigned
 from portico.signatures.keys import SignatureAlgorithm, SignatureKey
 from portico.signatures.nonces import Nonces, NoncesFull
 from portico.signatures.verifier import SignatureRules, SignatureVerifier, Signed, invitation_to_sign
+from portico.state.board import Counter
 from portico.state.check import LimitCheck, OnStoreFailure
 from portico.state.limits import FixedWindow, Limit, Limits, Rate, SlidingWindow, Verdict
 from portico.state.store import LARGEST_VALUE, Claim, Space, Store
@@ -141,6 +143,7 @@ __all__ = [
     "BodyTooLarge",
     "BodyTruncated",
     "BreakerState",
+    "CallerKey",
     "Cidr",
     "Claim",
     "ClaimedUser",
@@ -154,6 +157,7 @@ __all__ = [
     "ConsumerLookup",
     "ConsumerUsers",
     "ContentDigest",
+    "Counter",
     "Credential",
     "DescribedEndpoint",
     "DnsPattern",
@@ -162,6 +166,7 @@ __all__ = [
     "Endpoint",
     "Env",
     "Exchange",
+    "Expression",
     "Failures",
     "Fields",
     "FilePath",
@@ -177,6 +182,7 @@ __all__ = [
     "Headers",
     "Identity",
     "Key",
+    "KeyParts",
     "KeySet",
     "KeyUrl",
     "Keys",

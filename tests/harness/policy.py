@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from portico.config.consumers import Consumers
 from portico.http.body import Trailers
 from portico.plugin import Body, Handler, Headers, Policy, Request, Response, RouteInfo, ServiceHealth
+from portico.state.board import Counter, counter_name
 from portico.state.memory import MemoryStore
 
 P = TypeVar("P", bound=Policy[Any])
@@ -21,11 +22,16 @@ class TestEnv:
 
     __test__ = False
     logger = logging.getLogger("portico.route.test")
+    place = "route:test:policy"
 
     def __init__(self, captures: Iterable[str] = ()) -> None:
+        self.counters: dict[str, Counter] = {}
         self.consumers: Consumers[Any] = Consumers()
         self.store = MemoryStore()
         self.route = RouteInfo("test", ("/**",), {"/**": frozenset(captures)})
+
+    def counter(self, name: str, **labels: str) -> Counter:
+        return self.counters.setdefault(counter_name(name, labels), Counter.private())
 
     def clock(self) -> float:
         return asyncio.get_running_loop().time()

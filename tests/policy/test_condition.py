@@ -15,7 +15,7 @@ from portico.http.headers import Headers
 from portico.http.message import Client, Request
 from portico.http.user import USER, User
 from portico.observe.exchange import Exchange
-from portico.policy.condition import Condition, ConditionError
+from portico.policy.condition import Condition, ConditionError, Expression
 from portico.policy.condition.syntax import MAX_DEPTH, MAX_LENGTH
 from portico.routing.entry import Facts, Part
 
@@ -494,3 +494,25 @@ TRUTH: st.SearchStrategy[Known] = st.recursive(
 def test_it_is_what_python_would_make_of_it(known: Known) -> None:
     text, value = known
     assert Condition(text).holds(request_of()) is value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("headers['x-role']", "boss"),
+        ("user", "ada"),
+        ("user.claims['level']", "3"),
+        ("route", "orders"),
+        ("'a' in headers ? 'yes' : 'no'", "no"),
+        ("headers['x-none']", ""),
+        ("'the same'", "the same"),
+    ],
+)
+def test_an_expression_is_a_text(text: str, value: str) -> None:
+    assert Expression(text).read(request_of()) == value
+
+
+@pytest.mark.parametrize("text", ["user.roles", "size(user)", "true", "method == 'GET'", "headers"])
+def test_what_is_no_text_is_told(text: str) -> None:
+    with pytest.raises(ConditionError):
+        Expression(text)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from portico.state import board as module
-from portico.state.board import AGENT, COUNTERS, NAMES, Board, Vital, Word, shared_file
+from portico.state.board import AGENT, COUNTERS, NAMES, Board, Vital, Word, counter_name, shared_file
 from tests.harness.gateway import DEADLINE
 
 OTHER = """
@@ -89,6 +89,12 @@ def test_a_counter_is_found_by_its_name() -> None:
         segment.counter("")
         assert counter.value == 5
         assert list(segment.counters()) == [("requests{route=a}", 5), ("größe", 2), ("", 0)]
+
+
+def test_the_labels_of_a_counter_are_in_its_name() -> None:
+    assert counter_name("hits_total", {}) == "hits_total"
+    assert counter_name("hits_total", {"route": "b", "place": "a"}) == 'hits_total{place="a",route="b"}'
+    assert counter_name("hits_total", {"a": 'x"y\\z\n'}) == 'hits_total{a="x\\"y\\\\z\\n"}'
 
 
 def test_the_next_process_of_a_segment_counts_from_zero() -> None:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from ipaddress import IPv4Address, ip_address
+from typing import Final
 
 from portico.http.message import Client
+
+_REMEMBERED: Final = 4096
+"""Addresses whose network is kept at hand: most requests come from one that has just been here."""
 
 
 class Recent:
@@ -73,8 +78,11 @@ class Failures:
 def origin_of(client: Client | None) -> bytes:
     """Return what an address counts as: in IPv6 the network of 64 bits, of which everybody has at least one for their
     own. It is empty where there is none, as for a Unix socket."""
-    if client is None or not client.address:
-        return b""
-    address = ip_address(client.address)
+    return b"" if client is None or not client.address else _network_of(client.address)
+
+
+@lru_cache(_REMEMBERED)
+def _network_of(text: str) -> bytes:
+    address = ip_address(text)
     address = getattr(address, "ipv4_mapped", None) or address
     return address.packed if isinstance(address, IPv4Address) else address.packed[:8]

@@ -15,6 +15,7 @@ from portico.errors import ConfigError
 from portico.http.message import Handler, Request, Response
 from portico.observe.health import ServiceHealth
 from portico.policy.consumers import ConsumerLookup
+from portico.state.board import Counter
 from portico.state.store import Store
 
 
@@ -90,6 +91,12 @@ class Env(Protocol):
         ...
 
     @property
+    def place(self) -> str:
+        """Where in the file this is, but for its lines: the same text for all routes around which a policy stands that
+        is written once, and after a reload. Of what is kept in the store, it tells one policy's from another's."""
+        ...
+
+    @property
     def consumers(self) -> ConsumerLookup:
         """The consumers of the file, and behind them those of its database."""
         ...
@@ -106,6 +113,11 @@ class Env(Protocol):
 
     def wall(self) -> float:
         """Return the time of day: the seconds since 1970 in UTC, as tokens and certificates have it. It may jump."""
+        ...
+
+    def counter(self, name: str, **labels: str) -> Counter:
+        """Return what counts something over all workers, such as `portico_rate_limit_requests_total`; the same for the
+        same name and labels. There is room for a few thousand: labels are of the file, and never of a request."""
         ...
 
     def service(self, name: str) -> Handler:
@@ -207,7 +219,8 @@ class Policy(Component[ConfigT]):
     OPTIONS, because this policy answers it."""
 
     of_callers: ClassVar[bool] = False
-    """Whether it is about who is calling, and so does not stand around the built-in routes for probes."""
+    """Whether it is about who is calling, or how much they may, and so does not stand around the built-in routes for
+    probes."""
 
     of_certificates: ClassVar[bool] = False
     """Whether it looks for the certificates of clients, and so is of no use unless a listener asks for them."""

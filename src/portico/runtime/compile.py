@@ -4,6 +4,7 @@ once."""
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import re
 import time
@@ -36,7 +37,7 @@ from portico.routing.pattern import ANY_PATH, PathPattern, PatternError, parse_h
 from portico.runtime.certificates import CertificateWatch
 from portico.runtime.chains import BUILT_IN, chain_of, scopes_of, stage_of
 from portico.runtime.conditions import Conditions
-from portico.runtime.env import RouteEnv, ServiceSettings
+from portico.runtime.env import ConfigEnv, RouteEnv, ServiceSettings
 from portico.runtime.errors import ErrorWriters
 from portico.runtime.feeds import Feeds
 from portico.runtime.life import Life
@@ -48,6 +49,7 @@ from portico.runtime.shared import Lease, Leases
 from portico.runtime.state import private_store
 from portico.runtime.upstreams import Upstreams
 from portico.runtime.web import Web
+from portico.state.board import Counter
 from portico.state.records import PrivateRecords, Record
 from portico.state.store import Store
 from portico.upstream.health import HealthReport
@@ -90,6 +92,8 @@ class Surroundings:
     """What tells whether a database of consumers has changed, by its name: the board, or for a check nothing."""
     store: Callable[[State, Lease], Store] = private_store
     """Opens the store, leased."""
+    counter: Callable[[str], Counter] = lambda _: Counter.private()
+    """What counts, by name: the board's, or for a check nobody else's."""
 
 
 class FirstLot(random.Random):
@@ -166,21 +170,20 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
         consumers = _consumers_of(config, lease, surroundings)
         settings = ServiceSettings(config.services)
 
-        def env(route: RouteInfo) -> RouteEnv:
-            return RouteEnv(
-                route,
-                consumers,
-                upstreams,
-                used,
-                lease,
-                health,
-                surroundings.clock,
-                life,
-                surroundings.wall,
-                settings,
-                surroundings.registry.function,
-                lambda: surroundings.store(config.state, lease),
-            )
+        env = ConfigEnv(
+            consumers,
+            upstreams,
+            used,
+            lease,
+            health,
+            surroundings.clock,
+            life,
+            surroundings.wall,
+            settings,
+            surroundings.registry.function,
+            lambda: surroundings.store(config.state, lease),
+            surroundings.counter,
+        )
 
         yield from conditions.compiling(config)
         writers = ErrorWriters(config)
@@ -248,7 +251,7 @@ class _Routes:
         self,
         config: Config,
         registry: Registry,
-        env: Callable[[RouteInfo], RouteEnv],
+        env: ConfigEnv,
         conditions: Conditions,
         writers: ErrorWriters,
         findings: Findings,
@@ -303,7 +306,10 @@ class _Routes:
     def route(self, config: RouteConfig, patterns: Mapping[str, PathPattern]) -> Route:
         """Compile one route: its chain of policies and its endpoint."""
         captures = {path: pattern.capture_names for path, pattern in patterns.items()}
-        env = self._env(RouteInfo(config.name, config.path, captures, tuple(config.methods)))
+        info = RouteInfo(config.name, config.path, captures, tuple(config.methods))
+        logger = logging.getLogger(f"portico.route.{config.name}")
+        places = {"global": "global", "service": f"service:{_service_of(config)}", "route": f"route:{config.name}"}
+        env = RouteEnv(self._env, info, logger, places["route"])
         scoped = self._chain(config)
         endpoint = self._registry.endpoints[config.endpoint.kind](config.endpoint.config)
         end = endpoint.handler() if self._set_up(endpoint, env, config.endpoint.origin) else None
@@ -313,8 +319,9 @@ class _Routes:
         conditionals: dict[str, Conditional] = {}
         for item in scoped:
             policy = self._registry.policies[item.use.kind](item.use.config)
+            env = RouteEnv(self._env, info, logger, f"{places[item.scope]}:{item.use.name}")
             ready = self._set_up(policy, env, item.use.origin)
-            condition = self._conditions.of(item.use, item.scope, env.route)
+            condition = self._conditions.of(item.use, item.scope, info)
             if not ready:
                 continue  # it was told, and nothing is served
             components.append(policy)
@@ -347,7 +354,7 @@ class _Routes:
         """Return the route's chain; routes of one service without policies of their own have it in common."""
         if config.policies or config.origin == BUILT_IN:
             return self._new_chain(config)
-        service = getattr(config.endpoint.config, "service", "")
+        service = _service_of(config)
         chain = self._chains.get(service)
         if chain is None:
             chain = self._chains[service] = self._new_chain(config)
@@ -385,6 +392,12 @@ class _Routes:
 
     def _error(self, origin: str, message: str, hint: str = "") -> None:
         self._findings.error(place_of(origin), message, hint)
+
+
+def _service_of(config: RouteConfig) -> str:
+    """Return the service that a route ends in, or nothing."""
+    service: str = getattr(config.endpoint.config, "service", "")
+    return service
 
 
 def _condition(part: Part, name: str, wanted: ConditionConfig) -> Condition:

@@ -18,6 +18,7 @@ from portico.policy.base import RouteInfo, Shared
 from portico.policy.consumers import ConsumerLookup
 from portico.runtime.life import Life
 from portico.runtime.shared import Lease
+from portico.state.board import Counter, counter_name
 from portico.state.store import Store
 from portico.upstream.health import HealthReport
 from portico.upstream.target import Target
@@ -42,29 +43,11 @@ class ServiceSettings:
         return self._prints[name]
 
 
-class RouteEnv:
-    """The `Env` of one route's policies and endpoint."""
-
-    __slots__ = (
-        "_health",
-        "_lease",
-        "_life",
-        "_services",
-        "_settings",
-        "_store",
-        "_urls",
-        "_used",
-        "clock",
-        "consumers",
-        "function",
-        "logger",
-        "route",
-        "wall",
-    )
+class ConfigEnv:
+    """What the parts of all routes of one configuration are given."""
 
     def __init__(
         self,
-        route: RouteInfo,
         consumers: ConsumerLookup,
         services: Mapping[str, Upstream],
         used: set[str],
@@ -76,26 +59,21 @@ class RouteEnv:
         settings: ServiceSettings,
         function: Callable[[str], Callable[..., object]],
         store: Callable[[], Store],
+        counter: Callable[[str], Counter],
     ) -> None:
-        self.route = route
         self.consumers = consumers
         self.clock = clock
         self.wall = wall
         self.function = function
-        self.logger = logging.getLogger(f"portico.route.{route.name}")
+        self.store = store
+        self.counter = counter
+        self.life = life
+        self.share = lease.share
+        self.health = health.states
         self._services = services
-        self._store = store
         self._used = used
-        self._lease = lease
-        self._life = life
-        self._health = health
         self._settings = settings
         self._urls: dict[str, tuple[tuple[Target, ...], tuple[str, ...]]] = {}
-
-    @property
-    def store(self) -> Store:
-        """The store of the file."""
-        return self._store()
 
     def service(self, name: str) -> Handler:
         """Return the Handler of a service of the file."""
@@ -111,35 +89,87 @@ class RouteEnv:
             known = self._urls[name] = targets, tuple(dict.fromkeys(url for each in targets for url in _urls_of(each)))
         return known[1]
 
+    def settings_of(self, name: str) -> bytes:
+        """Return what tells the settings of a service from any others."""
+        self._service(name)
+        return self._settings.of(name)
+
     def _service(self, name: str) -> Upstream:
         service = self._services.get(name)
         if service is None:
             raise ConfigError(f"there is no service {name!r}")
         return service
 
+
+class RouteEnv:
+    """The `Env` of one of a route's policies, or of its endpoint."""
+
+    __slots__ = ("_config", "logger", "place", "route")
+
+    def __init__(self, config: ConfigEnv, route: RouteInfo, logger: logging.Logger, place: str) -> None:
+        self._config = config
+        self.route = route
+        self.logger = logger
+        self.place = place
+
+    @property
+    def consumers(self) -> ConsumerLookup:
+        """The consumers of the file, and of its database."""
+        return self._config.consumers
+
+    @property
+    def store(self) -> Store:
+        """The store of the file."""
+        return self._config.store()
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """The worker's monotonic time."""
+        return self._config.clock
+
+    @property
+    def wall(self) -> Callable[[], float]:
+        """The time of day."""
+        return self._config.wall
+
+    def counter(self, name: str, **labels: str) -> Counter:
+        """Return what counts something on the board."""
+        return self._config.counter(counter_name(name, labels))
+
+    def service(self, name: str) -> Handler:
+        """Return the Handler of a service of the file."""
+        return self._config.service(name)
+
+    def urls(self, name: str) -> tuple[str, ...]:
+        """Return where a service of the file is at the moment."""
+        return self._config.urls(name)
+
     def settings_of(self, name: str) -> bytes:
         """Return what tells the settings of a service from any others."""
-        self._service(name)
-        return self._settings.of(name)
+        return self._config.settings_of(name)
 
     async def health(self) -> Mapping[str, ServiceHealth]:
         """Return how each service is."""
-        return await self._health.states()
+        return await self._config.health()
 
     def web(self, url: str, ca: str | None = None) -> Handler:
         """Return the Handler of whatever host a URL names."""
         try:
-            return self._life.web.handler(parse_url(url), ca)
+            return self._config.life.web.handler(parse_url(url), ca)
         except BadValue as error:
             raise ConfigError(str(error)) from None
 
+    def function(self, reference: str) -> Callable[..., object]:
+        """Return a function of a plugin."""
+        return self._config.function(reference)
+
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Do work that belongs to no request."""
-        self._life.spawn(work, name)
+        self._config.life.spawn(work, name)
 
     def share(self, key: tuple[object, ...], make: Callable[[], Shared]) -> Shared:
         """Return the value that is leased under `key`."""
-        return self._lease.share(key, make)
+        return self._config.share(key, make)
 
 
 def _urls_of(target: Target) -> Iterator[str]:

@@ -89,6 +89,7 @@ async def serve(inherited: Inherited) -> None:
             records=inherited.board.record,
             generation=functools.partial(Generation, inherited.board),
             store=WorkersStore(inherited.file, inherited.segment, tasks),
+            counter=inherited.segment.counter,
         )
         server = Server(_not_yet, ServerLimits(), EncodedSlashes.KEEP, tasks, outbox)
         garbage = Garbage(inherited.segment)

@@ -37,6 +37,7 @@ NAMES: Final = 256 * 1024
 """The most bytes that the names of a segment's counters take."""
 
 _MAGIC: Final = 0x504F525449434F02
+_ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _SLOT: Final = 8
 _HEAD: Final = 4
 """Slots ahead of the words: what it is, segments, and how often something was folded (twice for each)."""
@@ -340,6 +341,14 @@ class Board:
         self._memory.release()
         with contextlib.suppress(BufferError):  # a counter or a record that somebody still has keeps it
             self._map.close()
+
+
+def counter_name(name: str, labels: Mapping[str, str]) -> str:
+    """Return the name of a counter with labels, as Prometheus writes it: `requests_total{route="orders"}`."""
+    if not labels:
+        return name
+    said = [f'{label}="{value.translate(_ESCAPES)}"' for label, value in sorted(labels.items())]
+    return f"{name}{{{','.join(said)}}}"
 
 
 def shared_file(name: str, content: bytes) -> int:

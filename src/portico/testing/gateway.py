@@ -29,6 +29,7 @@ from portico.runtime.lint import lint
 from portico.runtime.listeners import limits, redirect_to_https, trust
 from portico.runtime.loading import Loaded, read_in
 from portico.runtime.shared import Leases
+from portico.state.board import Counter
 from portico.state.memory import MemoryStore
 from portico.testing.clock import Clock, FakeTimeLoop
 from portico.testing.services import FakeService, Plays, Reply
@@ -101,6 +102,7 @@ class Gateway:
             if service.split is None
         }
         """The services by name, with all that they were asked."""
+        self._counters: dict[str, Counter] = {}
         self._runner: asyncio.Runner | None = None
 
     def __enter__(self) -> Self:
@@ -141,6 +143,7 @@ class Gateway:
                 rng=random.Random(SEED),  # noqa: S311
                 wall=self.clock.wall,
                 store=lambda _, lease: lease.share(("state",), lambda: MemoryStore(self.clock.wall)),
+                counter=lambda name: self._counters.setdefault(name, Counter.private()),
             )
             try:
                 compiled = compile_config(config, surroundings)
@@ -180,6 +183,11 @@ class Gateway:
             self._doors.append((scheme, listener.address.port or DEFAULT_PORTS[scheme], handler))
 
     # What a test does with it.
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What `env.counter` has counted so far, by name with labels, as in `hits_total{route="orders"}`."""
+        return {name: counter.value for name, counter in self._counters.items()}
 
     async def ask(self, method: str, target: str, **options: Unpack[Options]) -> Answer:
         """Send one request; for use within `run`, where several can be under way at once."""

@@ -68,7 +68,7 @@ in a row. Others are tried on texts of up to 8192 characters, or as many fewer a
 it is not let past a policy unseen.
 """
 
-from portico.policy.condition.condition import Condition
+from portico.policy.condition.condition import Condition, Expression
 from portico.policy.condition.error import ConditionError
 
-__all__ = ["Condition", "ConditionError"]
+__all__ = ["Condition", "ConditionError", "Expression"]

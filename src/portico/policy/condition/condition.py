@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Any, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from portico.config.nearest import did_you_mean, one_of
 from portico.http.message import Request
@@ -52,28 +52,39 @@ _METHODS: Final = (*_TESTS, "matches", "size")
 _TOP: Final = tuple(name for name in (*NAMES, *PLACES) if "." not in name)
 
 
-class Condition:
-    """An expression that holds for a request, or does not.
+class _Compiled(NamedTuple):
+    """What came of an expression."""
 
-    Raises ConditionError where `text` is none.
-    """
+    read: Callable[[Request], Any]
+    captures: dict[str, int]
+    """The path captures that it speaks of, each with where it does so first."""
 
-    __slots__ = ("captures", "holds", "text")
+
+@lru_cache(maxsize=_REMEMBERED)
+def _compiled(text: str, kind: Kind, what: str) -> _Compiled:
+    """Compile `text`, which must be of a kind; many routes have the same one. Raises ConditionError."""
+    compiler = _Compiler()
+    try:
+        tree = parse(text)
+        value = compiler.value(tree)
+        if value.kind is not kind:
+            raise Fault(f"{what}, and this is {value.kind.value}", tree.at)  # noqa: TRY301
+    except Fault as fault:
+        raise ConditionError(fault.message, text, fault.at, fault.hint) from None
+    return _Compiled(value.read, compiler.captures)
+
+
+class _Expression:
+    """What conditions and texts have in common."""
+
+    __slots__ = ("_read", "captures", "text")
+
+    kind: ClassVar[Kind]
+    what: ClassVar[str]
 
     def __init__(self, text: str) -> None:
         self.text = text
-        compiler = _Compiler()
-        try:
-            tree = parse(text)
-            value = compiler.value(tree)
-            if value.kind is not Kind.TRUTH:
-                raise Fault(f"a condition is true or false, and this is {value.kind.value}", tree.at)  # noqa: TRY301
-        except Fault as fault:
-            raise ConditionError(fault.message, text, fault.at, fault.hint) from None
-        self.holds: Callable[[Request], bool] = value.read
-        """Whether it holds. Raises HeadTooLarge for a request with a text that is too long to be matched."""
-        self.captures = compiler.captures
-        """The path captures that it speaks of, each with where it does so first."""
+        self._read, self.captures = _compiled(text, self.kind, self.what)
 
     def check_captures(self, path: str, known: Iterable[str]) -> None:
         """Raise ConditionError where it speaks of a capture that is not among those of `path`."""
@@ -84,7 +95,41 @@ class Condition:
                 raise ConditionError(f"there is no capture '{name}': {has}", self.text, at, did_you_mean(name, names))
 
     def __repr__(self) -> str:
-        return f"Condition({self.text!r})"
+        return f"{type(self).__name__}({self.text!r})"
+
+
+class Condition(_Expression):
+    """An expression that holds for a request, or does not.
+
+    Raises ConditionError where `text` is none.
+    """
+
+    __slots__ = ()
+
+    kind = Kind.TRUTH
+    what = "a condition is true or false"
+
+    @property
+    def holds(self) -> Callable[[Request], bool]:
+        """Whether it holds. Raises HeadTooLarge for a request with a text that is too long to be matched."""
+        return self._read
+
+
+class Expression(_Expression):
+    """An expression that is a text for each request, such as `headers['x-tenant']`; empty for what it does not have.
+
+    Raises ConditionError where `text` is none.
+    """
+
+    __slots__ = ()
+
+    kind = Kind.TEXT
+    what = "a text is wanted here"
+
+    @property
+    def read(self) -> Callable[[Request], str]:
+        """Return the text of a request. Raises HeadTooLarge where it has one that is too long to be matched."""
+        return self._read
 
 
 class _Compiler:

@@ -1,0 +1,98 @@
+"""Whom limits count: what tells callers apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field
+
+from portico.config.forms import OneOrMany
+from portico.config.values import BadValue
+from portico.http.message import Request
+from portico.http.user import USER
+from portico.policy.attempts import origin_of
+from portico.policy.base import RouteInfo
+from portico.policy.condition import ConditionError, Expression
+
+MOST_PARTS: Final = 8
+"""Of a key."""
+
+_Read = Callable[[Request], bytes]
+
+
+def _address(request: Request) -> bytes:
+    return b"a" + origin_of(request.client)
+
+
+def _user(request: Request) -> bytes:
+    """Return which consumer it is, by whatever credential; or the user, of whoever knows them; or the address."""
+    user = request.get(USER)
+    if user is None:
+        return b"a" + origin_of(request.client)
+    if user.consumer:
+        return b"c" + user.consumer.encode("utf-8", "surrogatepass")
+    return f"u{user.kind}\0{user.name}".encode("utf-8", "surrogatepass")
+
+
+def _everyone(request: Request) -> bytes:
+    return b"*"
+
+
+_NAMED: Final[dict[str, _Read]] = {"user": _user, "address": _address, "everyone": _everyone}
+
+
+def _part(text: str) -> str:
+    if text not in _NAMED:
+        try:
+            Expression(text)
+        except ConditionError as error:
+            hint = error.hint or "write user, address, everyone, or an expression such as headers['x-tenant']"
+            raise BadValue(str(error), hint) from None
+    return text
+
+
+KeyParts = Annotated[
+    tuple[Annotated[str, AfterValidator(_part), Field(examples=["user", "address", "headers['x-tenant']"])], ...],
+    OneOrMany(),
+    Field(min_length=1, max_length=MOST_PARTS),
+]
+"""In what callers differ: `user`, `address`, `everyone`, or expressions that are texts."""
+
+
+class CallerKey:
+    """What a caller is counted under.
+
+    `user` is the consumer, whatever it has proved itself by; else the user, told from those of the same name whom
+    another policy knows; else the address. `address` is the client's, in IPv6 the network of 64 bits. `everyone` is the
+    same for all. Any other part is an expression; where that is empty for a request, the address stands for it, so that
+    nobody escapes a limit by leaving something out.
+    """
+
+    __slots__ = ("_expressions", "_reads", "of")
+
+    def __init__(self, parts: Sequence[str]) -> None:
+        self._expressions = [Expression(part) for part in parts if part not in _NAMED]
+        self._reads = tuple(_NAMED.get(part) or _reader(Expression(part)) for part in parts)
+        self.of: _Read = self._reads[0] if len(parts) == 1 else self._joined
+        """Return the key of who has sent a request."""
+
+    def check_captures(self, route: RouteInfo) -> None:
+        """Raise ConfigError where it speaks of captures that a path of the route does not have."""
+        for expression in self._expressions:
+            for path, known in route.captures.items():
+                expression.check_captures(path, known)
+
+    def _joined(self, request: Request) -> bytes:
+        parts = [read(request) for read in self._reads]
+        return b"".join([b"%d:%s" % (len(part), part) for part in parts])  # no value can pass for two
+
+
+def _reader(expression: Expression) -> _Read:
+    read = expression.read
+
+    def part(request: Request) -> bytes:
+        text = read(request)
+        return b"x" + text.encode("utf-8", "surrogatepass") if text else _address(request)
+
+    return part
