@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -158,3 +160,58 @@ def test_headers_do_what_a_plain_list_does(steps: list[tuple[str, bytes, bytes]]
             values = [value for name, value in model.pairs if name.lower() == wanted]
             assert headers.get_all(wanted) == values
             assert headers.get(wanted) == (values[0] if values else None)
+
+
+FIELDS = st.lists(st.tuples(NAMES, VALUES), max_size=4)
+CHANGES = st.lists(
+    st.one_of(
+        st.tuples(st.just("set"), NAMES, VALUES),
+        st.tuples(st.just("add"), NAMES, VALUES),
+        st.tuples(st.just("put_parsed"), NAMES, VALUES),
+        st.tuples(st.just("remove"), NAMES),
+        st.tuples(st.just("set_block"), FIELDS),
+        st.tuples(st.just("copy")),
+    ),
+    max_size=5,
+)
+
+
+def changed(headers: Headers, changes: list[tuple[Any, ...]]) -> Headers:
+    for what, *given_ in changes:
+        if what == "copy":
+            headers = headers.copy()
+        elif what == "set_block":
+            headers.set_block(HeaderBlock(given_[0]))
+        elif what == "remove":
+            headers.remove(given_[0].lower())
+        else:
+            getattr(headers, what)(*given_)
+    return headers
+
+
+@given(FIELDS, CHANGES)
+def test_headers_that_share_a_block_change_apart(
+    fields: list[tuple[bytes, bytes]], changes: list[tuple[Any, ...]]
+) -> None:
+    block = HeaderBlock(fields)
+    before, lines = list(block.pairs), block.lines
+    shared, apart = Headers(), Headers()
+    shared.set_block(block)
+    other = shared.copy()
+    for name, value in fields:
+        apart.set(name, value)
+    assert shared == apart
+    shared, apart = changed(shared, changes), changed(apart, changes)
+    assert (shared.pairs, shared.index) == (apart.pairs, apart.index)
+    assert list(shared.index.values()) == [shared.get_all(name)[0] for name in shared.index]
+    assert (block.pairs, block.lines, other.pairs) == (before, lines, before)
+
+
+@given(FIELDS)
+def test_a_block_of_a_message_has_what_it_has(fields: list[tuple[bytes, bytes]]) -> None:
+    headers, shared = Headers(fields), Headers()
+    block = HeaderBlock.of(headers)
+    shared.set_block(block)
+    assert (shared.pairs, shared.index) == (headers.pairs, headers.index)
+    headers.add(b"Later", b"1")
+    assert b"later" not in shared

@@ -423,7 +423,7 @@ def test_what_a_refusal_says(gateway: Gateway, caplog: pytest.LogCaptureFixture)
 def test_the_invitation_is_what_would_be_taken() -> None:
     policy = made(components=["Date", "@method"], tag="hooks", label="h", expires="required")
     invitation = policy.challenge_headers(request_of())
-    assert invitation.items[0][2] == b'h=("@method" "date");created;expires;tag="hooks"'
+    assert invitation.pairs[0][1] == b'h=("@method" "date");created;expires;tag="hooks"'
 
 
 def test_too_much_content_is_no_refusal(gateway: Gateway) -> None:

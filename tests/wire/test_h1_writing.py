@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portico.http.headers import HOP_BY_HOP, Headers
+from portico.http.headers import HOP_BY_HOP, HeaderBlock, Headers
 from portico.wire import h1
 from portico.wire.events import Data
 
@@ -251,6 +251,7 @@ def test_h11_reads_the_requests_that_we_write(
     minor=st.sampled_from([0, 1]),
     streamed=st.booleans(),
     keep_alive=st.booleans(),
+    in_block=st.booleans(),
 )
 def test_h11_reads_the_responses_that_we_write(
     fields: list[tuple[bytes, bytes]],
@@ -261,11 +262,16 @@ def test_h11_reads_the_responses_that_we_write(
     *,
     streamed: bool,
     keep_alive: bool,
+    in_block: bool,
 ) -> None:
     keep_alive = keep_alive and not (streamed and minor == 0)
     length = None if streamed else sum(map(len, pieces))
     chunked = streamed and minor == 1
-    wire = h1.response_head(status, Headers(fields), b"", length, method, minor, keep_alive=keep_alive)
+    headers = Headers(fields)
+    if in_block:
+        headers = Headers()
+        headers.set_block(HeaderBlock.of(Headers(fields)))
+    wire = h1.response_head(status, headers, b"", length, method, minor, keep_alive=keep_alive)
     sent = h1.has_content(status, method)
     if sent:
         wire += _wire_content(pieces, chunked=chunked)

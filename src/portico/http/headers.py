@@ -23,6 +23,8 @@ HOP_BY_HOP: Final[frozenset[bytes]] = frozenset(
 )
 """Fields that speak of one connection and never pass through (RFC 9110 section 7.6.1, and RFC 2616's list)."""
 
+_NOT_OF_ANSWERS: Final = HOP_BY_HOP | {b"content-length"}
+
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FORBIDDEN_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -50,15 +52,34 @@ def spelled(name: bytes) -> bytes:
 
 
 class HeaderBlock:
-    """Header fields that were checked once, at load, to be set on many messages."""
+    """Header fields that were checked once, to be set on many messages. A name that stands twice has its last value, as
+    where one is set after the other."""
 
-    __slots__ = ("items",)
+    __slots__ = ("index", "lines", "pairs")
 
     def __init__(self, fields: Iterable[Pair]) -> None:
-        self.items = tuple((check_name(name), name.lower(), check_value(value)) for name, value in fields)
+        headers = Headers()
+        for name, value in fields:
+            headers.set(name, value)
+        self._take(headers)
+
+    @classmethod
+    def of(cls, headers: Headers) -> HeaderBlock:
+        """Return the fields of a message as a block, as they are: a name may stand twice."""
+        block = cls(())
+        block._take(headers.copy())
+        return block
+
+    def _take(self, headers: Headers) -> None:
+        self.pairs = headers.pairs
+        """All of them. Messages that have nothing else share this, so it never changes; nor does `index`."""
+        self.index = headers.index
+        kept = [name + b": " + value for name, value in headers.pairs if name.lower() not in _NOT_OF_ANSWERS]
+        self.lines = b"\r\n".join(kept)
+        """The header lines of an answer that has nothing else, without those that a connection says itself."""
 
     def __repr__(self) -> str:
-        return f"HeaderBlock({[(name, value) for name, _, value in self.items]!r})"
+        return f"HeaderBlock({self.pairs!r})"
 
 
 class Headers:
@@ -71,17 +92,21 @@ class Headers:
     values given to `set` and `add` are checked, so no policy can forge a header line by accident.
     """
 
-    __slots__ = ("index", "pairs")
+    __slots__ = ("block", "index", "pairs")
 
     def __init__(self, pairs: Iterable[Pair] = ()) -> None:
         self.pairs: list[Pair] = []
         self.index: dict[bytes, bytes] = {}
+        self.block: HeaderBlock | None = None
+        """The block that these are, and share, as long as nothing else is said."""
         if pairs:  # most begin empty, and even an empty loop costs
             for name, value in pairs:
                 self.add(name, value)
 
     def put_parsed(self, name: bytes, value: bytes) -> None:
         """Add a value that a parser has checked."""
+        if self.block is not None:
+            self._part()
         self.pairs.append((name, value))
         self.index.setdefault(name.lower(), value)
 
@@ -106,32 +131,53 @@ class Headers:
 
     def set_block(self, block: HeaderBlock) -> None:
         """Set each field of a block that was checked at load."""
+        if not self.pairs:
+            self.pairs, self.index, self.block = block.pairs, block.index, block
+            return
+        if self.block is not None:
+            self._part()
         index = self.index
-        for name, key, value in block.items:
+        for key in block.index:
             if key in index:
-                self._put(name, key, value)
-            else:
-                self.pairs.append((name, value))
-                index[key] = value
+                self.remove(key)
+        self.pairs += block.pairs
+        index.update(block.index)
 
     def add(self, name: bytes, value: bytes) -> None:
         """Add a value to `name`, after those that it has."""
-        self.pairs.append((check_name(name), check_value(value)))
+        pair = (check_name(name), check_value(value))
+        if self.block is not None:
+            self._part()
+        self.pairs.append(pair)
         self.index.setdefault(name.lower(), value)
 
     def remove(self, name: bytes) -> None:
         """Remove every value of `name` (lower case); nothing happens where it has none."""
-        if self.index.pop(name, None) is not None:
+        if name in self.index:
+            if self.block is not None:
+                self._part()
+            del self.index[name]
             self.pairs = [pair for pair in self.pairs if pair[0].lower() != name]
 
     def copy(self) -> Headers:
         """Return Headers that change apart from these."""
         other = Headers()
-        other.pairs = self.pairs.copy()
-        other.index = self.index.copy()
+        if self.block is not None:
+            other.pairs, other.index, other.block = self.pairs, self.index, self.block
+        else:
+            other.pairs = self.pairs.copy()
+            other.index = self.index.copy()
         return other
 
+    def _part(self) -> None:
+        """Have copies of one's own, ahead of the first change, of what the block has."""
+        self.block = None
+        self.pairs = self.pairs.copy()
+        self.index = self.index.copy()
+
     def _put(self, name: bytes, key: bytes, value: bytes) -> None:
+        if self.block is not None:
+            self._part()
         if self.index.pop(key, None) is not None:
             self.pairs = [pair for pair in self.pairs if pair[0].lower() != key]
         self.pairs.append((name, value))

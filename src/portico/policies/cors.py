@@ -270,7 +270,7 @@ class CorsPolicy(Policy[Cors], name="cors", stages=(Stage.GUARD, Stage.OBSERVE))
             response.headers.set(b"Vary", self._vary_of_preflight if preflight else b"Origin")
             return response
         if preflight:
-            return self._answer(headers, None if granted is None else granted.items[0][2])
+            return self._answer(headers, None if granted is None else granted.pairs[0][1])
         if granted is not None:
             request[self._granted] = granted  # a policy further in may take Origin away
         return None

@@ -224,7 +224,7 @@ class _Compiled:
                 headers.remove(key)
         if self._globs is not None:
             self._remove_matching(headers, self._globs)
-        if self._block.items:
+        if self._block.pairs:
             headers.set_block(self._block)
         for name, value in filled:
             if value:

@@ -282,5 +282,5 @@ def _add_challenge(request: Request, response: Response, policy: Authenticator[A
     value, invitation = policy.challenge(refusal), policy.challenge_headers(request)
     if value:
         response.headers.add(b"WWW-Authenticate", value.encode("latin-1"))
-    for name, _, text in invitation.items if invitation is not None else ():
+    for name, text in invitation.pairs if invitation is not None else ():
         response.headers.add(name, text)

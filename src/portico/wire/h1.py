@@ -436,7 +436,11 @@ def response_head(
     """
     lines: list[bytes] = [_STATUS_LINES[status]]
     declared = headers.index.get(b"content-length")
-    if not has_content(status, method):
+    if headers.block is not None and length is not None and has_content(status, method):
+        if headers.block.lines:
+            lines.append(headers.block.lines)
+        lines.append(b"Content-Length: %d" % length)
+    elif not has_content(status, method):
         content = b""
         _add_fields(lines, headers, HOP_BY_HOP if status != 204 else RESPONSE_DROP)
         if method == "HEAD" and declared is None and length:
