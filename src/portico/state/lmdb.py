@@ -227,6 +227,11 @@ class LmdbStore(NamedTuple):
     volatile: VolatileSpace
     durable: LmdbSpace
 
+    @property
+    def local(self) -> bool:
+        """Whether only this machine has it."""
+        return True
+
     def close(self) -> None:
         """Let go of it."""
         self.volatile.close()

@@ -110,6 +110,8 @@ class MemorySpace:
 class MemoryStore:
     """Both spaces in the memory of this process: nothing here lasts."""
 
+    local: Final = True
+
     def __init__(self, wall: Callable[[], float] = time.time, size: int = SIZE) -> None:
         self.volatile = MemorySpace(wall, size)
         self.durable = MemorySpace(wall, size)

@@ -170,6 +170,8 @@ class RedisSpace:
 class RedisStore:
     """Both spaces of a Redis, by one connection."""
 
+    local: Final = False
+
     def __init__(
         self,
         link: Way,

@@ -79,6 +79,11 @@ class Store(Protocol):
     """What `env.store` is."""
 
     @property
+    def local(self) -> bool:
+        """Whether only this machine has it."""
+        ...
+
+    @property
     def volatile(self) -> Space:
         """What may be made anew."""
         ...
