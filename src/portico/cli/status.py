@@ -1,4 +1,4 @@
-"""What `portico status` and `portico reload` print of what the agent has answered."""
+"""What `portico status`, `portico reload` and `portico purge` print of what the agent has answered."""
 
 from __future__ import annotations
 
@@ -125,6 +125,15 @@ def reload_text(result: Mapping[str, Any], *, dry_run: bool) -> str:
         return "\n".join([*result["warnings"], "nothing changed"])
     first = "this would change:" if dry_run else f"revision {result['revision']} after {result['seconds']:.1f} s:"
     return "\n".join([*result["warnings"], first, *lines])
+
+
+def purge_text(told: Mapping[str, Any]) -> str:
+    """Return what was purged as text."""
+    purged = told["purged"]
+    if purged["all"]:
+        return "purged everything"
+    counts = [(len(purged["urls"]), "URL"), (len(purged["tags"]), "tag")]
+    return "purged " + " and ".join(f"{count} {noun}" + ("s" if count > 1 else "") for count, noun in counts if count)
 
 
 _WORDS = {
