@@ -227,6 +227,7 @@ def test_where_nothing_keeps_answers_that_is_said(tmp_path: Path) -> None:
         gateway.agent_answers()
         done = purge(gateway, "--all")
         assert done == (1, "", "nothing that is served keeps answers, so there is nothing to purge\n")
+        assert ask(find(gateway.file, None), "GET", "/status")["state"] is None  # nothing has asked for a store
 
 
 def test_what_makes_no_sense_is_refused(gateway: Gateway) -> None:

@@ -35,6 +35,10 @@ def _status_lines(state: Mapping[str, Any]) -> Iterator[str]:
     if database is not None:
         yield ""
         yield f"consumers in {database['file']}: {database['trouble'] or 'changes are seen'}"
+    store = state.get("state")
+    if store is not None:
+        yield ""
+        yield _store(store)
     if state["certificates"]:
         yield ""
         rows_ = [(each["file"], each["expires"]) for each in state["certificates"]]
@@ -84,6 +88,20 @@ def _protection(
                 )
             )
         yield from _table([("service", "breaker", "since", "under way", "waiting", "retries left", ""), *rows])
+
+
+def _store(state: Mapping[str, Any]) -> str:
+    """Say where the state is, and how full that is, or whether it can be asked."""
+    said = [f"state in {state['store']}" + (f", {state['path']}" if state["path"] else "")]
+    if state["in_trouble"]:
+        said.append(f"NOT THERE for {_workers(state['in_trouble'])}: {state['trouble']}")
+    for name in ("volatile", "durable"):
+        space = state[name]
+        if space is not None:
+            evicted = f" ({space['evicted']} evicted)" if space["evicted"] else ""
+            said.append(f"{name} {_size(space['used']) or '0 B'} of {_size(space['size'])}{evicted}")
+    said.append("1 failure" if state["failures"] == 1 else f"{state['failures']} failures")
+    return "; ".join(said)
 
 
 def _discovery(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

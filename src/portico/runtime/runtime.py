@@ -183,6 +183,10 @@ class Runtime:
         """By what its routes know what was purged; None where none has asked, and so none keeps answers."""
         return self._state.known_purges
 
+    def report_of_store(self) -> dict[str, object] | None:
+        """Return how the store is as plain data, or None where nothing has asked for it."""
+        return self._state.report()
+
     def route_of(self, request: Request) -> Route:
         """Return the route that matches `request`; its captures are set."""
         return self._matcher.match(request)

@@ -54,15 +54,31 @@ class StateOf:
         self._lease = lease
         self._store = store
         self._purges = purges
+        self._known: Store | None = None
         self.known_purges: Purges | None = None
         """What was purged; None where nothing has asked for it."""
 
     def store(self) -> Store:
         """Return the store. Raises ConfigError where it cannot be opened."""
-        return self._store(self._state, self._lease)
+        self._known = self._store(self._state, self._lease)
+        return self._known
+
+    def report(self) -> dict[str, object] | None:
+        """Return how the store is as plain data, or None where nothing has asked for it."""
+        if self._known is None:
+            return None
+        health, path = self._known.health(), self._state.path
+        return {
+            "store": str(self._state.store),
+            "path": path or "",
+            "trouble": health.trouble,
+            "volatile": None if health.volatile is None else health.volatile._asdict(),
+            "durable": None if health.durable is None else health.durable._asdict(),
+        }
 
     def purges(self) -> Purges:
         """Return what was purged of what it keeps. Raises ConfigError, too."""
+        self.store()
         self.known_purges = self._purges(self._state, self._lease)
         return self.known_purges
 
