@@ -2,7 +2,7 @@
 
 They are numbers in a file of memory beside the store, and so whoever shares the one shares the other: the workers from
 before an upgrade, and those of another gateway of the same file, too. Every process reads and writes them, without a
-lock. A number is written whole; what is read has no meaning but that it has changed.
+lock. What is read has no meaning but that it has changed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import time
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -76,11 +77,10 @@ class Stamps:
         self._slots[slot] = max(self._now(), self._slots[slot] + 1)
 
     def change_all(self) -> None:
-        """Change all stamps, that of everything first."""
-        now = self._now()
-        slots = self._slots
-        for slot in range(1 + PLACES):
-            slots[slot] = max(now, slots[slot] + 1)
+        """Change all stamps. One that is read half changed is changed once more, and that does no harm."""
+        stamp = max(self._now(), max(self._slots) + 1)
+        self._slots[EVERYTHING] = stamp  # first: who sees that of a place changed does not believe what it remembers
+        self._slots[EVERYTHING + 1 :] = memoryview(array("Q", [stamp]) * PLACES)
 
     def close(self) -> None:
         """Let go of the memory."""
