@@ -98,6 +98,7 @@ from portico.signatures.verifier import SignatureRules, SignatureVerifier, Signe
 from portico.state.board import Counter
 from portico.state.check import LimitCheck, OnStoreFailure
 from portico.state.limits import FixedWindow, Limit, Limits, Rate, SlidingWindow, Verdict
+from portico.state.purges import LONGEST_KEPT, Purges
 from portico.state.store import LARGEST_VALUE, Claim, Space, Store
 from portico.x509.certificate import COMMON_NAME, UNIT, ClientCertificate, UnreadableCertificate, certificate_reader
 from portico.x509.patterns import (
@@ -124,6 +125,7 @@ __all__ = [
     "IDENTITY",
     "LARGEST_VALUE",
     "LOCAL_NETWORKS",
+    "LONGEST_KEPT",
     "MAX_CODINGS",
     "NO_ANSWER",
     "SLICE",
@@ -214,6 +216,7 @@ __all__ = [
     "Problem",
     "ProviderKeys",
     "ProviderSettings",
+    "Purges",
     "Questions",
     "Rate",
     "Recent",

@@ -6,10 +6,12 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,6 +83,10 @@ def ask(gateway: Gateway, path: str = "/") -> tuple[int, int, int]:
         client.close()
 
 
+def status(gateway: Gateway) -> Any:
+    return json.loads(portico_here("status", "--json", str(gateway.file)).out)
+
+
 def by_both(gateway: Gateway, count: int) -> tuple[set[int], set[int]]:
     """Ask until both workers have answered and there are `count` answers; return what was counted, and the workers."""
     counted: set[int] = set()
@@ -100,8 +106,17 @@ def test_workers_count_together_and_go_on_where_one_that_was_killed_has_left_off
         assert counted == set(range(1, len(counted) + 1))
         assert ask(gateway, "/lasting")[1] == 1
         gateway.agent_answers()
-        told = json.loads(portico_here("status", "--json", str(gateway.file)).out)["processes"]
-        assert [each["store_wait_max"] > 0 for each in told if each["name"].startswith("worker")] == [True, True]
+        told = status(gateway)
+        waits = [each["store_wait_max"] > 0 for each in told["processes"] if each["name"].startswith("worker")]
+        assert waits == [True, True]
+        state = told["state"]
+        assert (state["store"], state["path"], state["in_trouble"]) == ("lmdb", str(folder / "lib"), 0)
+        for space in (state["volatile"], state["durable"]):
+            assert 0 < space["used"] < space["size"] == 32 * 1024 * 1024
+        shown = portico_here("status", str(gateway.file)).out
+        assert re.search(
+            r"^state in lmdb, /.*/lib; volatile \d+ KiB of 32 MiB; durable \d+ KiB of 32 MiB; 0 f", shown, re.MULTILINE
+        )
         os.kill(workers.pop(), signal.SIGKILL)
         wait_for(lambda: "died (signal 9)" in gateway.log(), "the worker's end")
         more, _ = by_both(gateway, 20)
@@ -159,9 +174,17 @@ def test_a_redis_counts_for_all_workers_and_comes_back(folder: Path) -> None:
             assert counted == set(range(1, len(counted) + 1))
             server.kill()
             wait_for(lambda: ask(gateway)[0] == 503, "the store to be missed")
+            gateway.agent_answers()
+            wait_for(lambda: status(gateway)["state"]["in_trouble"] == 2, "both workers to miss it")
+            shown = portico_here("status", str(gateway.file)).out
+            assert f"\nstate in redis://127.0.0.1:{server.port}/0; NOT THERE for 2 workers: the store at 127" in shown
             server.start()
             wait_for(lambda: ask(gateway)[0] == 200, "the store to be back")
             assert gateway.log().count("answers again") >= 1
+            wait_for(lambda: status(gateway)["state"]["in_trouble"] == 0, "both workers to have it again")
+            state = status(gateway)["state"]
+            assert (state["trouble"], state["volatile"], state["durable"]) == ("", None, None)
+            assert state["failures"] > 0
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from portico.http.body import Trailers
 from portico.plugin import Body, Handler, Headers, Policy, Request, Response, RouteInfo, ServiceHealth
 from portico.state.board import Counter, counter_name
 from portico.state.memory import MemoryStore
+from portico.state.purges import Purges
+from portico.state.stamps import Stamps
 
 P = TypeVar("P", bound=Policy[Any])
 
@@ -28,6 +30,7 @@ class TestEnv:
         self.counters: dict[str, Counter] = {}
         self.consumers: Consumers[Any] = Consumers()
         self.store = MemoryStore()
+        self.purges = Purges(self.store, Stamps.private(), time.monotonic, self.wall)
         self.route = RouteInfo("test", ("/**",), {"/**": frozenset(captures)})
 
     def counter(self, name: str, **labels: str) -> Counter:

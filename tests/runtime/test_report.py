@@ -18,7 +18,7 @@ def told(services: int, targets: int, failing: int) -> dict[str, Any]:
             its = [a_target(f"t{number}") for number in range(targets)]
             its[failing].failing = True
             made[f"s{name}"] = service_of(its, name=f"s{name}")
-        runtime = SimpleNamespace(revision=1, routes=(), services=made, entrances=())
+        runtime = SimpleNamespace(revision=1, routes=(), services=made, entrances=(), report_of_store=lambda: None)
         return await report(SimpleNamespace(runtime=runtime))  # type: ignore[arg-type,return-value]
 
     return run(main)["services"]

@@ -12,10 +12,24 @@ import pytest
 
 from portico.config.state import State
 from portico.errors import ConfigError
-from portico.plugin import FixedWindow, Limits, Verdict
+from portico.plugin import (
+    Env,
+    FixedWindow,
+    Handler,
+    Limits,
+    Policy,
+    PolicyConfig,
+    Request,
+    Response,
+    Stage,
+    Verdict,
+)
 from portico.runtime.shared import Leases
 from portico.runtime.state import FAILURES, WorkersStore
 from portico.state.board import Board
+from portico.state.places import in_memory
+from portico.state.purges import keys_to_purge
+from portico.state.stamps import Stamps
 from portico.testing import Gateway
 from tests.harness.loop import run
 from tests.harness.valkey import ValkeyServer
@@ -152,3 +166,75 @@ def test_a_file_that_is_a_link_goes_by_its_own_name_wherever_that_leads(tmp_path
                 lease.close()
 
     run(main)
+
+
+def test_purges_are_those_of_the_store_and_kept_over_reloads(tmp_path: Path) -> None:
+    keys = keys_to_purge(["http://a/b"], [], everything=False)
+
+    async def main() -> None:
+        async with worker(tmp_path / "a.yaml") as (stores, leases, _):
+            before, after = leases.lease(), leases.lease()
+            purges = stores.purges(State(), before)
+            assert stores.purges(State(), before) is purges
+            assert stores.purges(State(), after) is purges
+            elsewhere = stores.purges(State(path=str(tmp_path / "lib")), after)
+            before.close()
+            stamps = purges.stamp(b"x"), elsewhere.stamp(b"x")
+            assert await purges.since(url=b"http://a/b") == 0.0
+            await purges.purge(keys)
+            assert await purges.since(url=b"http://a/b") > 0.0
+            assert purges.stamp(b"x") != stamps[0]
+            assert await elsewhere.since(url=b"http://a/b") == 0.0
+            assert elsewhere.stamp(b"x") == stamps[1]
+            others = Stamps.open(in_memory(str(tmp_path / "a.yaml")))  # as another gateway of the file has them
+            others.change(others.slot(b"y"))
+            assert purges.stamp(b"y") == others[others.slot(b"y")]
+            others.close()
+            after.close()
+            assert len(leases) == 0
+
+    run(main)
+
+
+class Remembering(PolicyConfig):
+    """Keeps answers."""
+
+
+class RememberingPolicy(Policy[Remembering], name="remember", stages=(Stage.CACHE,)):
+    """Keeps what was answered for each URL until it is purged."""
+
+    def setup(self, env: Env) -> None:
+        self.env = env
+        self.kept: dict[bytes, tuple[float, Response]] = {}
+
+    async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002
+        url = f"http://{request.host}{request.target}".encode()
+        asked, kept = self.kept.get(url, (0.0, None))
+        if kept is None or await self.env.purges.since([b"all"], url, asked) > asked:
+            asked, kept = self.env.wall(), await next(request)
+            await kept.body.read(1000)
+            self.kept[url] = asked, kept
+        return kept
+
+
+def test_a_gateway_in_a_test_can_be_purged() -> None:
+    with Gateway(policies=[RememberingPolicy(Remembering())]) as gateway:
+        service = gateway.services["service"]
+        for _ in range(2):
+            assert (gateway.get("/a").status, gateway.get("/b").status) == (200, 200)
+        assert len(service.requests) == 2
+        gateway.clock.advance(10)
+        gateway.purge(["http://localhost/a"])
+        assert (gateway.get("/a").status, gateway.get("/b").status) == (200, 200)
+        assert len(service.requests) == 3
+        gateway.clock.advance(10)
+        gateway.purge(tags=["all"])
+        assert (gateway.get("/a").status, gateway.get("/b").status) == (200, 200)
+        assert len(service.requests) == 5
+        with pytest.raises(ValueError, match="is no URL to purge"):
+            gateway.purge(["/a"])
+    with (
+        Gateway(policies=[counting.CountPolicy(counting.Count())]) as gateway,
+        pytest.raises(RuntimeError, match="nothing in this configuration keeps answers"),
+    ):
+        gateway.purge(everything=True)

@@ -44,9 +44,9 @@ def test_words_are_zero_until_they_are_written() -> None:
     with a_board() as board:
         assert [board.word(word) for word in Word] == [0] * len(Word)
         board.set_word(Word.CONFIG, 7)
-        assert board.bump(Word.PURGE) == 1
-        assert board.bump(Word.PURGE) == 2
-        assert {word: board.word(word) for word in Word if board.word(word)} == {Word.CONFIG: 7, Word.PURGE: 2}
+        assert board.bump(Word.CREDENTIALS) == 1
+        assert board.bump(Word.CREDENTIALS) == 2
+        assert {word: board.word(word) for word in Word if board.word(word)} == {Word.CONFIG: 7, Word.CREDENTIALS: 2}
 
 
 def test_a_slot_holds_64_bits() -> None:

@@ -366,6 +366,9 @@ def test_a_map_that_is_full_makes_room_and_fails_nobody(tmp_path: Path) -> None:
     run(main)
     assert store.volatile.evicted > 1000
     assert store.durable.evicted > 100
+    health = store.health()
+    assert health.volatile is not None
+    assert (health.volatile.size, health.volatile.evicted > 1000) == (size, True)
     for folder in folders(tmp_path):
         assert (folder / "data.mdb").stat().st_size <= size, folder
     wait_for(lambda: not store.volatile._tidier.full, "room")

@@ -242,3 +242,16 @@ def test_who_gives_up_waiting_disturbs_nobody(contract: Contract) -> None:
             assert await space.get(b"49") == b"x"
 
     contract(test)
+
+
+def test_how_it_is_is_told_without_asking_it(contract: Contract) -> None:
+    async def test(engine: Engine) -> None:
+        for space in engine.spaces:
+            await space.put(b"a", b"x" * 10_000, HOUR)
+        trouble, *spaces = engine.store.health()
+        assert trouble == ""
+        for filled in spaces:
+            assert filled is None or (10_000 < filled.used < filled.size, filled.evicted) == (True, 0)
+        assert (spaces[0] is None) == (spaces[1] is None) == (not engine.store.local)
+
+    contract(test)

@@ -15,6 +15,7 @@ from typing import Any, Final
 from portico.agent.control_socket import bind, socket_of, unbind
 from portico.agent.credentials import Credentials
 from portico.agent.page import control, page
+from portico.agent.purging import Purging
 from portico.agent.reload import Reloads, Result
 from portico.agent.root import Supervisor
 from portico.agent.status import status
@@ -62,6 +63,7 @@ class Agent:
         self.reloads = Reloads(self.supervisor, self.workers)
         self.upstreams = Upstreams(self.workers, tasks)
         self.credentials = Credentials(board, tasks)
+        self.purging = Purging(self.workers)
         self._followed = 0
         """The revision whose services `upstreams` attends to."""
         self._watch = Watch()
@@ -214,7 +216,7 @@ class Agent:
             logger.error("portico status and portico reload will not find this gateway: %s", error)  # noqa: TRY400 - a trace says no more
             return
         self._path = path
-        listener = self._listener(control(self.state, self.reload, self.reloads.try_out))
+        listener = self._listener(control(self.state, self.reload, self.reloads.try_out, self.purging.purge))
         self._control = await self._loop.create_unix_server(listener.protocol, sock=sock)
 
     async def _open_status(self) -> None:

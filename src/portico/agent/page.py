@@ -1,4 +1,6 @@
-"""What the agent answers over HTTP: `GET /status` to everyone who can reach it, `POST /reload` on its own socket."""
+"""What the agent answers over HTTP: `GET /status` to everyone who can reach it; `POST /reload` and `POST /purge` on its
+own socket.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from typing import Any
 
 import orjson
 
+from portico.agent.purging import LARGEST, NotPurged, Wanted
 from portico.agent.reload import Result
+from portico.errors import BodyTooLarge
 from portico.http.headers import Headers
 from portico.http.message import Handler, Request, Response
 
@@ -38,18 +42,32 @@ def control(
     state: Callable[[], Awaitable[dict[str, Any]]],
     reload: Callable[[str], Awaitable[Result]],
     try_out: Callable[[str], Awaitable[Result]],
+    purge: Callable[[bytes], Awaitable[Wanted]],
 ) -> Handler:
     """Return the Handler of the agent's own socket, which only the gateway's user can reach."""
 
     async def handle(request: Request) -> Response:
-        if request.path != "/reload":
+        if request.path not in ("/reload", "/purge"):
             return await _status(request, state)
         if request.method != "POST":
             return _json({"error": "POST it"}, 405)
+        if request.path == "/purge":
+            return await _purge(request, purge)
         result = await (try_out if request.query == "dry_run" else reload)("portico reload")
         return _json(asdict(result))
 
     return handle
+
+
+async def _purge(request: Request, purge: Callable[[bytes], Awaitable[Wanted]]) -> Response:
+    """Purge what a body like `{"urls": ["https://example.com/a"], "tags": ["b"]}`, or `{"all": true}`, says."""
+    try:
+        wanted = await purge(await request.body.read(LARGEST))
+    except NotPurged as error:
+        return _json({"error": str(error)}, error.status)
+    except BodyTooLarge as error:
+        return _json({"error": str(error)}, error.status)
+    return _json({"purged": wanted.model_dump(by_alias=True)})
 
 
 async def _status(request: Request, state: Callable[[], Awaitable[dict[str, Any]]]) -> Response:

@@ -18,11 +18,13 @@ from portico.agent.upstreams import Known, Upstreams
 from portico.agent.workers import WorkerLink, Workers
 from portico.config.balance import Target
 from portico.runtime.protocol import Plan
+from portico.runtime.state import FAILURES
 from portico.state.board import AGENT, Board, Segment, Vital
 
 LATE: Final = 2.0
 """Seconds without a sign of life from which a process is called stuck."""
 
+_SPACES: Final = ("volatile", "durable")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -70,6 +72,7 @@ async def status(
         asked = [group.create_task(link.report()) for link in links]
     reports = [task.result() for task in asked]
     last = reloads.last
+    counters = board.counters()
     processes = [
         _process("agent", board.segment(AGENT)),
         *(_process(f"worker {slot}", board.segment(1 + slot)) for slot in range(plan.workers)),
@@ -91,7 +94,8 @@ async def status(
         "discovery": _discovery(upstreams),
         "consumer_database": _database(credentials),
         "certificates": _certificates(reports),
-        "counters": board.counters(),
+        "state": _state(reports, counters.get(FAILURES, 0)),
+        "counters": counters,
     }
 
 
@@ -223,6 +227,32 @@ def _discovery(upstreams: Upstreams) -> dict[str, dict[str, Any]]:
 def _database(credentials: Credentials) -> dict[str, str] | None:
     """Return which database of consumers is looked at, and why that cannot be done, where that is so."""
     return {"file": credentials.file, "trouble": credentials.trouble} if credentials.file else None
+
+
+def _state(reports: list[dict[str, Any]], failures: int) -> dict[str, Any] | None:
+    """Return how the store is, where workers have it open: how full, which all see alike, and who cannot ask it."""
+    told = [report["state"] for report in reports if report.get("state") is not None]
+    if not told:
+        return None
+    troubles = [each["trouble"] for each in told if each["trouble"]]
+    return {
+        **told[0],
+        "trouble": troubles[0] if troubles else "",
+        "in_trouble": len(troubles),
+        "failures": failures,
+        **{space: _filled([each[space] for each in told if each[space] is not None]) for space in _SPACES},
+    }
+
+
+def _filled(told: list[dict[str, int]]) -> dict[str, int] | None:
+    """Return how full a space is; each worker has taken away records of its own."""
+    if not told:
+        return None
+    return {
+        "used": max(each["used"] for each in told),
+        "size": told[0]["size"],
+        "evicted": sum(each["evicted"] for each in told),
+    }
 
 
 def _certificates(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:

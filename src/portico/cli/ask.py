@@ -15,6 +15,10 @@ TIMEOUT = 300.0
 """Seconds that a reload may take, by far."""
 
 
+_OF_THE_ASKED = (400, 409, 413, 503, 504)
+"""Where it was understood, and cannot be done: the answer says why."""
+
+
 class NoGateway(PorticoError):
     """There is nobody to ask, or more than one; the message says so, and what to do."""
 
@@ -48,17 +52,20 @@ def find(file: Path | None, pid: int | None) -> Path:
     return found[0]
 
 
-def ask(path: Path, method: str, target: str) -> Any:
-    """Return what the agent answers. Raises NoGateway."""
+def ask(path: Path, method: str, target: str, content: object = None) -> Any:
+    """Return what the agent answers, to `content` as JSON where there is any. Raises NoGateway."""
+    body = None if content is None else json.dumps(content)
     connection = _UnixConnection(path)
     try:
-        connection.request(method, target)
+        connection.request(method, target, body)
         response = connection.getresponse()
-        content = json.loads(response.read())
+        answer = json.loads(response.read())
     except (OSError, HTTPException, ValueError) as error:
         raise NoGateway(f"the gateway's agent does not answer at {path}: {error}; try again in a moment") from error
     finally:
         connection.close()
+    if response.status in _OF_THE_ASKED and "error" in answer:
+        raise NoGateway(answer["error"])
     if response.status != 200:
-        raise NoGateway(f"the gateway's agent refuses: {content.get('error', response.status)}")
-    return content
+        raise NoGateway(f"the gateway's agent refuses: {answer.get('error', response.status)}")
+    return answer

@@ -22,7 +22,7 @@ from portico.cli.ask import NoGateway, ask, find
 from portico.cli.handover import handover_of, new_snapshot
 from portico.cli.hash import NotHashed, What, asked_for, hash_of, warning_about
 from portico.cli.new import Kind, NotWritten, write_new
-from portico.cli.status import reload_text, status_text
+from portico.cli.status import purge_text, reload_text, status_text
 from portico.cli.token import NoToken, make_token, write_key
 from portico.config.findings import Severity, report
 from portico.config.json_schema import json_schema
@@ -114,10 +114,38 @@ def status(
     typer.echo(json.dumps(state, indent=2) if as_json else status_text(state))
 
 
-def _asked(file: Path | None, pid: int | None, method: str, target: str) -> Any:
+@app.command()
+def purge(
+    urls: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[URL]...", help="What is kept of these; without a query, of all of their queries."),
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="TAG", help="What the service has given this tag; repeatable.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Everything that is kept.")] = False,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="The file that the gateway runs, where several run.")
+    ] = None,
+    pid: Pid = None,
+    as_json: Json = False,
+) -> None:
+    """Have kept answers be of no use any more: those of URLs, those with tags, or all. See
+    [purging](../operations.md#purging).
+
+    From the moment on at which it is done no worker gives any of them. Where it fails, the exit code is 1.
+    """
+    if everything == bool(urls or tag):
+        raise typer.BadParameter("give URLs and tags, or --all")
+    content = {"urls": urls or [], "tags": tag or [], "all": everything}
+    told = _asked(file, pid, "POST", "/purge", content)
+    typer.echo(json.dumps(told, indent=2) if as_json else purge_text(told))
+
+
+def _asked(file: Path | None, pid: int | None, method: str, target: str, content: object = None) -> Any:
     """Return what the agent of a gateway answers; exit with 1 where there is none that does."""
     try:
-        return ask(find(file, pid), method, target)
+        return ask(find(file, pid), method, target, content)
     except NoGateway as error:
         sys.stderr.write(f"{error}\n")
         raise typer.Exit(1) from None

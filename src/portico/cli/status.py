@@ -1,4 +1,4 @@
-"""What `portico status` and `portico reload` print of what the agent has answered."""
+"""What `portico status`, `portico reload` and `portico purge` print of what the agent has answered."""
 
 from __future__ import annotations
 
@@ -35,6 +35,10 @@ def _status_lines(state: Mapping[str, Any]) -> Iterator[str]:
     if database is not None:
         yield ""
         yield f"consumers in {database['file']}: {database['trouble'] or 'changes are seen'}"
+    store = state.get("state")
+    if store is not None:
+        yield ""
+        yield _store(store)
     if state["certificates"]:
         yield ""
         rows_ = [(each["file"], each["expires"]) for each in state["certificates"]]
@@ -86,6 +90,20 @@ def _protection(
         yield from _table([("service", "breaker", "since", "under way", "waiting", "retries left", ""), *rows])
 
 
+def _store(state: Mapping[str, Any]) -> str:
+    """Say where the state is, and how full that is, or whether it can be asked."""
+    said = [f"state in {state['store']}" + (f", {state['path']}" if state["path"] else "")]
+    if state["in_trouble"]:
+        said.append(f"NOT THERE for {_workers(state['in_trouble'])}: {state['trouble']}")
+    for name in ("volatile", "durable"):
+        space = state[name]
+        if space is not None:
+            evicted = f" ({space['evicted']} evicted)" if space["evicted"] else ""
+            said.append(f"{name} {_size(space['used']) or '0 B'} of {_size(space['size'])}{evicted}")
+    said.append("1 failure" if state["failures"] == 1 else f"{state['failures']} failures")
+    return "; ".join(said)
+
+
 def _discovery(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Say where targets are from that are found out, and why they cannot be, where that is so."""
     if found:
@@ -125,6 +143,15 @@ def reload_text(result: Mapping[str, Any], *, dry_run: bool) -> str:
         return "\n".join([*result["warnings"], "nothing changed"])
     first = "this would change:" if dry_run else f"revision {result['revision']} after {result['seconds']:.1f} s:"
     return "\n".join([*result["warnings"], first, *lines])
+
+
+def purge_text(told: Mapping[str, Any]) -> str:
+    """Return what was purged as text."""
+    purged = told["purged"]
+    if purged["all"]:
+        return "purged everything"
+    counts = [(len(purged["urls"]), "URL"), (len(purged["tags"]), "tag")]
+    return "purged " + " and ".join(f"{count} {noun}" + ("s" if count > 1 else "") for count, noun in counts if count)
 
 
 _WORDS = {

@@ -16,6 +16,7 @@ from portico.http.message import Handler, Request, Response
 from portico.observe.health import ServiceHealth
 from portico.policy.consumers import ConsumerLookup
 from portico.state.board import Counter
+from portico.state.purges import Purges
 from portico.state.store import Store
 
 
@@ -105,6 +106,12 @@ class Env(Protocol):
     def store(self) -> Store:
         """What all workers share, and what lasts: counters, quotas, values with a time to live. It is there from the
         time on at which something first asks for it; raises ConfigError where it cannot be."""
+        ...
+
+    @property
+    def purges(self) -> Purges:
+        """What was purged of what is kept in the store; whoever keeps answers asks it. Raises ConfigError as `store`
+        does."""
         ...
 
     def clock(self) -> float:

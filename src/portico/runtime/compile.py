@@ -46,10 +46,11 @@ from portico.runtime.pace import at_once
 from portico.runtime.runtime import Route, Runtime
 from portico.runtime.services import ServiceBuilder
 from portico.runtime.shared import Lease, Leases
-from portico.runtime.state import private_store
+from portico.runtime.state import StateOf, private_purges, private_store
 from portico.runtime.upstreams import Upstreams
 from portico.runtime.web import Web
 from portico.state.board import Counter
+from portico.state.purges import Purges
 from portico.state.records import PrivateRecords, Record
 from portico.state.store import Store
 from portico.upstream.health import HealthReport
@@ -94,6 +95,8 @@ class Surroundings:
     """Opens the store, leased."""
     counter: Callable[[str], Counter] = lambda _: Counter.private()
     """What counts, by name: the board's, or for a check nobody else's."""
+    purges: Callable[[State, Lease], Purges] = private_purges
+    """Opens what was purged, leased."""
 
 
 class FirstLot(random.Random):
@@ -170,6 +173,7 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
         consumers = _consumers_of(config, lease, surroundings)
         settings = ServiceSettings(config.services)
 
+        state = StateOf(config.state, lease, surroundings.store, surroundings.purges)
         env = ConfigEnv(
             consumers,
             upstreams,
@@ -181,7 +185,7 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
             surroundings.wall,
             settings,
             surroundings.registry.function,
-            lambda: surroundings.store(config.state, lease),
+            state,
             surroundings.counter,
         )
 
@@ -210,7 +214,7 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
             built.close()
         lease.close()
         raise
-    runtime = Runtime(revision, matcher, made, services, doors, lease, writers.of_file, life.close)
+    runtime = Runtime(revision, matcher, made, services, doors, lease, writers.of_file, life.close, state)
     return Compiled(runtime, tuple(entries), frozenset(used), life, tuple(together.splits), tuple(together.mirrors))
 
 

@@ -18,7 +18,9 @@ from portico.policy.base import RouteInfo, Shared
 from portico.policy.consumers import ConsumerLookup
 from portico.runtime.life import Life
 from portico.runtime.shared import Lease
+from portico.runtime.state import StateOf
 from portico.state.board import Counter, counter_name
+from portico.state.purges import Purges
 from portico.state.store import Store
 from portico.upstream.health import HealthReport
 from portico.upstream.target import Target
@@ -58,14 +60,14 @@ class ConfigEnv:
         wall: Callable[[], float],
         settings: ServiceSettings,
         function: Callable[[str], Callable[..., object]],
-        store: Callable[[], Store],
+        state: StateOf,
         counter: Callable[[str], Counter],
     ) -> None:
         self.consumers = consumers
         self.clock = clock
         self.wall = wall
         self.function = function
-        self.store = store
+        self.state = state
         self.counter = counter
         self.life = life
         self.share = lease.share
@@ -120,7 +122,12 @@ class RouteEnv:
     @property
     def store(self) -> Store:
         """The store of the file."""
-        return self._config.store()
+        return self._config.state.store()
+
+    @property
+    def purges(self) -> Purges:
+        """What was purged of what is kept in the store."""
+        return self._config.state.purges()
 
     @property
     def clock(self) -> Callable[[], float]:

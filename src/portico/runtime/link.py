@@ -25,12 +25,14 @@ from portico.runtime.protocol import (
     Meet,
     Prepare,
     Prepared,
+    Purge,
     Refused,
     Report,
     Reported,
     Upstream,
     UpstreamOver,
 )
+from portico.runtime.purging import purge
 from portico.runtime.report import report
 from portico.runtime.serving import Prepared as Ready
 from portico.runtime.serving import Serving
@@ -116,6 +118,8 @@ class Links:
                     self._drop()
             case Report():
                 self._tasks.create_task(self._report(message.ticket), name="report")
+            case Purge():
+                self._tasks.create_task(self._purge(message), name="purge")
             case Upstream() | UpstreamOver():
                 self._of_targets.append(message)
                 if len(self._of_targets) == 1:
@@ -131,6 +135,12 @@ class Links:
             self._say(Reported(ticket, await report(self._serving)))
         except Exception:  # what cannot be told of a worker must not end it
             logger.exception("what this worker knows cannot be told")
+
+    async def _purge(self, order: Purge) -> None:
+        try:
+            self._say(await purge(order, self._serving))
+        except Exception:  # the agent will ask another worker
+            logger.exception("the purge failed")
 
     def _hear_of_targets(self) -> None:
         """Take in one message of targets; the next one after others have had the loop, since there may be many."""

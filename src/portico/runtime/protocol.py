@@ -7,8 +7,9 @@
     agent -> supervisor     Plan (a proposal, with its snapshot)  Accept  Withdraw  WantSockets
                             WantWorker  Remember  Reloading
     supervisor -> worker    Meet (with a channel to the agent)
-    agent -> worker         Prepare (with a snapshot and sockets)  Commit  Abandon  Report  Upstream  UpstreamOver
-    worker -> agent         Prepared  Refused  Committed  Reported
+    agent -> worker         Prepare (with a snapshot and sockets)  Commit  Abandon  Report  Purge  Upstream
+                            UpstreamOver
+    worker -> agent         Prepared  Refused  Committed  Reported  Purged
 
 A reload is a proposal to the supervisor, which binds what is new and hands out the sockets; `Prepare` to every worker,
 which compiles while it serves on; and where all of them are `Prepared`, `Accept`, and `Commit` to every worker, which
@@ -233,6 +234,26 @@ class Reported:
 
 
 @dataclass(frozen=True)
+class Purge:
+    """Let nothing be given any more that was kept of these, or of anything."""
+
+    ticket: int
+    urls: list[str]
+    tags: list[str]
+    everything: bool
+
+
+@dataclass(frozen=True)
+class Purged:
+    """How it went."""
+
+    ticket: int
+    status: int
+    """As in HTTP: 200, 400 where it makes no sense, 409 where nothing keeps answers, 503 where the store is down."""
+    why: str
+
+
+@dataclass(frozen=True)
 class Upstream:
     """What the agent knows of a service's targets: all of it, or what has changed. A long text is told in pieces."""
 
@@ -285,6 +306,8 @@ KINDS: Final[tuple[type, ...]] = (
     Abandon,
     Report,
     Reported,
+    Purge,
+    Purged,
     Upstream,
     UpstreamOver,
 )

@@ -1,4 +1,4 @@
-"""What a worker knows that is not on the board: the targets of its services, and its certificates."""
+"""What a worker knows that is not on the board: the targets of its services, its store, and its certificates."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ async def report(serving: Serving) -> dict[str, object]:
         "retries": {
             name: int(service.budget.left) for name, service in runtime.services.items() if service.budget is not None
         },
+        "state": runtime.report_of_store(),
         "certificates": [
             {"file": expiry.certificate, "expires": expiry.not_after}
             for entrance in runtime.entrances

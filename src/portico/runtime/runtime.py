@@ -16,6 +16,8 @@ from portico.routing.matcher import Matcher
 from portico.runtime.blame import raised_by
 from portico.runtime.listeners import Entrance
 from portico.runtime.shared import Lease
+from portico.runtime.state import StateOf
+from portico.state.purges import Purges
 from portico.upstream.stack import Service
 
 logger = logging.getLogger("portico.runtime")
@@ -145,6 +147,7 @@ class Runtime:
         "_end",
         "_lease",
         "_matcher",
+        "_state",
         "entrances",
         "revision",
         "routes",
@@ -162,6 +165,7 @@ class Runtime:
         lease: Lease,
         write_problem: ProblemWriter,
         end: Callable[[], None],
+        state: StateOf,
     ) -> None:
         """`write_problem` writes what fails before there is a route; `end` ends what belongs to no request."""
         self._end = end
@@ -172,6 +176,16 @@ class Runtime:
         self.write_problem = write_problem
         self._matcher = matcher
         self._lease = lease
+        self._state = state
+
+    @property
+    def purges(self) -> Purges | None:
+        """By what its routes know what was purged; None where none has asked, and so none keeps answers."""
+        return self._state.known_purges
+
+    def report_of_store(self) -> dict[str, object] | None:
+        """Return how the store is as plain data, or None where nothing has asked for it."""
+        return self._state.report()
 
     def route_of(self, request: Request) -> Route:
         """Return the route that matches `request`; its captures are set."""

@@ -79,6 +79,11 @@ class Serving:
         return 0 if self._now is None else self._now.runtime.revision
 
     @property
+    def slashes(self) -> EncodedSlashes:
+        """What becomes of encoded slashes in paths."""
+        return EncodedSlashes.KEEP if self._now is None else EncodedSlashes(self._now.config.path.encoded_slashes)
+
+    @property
     def shutdown_timeout(self) -> float:
         """Seconds that requests under way have when the worker is to end."""
         return 0.0 if self._now is None else self._now.config.shutdown_timeout

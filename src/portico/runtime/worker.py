@@ -80,6 +80,7 @@ async def serve(inherited: Inherited) -> None:
     loop.add_reader(inherited.lifeline, stopping.set)
     async with asyncio.TaskGroup() as tasks:
         outbox = Outbox(loop)
+        stores = WorkersStore(inherited.file, inherited.segment, tasks)
         surroundings = Surroundings(
             Registry(),
             Leases(),
@@ -88,7 +89,8 @@ async def serve(inherited: Inherited) -> None:
             loop.time,
             records=inherited.board.record,
             generation=functools.partial(Generation, inherited.board),
-            store=WorkersStore(inherited.file, inherited.segment, tasks),
+            store=stores,
+            purges=stores.purges,
             counter=inherited.segment.counter,
         )
         server = Server(_not_yet, ServerLimits(), EncodedSlashes.KEEP, tasks, outbox)

@@ -53,8 +53,6 @@ class Word(IntEnum):
     """The revision of the configuration that all should serve."""
     CREDENTIALS = 2
     """Grows when credentials were taken back, so that what was verified before has to be verified again."""
-    PURGE = 3
-    """Grows with each purge of cached answers."""
 
 
 class Vital(IntEnum):

@@ -66,6 +66,12 @@ class ClusterLink:
         """Whether they have ever said it."""
         self._tasks: asyncio.TaskGroup | None = None
         self._told = False
+        self._trouble = "no server was asked yet"
+
+    @property
+    def trouble(self) -> str:
+        """Why it, or one of its servers, cannot be asked; empty where it can."""
+        return self._trouble or next((link.trouble for link, _ in self._links.values() if link.trouble), "")
 
     async def ask(self, packed: bytes, key: bytes = b"") -> Any:
         """Ask the server that has a key."""
@@ -136,11 +142,13 @@ class ClusterLink:
             else:
                 self._told = False
                 self._found = True
+                self._trouble = ""
                 return
         self._wanted.set()
+        self._trouble = f"no server of the cluster says who has which keys: {why}"
         if not self._told:
             self._told = True
-            logger.error("the store: no server of the cluster says who has which keys: %s", why)
+            logger.error("the store: %s", self._trouble)
 
     def _take(self, ranges: Sequence[tuple[int, int, str, int]]) -> None:
         slots: list[Link | None] = [None] * SLOTS

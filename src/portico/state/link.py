@@ -242,6 +242,8 @@ class Link:
         """What was asked while a connection may come; None while none is expected."""
         self._early_size = 0
         self._told = False
+        self.trouble = "there is no connection yet"
+        """Why it cannot be asked; empty where it can."""
 
     def ask(self, packed: bytes, key: bytes = b"") -> asyncio.Future[Any]:
         """Ask something, as it is on the wire; raise StoreUnavailable where there is nobody to ask.
@@ -323,6 +325,7 @@ class Link:
         """Ask by a connection from now on, and first what has waited for it."""
         early, self._early = self._early or [], None
         self._wire = wire
+        self.trouble = ""
         for packed, future in early:
             if not future.done():
                 wire.ask(packed, future)
@@ -361,6 +364,7 @@ class Link:
 
     def _tell(self, what: str) -> None:
         """Tell the log, once until it is well again."""
+        self.trouble = what
         if not self._told:
             self._told = True
             logger.error("%s", what)

@@ -24,7 +24,7 @@ import lmdb
 from portico.errors import ConfigError, StoreUnavailable
 from portico.state.board import WAITS, Counter, Mark
 from portico.state.limits import Limits, Verdict
-from portico.state.store import Claim, checked, key_of
+from portico.state.store import Claim, Filled, StoreHealth, checked, key_of
 from portico.state.tidy import META, Tidier
 from portico.state.writer import Txn, Writer
 
@@ -71,6 +71,11 @@ class LmdbSpace:
     def evicted(self) -> int:
         """Records that had to go before they had expired."""
         return self._tidier.evicted
+
+    @property
+    def filled(self) -> Filled:
+        """How full it is."""
+        return self._tidier.filled
 
     def take(self, key: bytes, limits: Limits, cost: int = 1) -> Verdict | Awaitable[Verdict]:
         """Count by all limits of a key, or by none."""
@@ -226,6 +231,18 @@ class LmdbStore(NamedTuple):
 
     volatile: VolatileSpace
     durable: LmdbSpace
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine has it."""
+        return True
+
+    def health(self) -> StoreHealth:
+        """Return how it is."""
+        try:
+            return StoreHealth("", self.volatile.filled, self.durable.filled)
+        except lmdb.Error as error:
+            return StoreHealth(f"the store cannot be read: {error}")
 
     def close(self) -> None:
         """Let go of it."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from portico.state.limits import Limits, Verdict
-from portico.state.store import Claim, checked, key_of
+from portico.state.store import Claim, Filled, StoreHealth, checked, key_of
 
 SIZE: Final = 8 * 1024 * 1024
 """The bytes that a space may take, nearly."""
@@ -31,6 +31,7 @@ class MemorySpace:
         self._wall = wall
         self._size = size
         self._taken = 0
+        self._evicted = 0
         self._records: OrderedDict[bytes, _Record] = OrderedDict()
         self._token = 0
 
@@ -86,6 +87,11 @@ class MemorySpace:
     def __len__(self) -> int:
         return len(self._records)
 
+    @property
+    def filled(self) -> Filled:
+        """How full it is."""
+        return Filled(self._taken, self._size, self._evicted)
+
     def _found(self, key: bytes) -> _Record | None:
         found = self._records.get(key_of(b"v", key))
         return None if found is None or found.expires <= self._wall() else found
@@ -99,6 +105,7 @@ class MemorySpace:
         self._records[key] = record
         self._taken += _EACH + len(key) + len(record.content)
         while self._taken > self._size and len(self._records) > 1:
+            self._evicted += 1
             self._drop(next(iter(self._records)))
 
     def _drop(self, key: bytes) -> None:
@@ -110,9 +117,15 @@ class MemorySpace:
 class MemoryStore:
     """Both spaces in the memory of this process: nothing here lasts."""
 
+    local: Final = True
+
     def __init__(self, wall: Callable[[], float] = time.time, size: int = SIZE) -> None:
         self.volatile = MemorySpace(wall, size)
         self.durable = MemorySpace(wall, size)
+
+    def health(self) -> StoreHealth:
+        """Return how it is."""
+        return StoreHealth("", self.volatile.filled, self.durable.filled)
 
     def close(self) -> None:
         """Let go of it."""

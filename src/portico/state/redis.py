@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from portico.errors import StoreUnavailable
 from portico.state.limits import SCRIPT, Limits, Verdict
 from portico.state.link import ServerError, pack
-from portico.state.store import Claim, checked, key_of
+from portico.state.store import Claim, StoreHealth, checked, key_of
 
 _HEAD: Final = Struct("<dd")
 _VALUE: Final = b"v"
@@ -64,6 +64,11 @@ class Way(Protocol):
 
     async def run(self) -> None:
         """Keep the way, until this is cancelled."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Why it cannot be asked; empty where it can."""
         ...
 
 
@@ -170,6 +175,8 @@ class RedisSpace:
 class RedisStore:
     """Both spaces of a Redis, by one connection."""
 
+    local: Final = False
+
     def __init__(
         self,
         link: Way,
@@ -180,7 +187,12 @@ class RedisStore:
     ) -> None:
         self.volatile = space(link, prefix.encode() + b":v:", wall)
         self.durable = space(link, prefix.encode() + b":d:", wall)
+        self._link = link
         self._task = tasks.create_task(link.run(), name="store")
+
+    def health(self) -> StoreHealth:
+        """Return how it is."""
+        return StoreHealth(self._link.trouble)
 
     def close(self) -> None:
         """Let go of the connection."""

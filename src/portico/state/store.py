@@ -75,8 +75,34 @@ class Space(Protocol):
         ...
 
 
+class Filled(NamedTuple):
+    """How full a space is."""
+
+    used: int
+    """Bytes that are in use."""
+    size: int
+    """Bytes that may be."""
+    evicted: int
+    """Records that this process has taken away before they had expired."""
+
+
+class StoreHealth(NamedTuple):
+    """How a store is, as this process sees it."""
+
+    trouble: str = ""
+    """Why it cannot be asked; empty where it can."""
+    volatile: Filled | None = None
+    """How full it is; None where only the store itself knows."""
+    durable: Filled | None = None
+
+
 class Store(Protocol):
     """What `env.store` is."""
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine has it."""
+        ...
 
     @property
     def volatile(self) -> Space:
@@ -86,6 +112,10 @@ class Store(Protocol):
     @property
     def durable(self) -> Space:
         """What has to last."""
+        ...
+
+    def health(self) -> StoreHealth:
+        """Return how it is, without asking it."""
         ...
 
     def close(self) -> None:

@@ -9,6 +9,8 @@ from typing import Final
 
 import lmdb
 
+from portico.state.store import Filled
+
 EXPIRES: Final = Struct("<d")
 """The end of each record: when it can be forgotten, in microseconds since 1970."""
 
@@ -35,6 +37,7 @@ class Tidier:
 
     def __init__(self, env: lmdb.Environment, size: int, wall: Callable[[], float] = time.time) -> None:
         self._env = env
+        self._size = size
         self._most = int(size * FULL)
         self._wall = wall
         self._hasty = False
@@ -45,9 +48,18 @@ class Tidier:
     @property
     def full(self) -> bool:
         """Whether more of the map is in use than may be."""
+        return self._used > self._most
+
+    @property
+    def filled(self) -> Filled:
+        """How full it is."""
+        return Filled(self._used, self._size, self.evicted)
+
+    @property
+    def _used(self) -> int:
         stat = self._env.stat()
         pages = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-        return pages * stat["psize"] > self._most
+        return pages * stat["psize"]
 
     def step(self) -> bool:
         """Look at the next records, and tell whether to go on at once."""

@@ -28,9 +28,11 @@ from portico.runtime.compile import Compiled, CompileError, Surroundings, compil
 from portico.runtime.lint import lint
 from portico.runtime.listeners import limits, redirect_to_https, trust
 from portico.runtime.loading import Loaded, read_in
-from portico.runtime.shared import Leases
+from portico.runtime.shared import Lease, Leases
 from portico.state.board import Counter
 from portico.state.memory import MemoryStore
+from portico.state.purges import Purges, keys_to_purge
+from portico.state.stamps import Stamps
 from portico.testing.clock import Clock, FakeTimeLoop
 from portico.testing.services import FakeService, Plays, Reply
 from portico.testing.visit import Answer, Options, Visit
@@ -142,7 +144,11 @@ class Gateway:
                 loop.time,
                 rng=random.Random(SEED),  # noqa: S311
                 wall=self.clock.wall,
-                store=lambda _, lease: lease.share(("state",), lambda: MemoryStore(self.clock.wall)),
+                store=lambda _, lease: self._store(lease),
+                purges=lambda _, lease: lease.share(
+                    ("purges",),
+                    lambda: Purges(self._store(lease), Stamps.private(), loop.time, self.clock.wall),
+                ),
                 counter=lambda name: self._counters.setdefault(name, Counter.private()),
             )
             try:
@@ -161,6 +167,9 @@ class Gateway:
         self._closer = asyncio.current_task()
         self._ending.set()
         await self._life
+
+    def _store(self, lease: Lease) -> MemoryStore:
+        return lease.share(("state",), lambda: MemoryStore(self.clock.wall))
 
     def _ready(self, compiled: Compiled, tasks: asyncio.TaskGroup) -> None:
         self._compiled = compiled
@@ -252,6 +261,15 @@ class Gateway:
     def options(self, target: str, **options: Unpack[Options]) -> Answer:
         """Send an OPTIONS."""
         return self.request("OPTIONS", target, **options)
+
+    def purge(self, urls: Sequence[str] = (), *, tags: Sequence[str] = (), everything: bool = False) -> None:
+        """Purge what is kept, as `portico purge` does."""
+        purges = self._compiled.runtime.purges
+        if purges is None:
+            raise RuntimeError("nothing in this configuration keeps answers: no policy has asked for env.purges")
+        slashes = EncodedSlashes(self._config.path.encoded_slashes)
+        keys = keys_to_purge(urls, tags, everything=everything, slashes=slashes)
+        self.run(lambda: purges.purge(keys))
 
     def _pass(self, seconds: float) -> None:
         self.run(lambda: asyncio.sleep(seconds))
