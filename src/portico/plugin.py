@@ -50,6 +50,7 @@ from portico.http.negotiation import IDENTITY, AcceptEncoding, Negotiation, vary
 from portico.http.problem import Problem
 from portico.http.template import Template, escape_for
 from portico.http.user import USER, User
+from portico.idempotency import LARGEST_ANSWER, KeyReader, MalformedKey, Once, OnceRules, Standing, fingerprint
 from portico.jose.bearer import BearerConfig, ClaimedUser, Texts
 from portico.jose.compact import NotTaken, json_object
 from portico.jose.introspection import DescribedEndpoint, Taken, basic_credentials, said_of_token, token_of
@@ -122,6 +123,7 @@ __all__ = [
     "FORWARDED_HEADERS",
     "HOP_BY_HOP",
     "IDENTITY",
+    "LARGEST_ANSWER",
     "LARGEST_VALUE",
     "LOCAL_NETWORKS",
     "MAX_CODINGS",
@@ -183,6 +185,7 @@ __all__ = [
     "Identity",
     "Key",
     "KeyParts",
+    "KeyReader",
     "KeySet",
     "KeyUrl",
     "Keys",
@@ -192,6 +195,7 @@ __all__ = [
     "LoginPaths",
     "LookupFailed",
     "MalformedContent",
+    "MalformedKey",
     "Memory",
     "Method",
     "NamePattern",
@@ -203,6 +207,8 @@ __all__ = [
     "NotTaken",
     "Off",
     "OnStoreFailure",
+    "Once",
+    "OnceRules",
     "OneOrMany",
     "Origin",
     "Outcome",
@@ -244,6 +250,7 @@ __all__ = [
     "SlidingWindow",
     "Space",
     "Stage",
+    "Standing",
     "StatusCode",
     "Store",
     "StoreUnavailable",
@@ -280,6 +287,7 @@ __all__ = [
     "escape_for",
     "event_of",
     "fields_told",
+    "fingerprint",
     "invitation_to_sign",
     "issuers_of",
     "json_object",

@@ -210,7 +210,7 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
             built.close()
         lease.close()
         raise
-    runtime = Runtime(revision, matcher, made, services, doors, lease, writers.of_file, life.close)
+    runtime = Runtime(revision, matcher, made, services, doors, lease, writers.of_file, life)
     return Compiled(runtime, tuple(entries), frozenset(used), life, tuple(together.splits), tuple(together.mirrors))
 
 
