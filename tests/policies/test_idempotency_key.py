@@ -643,6 +643,15 @@ def test_keys_are_not_told_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
     assert "sesame" not in caplog.text
 
 
+def test_requests_are_counted_by_what_became_of_them() -> None:
+    with gateway([Reply(201), Cut()], "required: true") as made:
+        for key in ("a", "a", "b", "b", None, "no key"):
+            pay(made, key)
+        pay(made, "a", body=b"other")
+        counted = {name.partition('result="')[2].rstrip('"}'): count for name, count in made.counters.items() if count}
+    assert counted == {"first": 2, "replayed": 1, "unknown": 1, "missing": 1, "invalid": 1, "reused": 1}
+
+
 # Settings.
 
 

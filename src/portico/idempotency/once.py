@@ -151,7 +151,7 @@ class _Flight:
             self._hand_over(await self._come_to())
         finally:
             once.under_way -= 1
-            self._hand_over(Standing.NO_STORE)  # where it was ended, and nobody learns what became of it
+            self._hand_over(Standing.LATE)  # where it was ended, and nobody knows what became of it
 
     async def _come_to(self) -> _Found:
         once = self._once

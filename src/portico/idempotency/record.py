@@ -39,9 +39,9 @@ class Standing(Enum):
     UNKEPT = "unkept"
     """The first request was carried out, and its answer was too large to be kept."""
     LATE = "late"
-    """There was no answer before the claim to the key would have ended."""
+    """There was no answer before the claim to the key would have ended, or the worker has."""
     NO_STORE = "no-store"
-    """The store cannot be asked."""
+    """The store cannot be asked, and nothing was sent."""
     CROWDED = "crowded"
     """Too many requests are under way."""
 

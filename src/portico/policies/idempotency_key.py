@@ -43,20 +43,23 @@ the same is answered 409 until its claim to the key is over, at the end of `lock
 `lock` as long as `ttl` it never is.
 
 **Whose keys.** One caller's keys are not another's (`key`), and each line of a file that has this policy has keys of
-its own. A caller who is not known counts by address, and a client that has another one when it tries again is somebody
-else: where that happens, have callers known, or write `key: everyone`, and keys that nobody can guess are all that
-keeps them apart.
+its own, which go with the name of its route or service. A caller who is not known counts by address, and a client that
+has another one when it tries again is somebody else: where that happens, have callers known, or write `key: everyone`,
+and keys that nobody can guess are all that keeps them apart.
 
 **What is kept where.** Answers are in the [store](../configuration.md#state) for `ttl`, as they are: who can read the
 store can read the personal data in them. Keys are there as digests only, requests as fingerprints, and cookies that an
 answer sets are not kept, since they may be credentials: an answer that is given again sets none. Without a `path`, the
-store of one machine lasts until that is started again; a Redis has to append to a file to keep more than its memory.
+store of one machine lasts until that is started again; a Redis has to append to a file to keep more than its memory,
+and where another takes its place, that may lack what it was told last.
 Have its `size` be enough for all answers of a `ttl`: what does not fit goes, and the request is then carried out again.
 While the store cannot be asked, requests with a key are answered 503 (`idempotency-unavailable`), for nothing is to be
 paid twice; with `on_store_failure: allow` they pass without this protection.
 
-Content has to be read as a whole to be compared: more than `max_body` is a 413. Browsers need the header in
-`allow_headers` of [cors](cors.md).
+The content of a request with a key has to be whole to be compared: more than `max_body` is a 413. So has its answer,
+up to `max_answer`, before the client gets any of it: events are better streamed on a route without this policy.
+Browsers need the header in `headers` of [cors](cors.md). `portico_idempotency_key_requests_total` counts by `result`:
+`first`, `replayed`, or why there was neither.
 """
 
 from __future__ import annotations
@@ -95,6 +98,7 @@ from portico.plugin import (
     fingerprint,
 )
 
+_COUNTER: Final = "portico_idempotency_key_requests_total"
 _SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 _SOON: Final = b"1"
 """Seconds after which it may be otherwise."""
@@ -199,11 +203,16 @@ class IdempotencyKeyPolicy(Policy[IdempotencyKey], name="idempotency-key", stage
         self._methods = frozenset(config.methods)
         self._reader = KeyReader(config.header, unquoted=config.unquoted)
         caller = CallerKey(config.key)
-        try:
-            caller.check_captures(env.route)
-        except ConditionError as error:
-            raise ConfigError(f"key: {error}") from None
+        if env.place.startswith("route:"):
+            try:
+                caller.check_captures(env.route)
+            except ConditionError as error:
+                raise ConfigError(f"key: {error}") from None
         self._caller = caller.of
+        self._counters = {
+            result: env.counter(_COUNTER, policy=env.place, result=result)
+            for result in ("first", "replayed", "missing", "invalid", *(each.value for each in Standing))
+        }
         rules = OnceRules(
             ttl=config.ttl,
             lock=config.lock,
@@ -223,21 +232,23 @@ class IdempotencyKeyPolicy(Policy[IdempotencyKey], name="idempotency-key", stage
         try:
             key = self._reader.read(request.headers)
         except MalformedKey as error:
-            return self._linked(
-                Response.problem(error.status, error.type, "Idempotency-Key is not valid", error.detail)
-            )
+            title = "Idempotency-Key is not valid"
+            return self._refused("invalid", Response.problem(error.status, error.type, title, error.detail))
         if key is None:
-            return self._linked(_missing()) if self.config.required else await next(request)
+            return self._refused("missing", _missing()) if self.config.required else await next(request)
         content = await request.body.read(self.config.max_body)
         print_ = await fingerprint(request, content)
         found = await self._once.answer(request, next, self._caller(request), key, print_)
         if isinstance(found, Response):
+            self._counters["replayed" if b"idempotency-replayed" in found.headers else "first"].add()
             return found
         if found is Standing.NO_STORE and self.config.on_store_failure == "allow":
+            self._counters[found.value].add()
             return await next(request)
-        return self._linked(_told(found))
+        return self._refused(found.value, _told(found))
 
-    def _linked(self, response: Response) -> Response:
+    def _refused(self, result: str, response: Response) -> Response:
+        self._counters[result].add()
         if self._link is not None:
             response.headers.set(b"Link", self._link)
         return response
