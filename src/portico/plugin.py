@@ -50,6 +50,7 @@ from portico.http.negotiation import IDENTITY, AcceptEncoding, Negotiation, vary
 from portico.http.problem import Problem
 from portico.http.template import Template, escape_for
 from portico.http.user import USER, User
+from portico.idempotency import LARGEST_ANSWER, KeyReader, MalformedKey, Once, OnceRules, Standing, fingerprint
 from portico.jose.bearer import BearerConfig, ClaimedUser, Texts
 from portico.jose.compact import NotTaken, json_object
 from portico.jose.introspection import DescribedEndpoint, Taken, basic_credentials, said_of_token, token_of
@@ -123,6 +124,7 @@ __all__ = [
     "FORWARDED_HEADERS",
     "HOP_BY_HOP",
     "IDENTITY",
+    "LARGEST_ANSWER",
     "LARGEST_VALUE",
     "LOCAL_NETWORKS",
     "LONGEST_KEPT",
@@ -185,6 +187,7 @@ __all__ = [
     "Identity",
     "Key",
     "KeyParts",
+    "KeyReader",
     "KeySet",
     "KeyUrl",
     "Keys",
@@ -194,6 +197,7 @@ __all__ = [
     "LoginPaths",
     "LookupFailed",
     "MalformedContent",
+    "MalformedKey",
     "Memory",
     "Method",
     "NamePattern",
@@ -205,6 +209,8 @@ __all__ = [
     "NotTaken",
     "Off",
     "OnStoreFailure",
+    "Once",
+    "OnceRules",
     "OneOrMany",
     "Origin",
     "Outcome",
@@ -247,6 +253,7 @@ __all__ = [
     "SlidingWindow",
     "Space",
     "Stage",
+    "Standing",
     "StatusCode",
     "Store",
     "StoreUnavailable",
@@ -283,6 +290,7 @@ __all__ = [
     "escape_for",
     "event_of",
     "fields_told",
+    "fingerprint",
     "invitation_to_sign",
     "issuers_of",
     "json_object",

@@ -477,6 +477,19 @@ class TestSurvival:
             counts = Counter(answer.value("X-Served-By") for answer in loop.answers)
             print(f"\n{len(loop.answers)} times curl, one SIGKILL: {dict(counts)}; back after {took:.1f} s")
 
+    def test_a_payment_that_is_sent_again_is_made_once(
+        self, start: Callable[..., Process], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PORTICO_RUNTIME_DIR", str(tmp_path / "run"))
+        with self.gateway_for(tmp_path, (9004, start("payment-1"))) as gateway:
+            refused = '{"order_id": 1, "amount_cents": 100, "card": "4000000000000002"}'
+            options = ("-H", admin(), "-H", "Idempotency-Key: first", "-H", "Content-Type: application/json")
+            answers = [curl(f"{gateway.url}/api/v1/payments", *options, "-d", refused) for _ in range(3)]
+            assert [answer.status for answer in answers] == [402] * 3
+            assert [answer.values("Idempotency-Replayed") for answer in answers] == [[], ["true"], ["true"]]
+            made = curl(f"{gateway.url}/api/v1/payments", "-H", admin()).json["payments"]
+            assert [payment["status"] for payment in made] == ["refused"]
+
     def test_the_only_one_is_killed_and_clients_are_told(self, start: Callable[..., Process], tmp_path: Path) -> None:
         payment, inventory = start("payment-1"), start("inventory-1")
         with self.gateway_for(tmp_path, (9004, payment), (9003, inventory)) as gateway:

@@ -51,6 +51,9 @@ class TestEnv:
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         raise NotImplementedError
 
+    def see_through(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        raise NotImplementedError
+
     async def health(self) -> Mapping[str, ServiceHealth]:
         return {}
 

@@ -214,7 +214,7 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
             built.close()
         lease.close()
         raise
-    runtime = Runtime(revision, matcher, made, services, doors, lease, writers.of_file, life.close, state)
+    runtime = Runtime(revision, matcher, made, services, doors, lease, writers.of_file, life, state)
     return Compiled(runtime, tuple(entries), frozenset(used), life, tuple(together.splits), tuple(together.mirrors))
 
 

@@ -174,6 +174,10 @@ class RouteEnv:
         """Do work that belongs to no request."""
         self._config.life.spawn(work, name)
 
+    def see_through(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Do work that is to come to its end."""
+        self._config.life.see_through(work, name)
+
     def share(self, key: tuple[object, ...], make: Callable[[], Shared]) -> Shared:
         """Return the value that is leased under `key`."""
         return self._config.share(key, make)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from typing import Any
 
 from portico.errors import RequestError, UpstreamError
@@ -14,6 +14,7 @@ from portico.policy.base import Component, Endpoint, Policy
 from portico.policy.chain import Conditional, Scoped, assemble
 from portico.routing.matcher import Matcher
 from portico.runtime.blame import raised_by
+from portico.runtime.life import Life
 from portico.runtime.listeners import Entrance
 from portico.runtime.shared import Lease
 from portico.runtime.state import StateOf
@@ -144,8 +145,8 @@ class Runtime:
 
     __slots__ = (
         "__weakref__",
-        "_end",
         "_lease",
+        "_life",
         "_matcher",
         "_state",
         "entrances",
@@ -164,11 +165,11 @@ class Runtime:
         entrances: Sequence[Entrance],
         lease: Lease,
         write_problem: ProblemWriter,
-        end: Callable[[], None],
+        life: Life,
         state: StateOf,
     ) -> None:
-        """`write_problem` writes what fails before there is a route; `end` ends what belongs to no request."""
-        self._end = end
+        """`write_problem` writes what fails before there is a route; `life` has the work that belongs to no request."""
+        self._life = life
         self.revision = revision
         self.routes = tuple(routes)
         self.services = services
@@ -201,6 +202,14 @@ class Runtime:
             for target in service.targets:
                 target.pool.warm()
 
+    async def settled(self) -> None:
+        """Wait until the work is over that is to come to its end, though its requests are."""
+        await self._life.settled()
+
+    def stop(self) -> None:
+        """End all work that belongs to no request."""
+        self._life.stop()
+
     def close(self) -> None:
         """End what the policies and endpoints began, and give back what was leased."""
         for _ in self.closing():
@@ -214,7 +223,7 @@ class Runtime:
         while routes:
             routes.pop().close()
             yield
-        self._end()
+        self._life.close()
         for service in self.services.values():
             service.close()
             yield

@@ -61,6 +61,7 @@ class Serving:
         self._garbage = garbage
         self._now: Prepared | None = None
         self._doors: dict[int, _Door] = {}
+        self._retiring: list[Runtime] = []
         self.retired = 0
         """Configurations that are not served any more, and have requests under way."""
 
@@ -148,6 +149,18 @@ class Serving:
             door.accepting.close()
         self._doors.clear()
 
+    async def settle(self, by: float) -> None:
+        """Let the work that is to come to its end do so, by a time of the loop at the latest."""
+        runtimes = [*self._retiring, *(() if self._now is None else (self._now.runtime,))]
+        try:
+            async with asyncio.timeout_at(by):
+                for runtime in runtimes:
+                    await runtime.settled()
+        except TimeoutError:
+            logger.warning("some work was not done at the deadline of the drain")
+            for runtime in runtimes:
+                runtime.stop()
+
     async def close(self) -> None:
         """Close what is served now."""
         if self._now is not None:
@@ -167,11 +180,14 @@ class Serving:
     async def _retire(self, before: Prepared, under_way: Sequence[Exchange]) -> None:
         """Close a configuration once the requests that began under it are over."""
         self.retired += 1
+        self._retiring.append(before.runtime)
         had_plugins = bool(before.modules)
         try:
             await _over(under_way)
+            await before.runtime.settled()
             await self._close(before)
         finally:
+            self._retiring.remove(before.runtime)
             self.retired -= 1
         if had_plugins:
             self._garbage.expect()

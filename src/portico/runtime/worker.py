@@ -116,7 +116,9 @@ async def serve(inherited: Inherited) -> None:
         links.close()
         serving.stop_accepting()
         inherited.segment[Vital.DRAINING] = 1
-        await server.drain(loop.time() + serving.shutdown_timeout)
+        deadline = loop.time() + serving.shutdown_timeout
+        await server.drain(deadline)
+        await serving.settle(deadline)
         await serving.close()
         blocked.close()
         vitals.close()
