@@ -31,7 +31,7 @@ from portico.errors import (
     StoreUnavailable,
     UpstreamError,
 )
-from portico.http.body import Body
+from portico.http.body import Body, BodySource
 from portico.http.coding import (
     MAX_CODINGS,
     SLICE,
@@ -98,6 +98,7 @@ from portico.signatures.verifier import SignatureRules, SignatureVerifier, Signe
 from portico.state.board import Counter
 from portico.state.check import LimitCheck, OnStoreFailure
 from portico.state.limits import FixedWindow, Limit, Limits, Rate, SlidingWindow, Verdict
+from portico.state.semaphore import NoPlace, Place, SemaphoreRules, Semaphores
 from portico.state.store import LARGEST_VALUE, Claim, Space, Store
 from portico.x509.certificate import COMMON_NAME, UNIT, ClientCertificate, UnreadableCertificate, certificate_reader
 from portico.x509.patterns import (
@@ -140,6 +141,7 @@ __all__ = [
     "BearerConfig",
     "BearerReader",
     "Body",
+    "BodySource",
     "BodyTooLarge",
     "BodyTruncated",
     "BreakerState",
@@ -196,6 +198,7 @@ __all__ = [
     "Method",
     "NamePattern",
     "Negotiation",
+    "NoPlace",
     "NoVerdict",
     "Nonces",
     "NoncesFull",
@@ -207,6 +210,7 @@ __all__ = [
     "Origin",
     "Outcome",
     "PartySettings",
+    "Place",
     "Policy",
     "PolicyConfig",
     "PolicyVerdict",
@@ -230,6 +234,8 @@ __all__ = [
     "RouteInfo",
     "Secret",
     "SecretMembers",
+    "SemaphoreRules",
+    "Semaphores",
     "ServiceHealth",
     "ServiceName",
     "SessionLifetime",
