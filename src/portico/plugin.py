@@ -31,7 +31,7 @@ from portico.errors import (
     StoreUnavailable,
     UpstreamError,
 )
-from portico.http.body import Body
+from portico.http.body import Body, BodySource
 from portico.http.coding import (
     MAX_CODINGS,
     SLICE,
@@ -100,6 +100,7 @@ from portico.state.board import Counter
 from portico.state.check import LimitCheck, OnStoreFailure
 from portico.state.limits import FixedWindow, Limit, Limits, Rate, SlidingWindow, Verdict
 from portico.state.purges import LONGEST_KEPT, Purges
+from portico.state.semaphore import NoPlace, Place, SemaphoreRules, Semaphores
 from portico.state.store import LARGEST_VALUE, Claim, Space, Store
 from portico.x509.certificate import COMMON_NAME, UNIT, ClientCertificate, UnreadableCertificate, certificate_reader
 from portico.x509.patterns import (
@@ -144,6 +145,7 @@ __all__ = [
     "BearerConfig",
     "BearerReader",
     "Body",
+    "BodySource",
     "BodyTooLarge",
     "BodyTruncated",
     "BreakerState",
@@ -202,6 +204,7 @@ __all__ = [
     "Method",
     "NamePattern",
     "Negotiation",
+    "NoPlace",
     "NoVerdict",
     "Nonces",
     "NoncesFull",
@@ -215,6 +218,7 @@ __all__ = [
     "Origin",
     "Outcome",
     "PartySettings",
+    "Place",
     "Policy",
     "PolicyConfig",
     "PolicyVerdict",
@@ -239,6 +243,8 @@ __all__ = [
     "RouteInfo",
     "Secret",
     "SecretMembers",
+    "SemaphoreRules",
+    "Semaphores",
     "ServiceHealth",
     "ServiceName",
     "SessionLifetime",

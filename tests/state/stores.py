@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from portico.state.cluster import ClusterLink, ClusterSpace
+from portico.state.holders import Held
 from portico.state.limits import Limits, Verdict
 from portico.state.link import Address, Link
 from portico.state.lmdb import LmdbStore, open_durable, open_volatile
@@ -48,6 +49,12 @@ async def take(space: Space, key: bytes, limits: Limits, cost: int = 1) -> Verdi
     """Ask a space at once, or when it knows."""
     verdict = space.take(key, limits, cost)
     return verdict if isinstance(verdict, Verdict) else await verdict
+
+
+async def hold(space: Space, key: bytes, holder: bytes, count: int, wanted: int, most: int, ttl: float = 60.0) -> Held:
+    """Say something to a space, and return what came of it."""
+    held = space.hold(key, holder, count, wanted, most, ttl)
+    return held if isinstance(held, Held) else await held
 
 
 class Engine:

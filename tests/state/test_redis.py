@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from portico.errors import StoreUnavailable
 from portico.state.board import Counter
+from portico.state.holders import MOST
 from portico.state.limits import FixedWindow, Limit, Limits, Rate, Verdict
 from portico.state.link import Address, Link
 from portico.state.memory import MemorySpace
@@ -25,7 +26,8 @@ from portico.state.sentinel import Sentinels
 from tests.harness.certificates import Authority
 from tests.harness.loop import DEADLINE, run, until
 from tests.harness.valkey import Sentinel, ValkeyServer
-from tests.state.stores import Wall, take, valkey_store
+from tests.state.stores import Wall, hold, take, valkey_store
+from tests.state.test_holders import WORDS
 from tests.state.test_limits import LIMITS as ANY_LIMITS
 
 LIMITS = Limits([FixedWindow(1_000_000, 10**7)])
@@ -77,6 +79,47 @@ def test_the_script_comes_to_what_the_arithmetic_comes_to(
             for step, cost, key in steps:
                 wall.now += step / 1_000_000
                 assert told(await take(store.volatile, key, together, cost)) == told(here.take(key, together, cost))
+
+    run(main)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(WORDS, st.sampled_from([0.5, 3.0, 6.0]))
+def test_the_script_of_holders_comes_to_what_the_arithmetic_comes_to(
+    one_for_all: ValkeyServer, words: list[tuple[int, bytes, int, int, int]], ttl: float
+) -> None:
+    async def main() -> None:
+        one_for_all.say("FLUSHALL")
+        wall = Wall()
+        here = MemorySpace(wall)
+        async with connected(one_for_all, wall=wall) as store:
+            for passed, holder, count, wanted, most in words:
+                wall.now += passed / 1_000_000
+                said = (b"a", holder, count, wanted, most, ttl)
+                assert await hold(store.volatile, *said) == await hold(here, *said)
+
+    run(main)
+
+
+def test_no_more_holders_are_kept_than_may_be(one_for_all: ValkeyServer) -> None:
+    async def main() -> None:
+        one_for_all.say("FLUSHALL")
+        async with connected(one_for_all) as store:
+            everyone = [hold(store.volatile, b"a", b"%08d" % number, 0, 1, 10**6) for number in range(MOST)]
+            assert {each.granted for each in await asyncio.gather(*everyone)} == {1}
+            assert (await hold(store.volatile, b"a", b"one-more", 3, 1, 10**6))[:2] == (0, MOST + 3)
+            assert one_for_all.say("STRLEN", "portico:v:ha") == 24 * MOST
+
+    run(main)
+
+
+def test_a_record_of_holders_expires_with_the_last_of_them(server: ValkeyServer) -> None:
+    async def main() -> None:
+        async with connected(server) as store:
+            await hold(store.volatile, b"a", b"12345678", 0, 1, 5, 2.0)
+            assert 0 < server.say("PTTL", "portico:v:ha") <= 2000
+            await hold(store.volatile, b"a", b"12345678", 0, 0, 5, 2.0)
+            assert server.say("EXISTS", "portico:v:ha") == 0
 
     run(main)
 

@@ -11,10 +11,10 @@ from typing import TypeAlias
 import pytest
 
 from portico.state.limits import FixedWindow, Limits, Rate, SlidingWindow
-from portico.state.store import LARGEST_VALUE, LONGEST_KEY, Claim
+from portico.state.store import LARGEST_VALUE, LONGEST_KEY, Claim, Space
 from tests.harness.loop import run
 from tests.harness.valkey import Cluster
-from tests.state.stores import ENGINES, Engine, in_cluster, take
+from tests.state.stores import ENGINES, Engine, hold, in_cluster, take
 
 Contract: TypeAlias = Callable[[Callable[[Engine], Awaitable[None]]], None]
 
@@ -253,5 +253,56 @@ def test_how_it_is_is_told_without_asking_it(contract: Contract) -> None:
         for filled in spaces:
             assert filled is None or (10_000 < filled.used < filled.size, filled.evicted) == (True, 0)
         assert (spaces[0] is None) == (spaces[1] is None) == (not engine.store.local)
+
+
+def test_places_are_held_exactly_whoever_asks_at_once(contract: Contract) -> None:
+    async def test(engine: Engine) -> None:
+        for space in engine.spaces:
+            held = await asyncio.gather(*(hold(space, b"a", b"%08d" % number, 0, 1, 5) for number in range(20)))
+            assert sum(each.granted for each in held) == 5
+            assert max(each.total for each in held) == 5
+            assert (await hold(space, b"b", b"%08d" % 1, 0, 9, 5))[:2] == (5, 5)
+            assert (await hold(space, b"b", b"%08d" % 2, 0, 1, 5))[:2] == (0, 5)
+            assert (await hold(space, b"b", b"%08d" % 1, 2, 0, 5))[:2] == (0, 2)
+            assert (await hold(space, b"b", b"%08d" % 2, 0, 9, 5))[:2] == (3, 5)
+            for number in (1, 2):
+                assert (await hold(space, b"b", b"%08d" % number, 0, 0, 5)).granted == 0
+            assert await hold(space, b"b", b"%08d" % 3, 0, 0, 5) == (0, 0, 0.0)
+
+    contract(test)
+
+
+def test_a_holder_that_is_not_heard_of_has_its_places_taken(contract: Contract) -> None:
+    async def test(engine: Engine) -> None:
+        for space in engine.spaces:
+            held = await hold(space, b"a", b"killed  ", 0, 1, 1, engine.ttl)
+            assert held[:2] == (1, 1)
+            assert held.wait == pytest.approx(engine.ttl)
+            left: list[int] = []
+
+            async def free(at: Space = space, left: list[int] = left) -> bool:
+                found = await hold(at, b"a", b"stranger", 0, 0, 1, engine.ttl)
+                left.append(found.total)
+                return not found.total
+
+            assert await engine.expired(free)
+            assert (await hold(space, b"a", b"stranger", 0, 1, 1, engine.ttl)).granted == 1
+
+    contract(test)
+
+
+def test_holders_of_any_key_have_nothing_in_common_with_values_and_limits(contract: Contract) -> None:
+    async def test(engine: Engine) -> None:
+        limits = Limits([FixedWindow(1, LONG)])
+        for space in engine.spaces:
+            for number, key in enumerate(KEYS):
+                assert (await hold(space, key, b"12345678", 0, number + 1, 100)).granted == number + 1
+                assert (await take(space, key, limits)).allowed
+                await space.put(key, b"%d" % number, HOUR)
+            for number, key in enumerate(KEYS):
+                assert (await hold(space, key, b"other   ", 0, 0, 100)).total == number + 1
+                assert await space.get(key) == b"%d" % number
+                await space.delete(key)
+                assert (await hold(space, key, b"other   ", 0, 0, 100)).total == number + 1
 
     contract(test)

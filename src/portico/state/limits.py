@@ -196,7 +196,7 @@ class Limits:
         self.lives = max((rule.lives for rule in self.rules), default=0.0)
         """The microseconds after which a record can be forgotten."""
         shape = repr([(rule.kind, rule.weight, rule.drain, rule.period) for rule in self.rules])
-        self.tag = hashlib.blake2b(shape.encode(), digest_size=6).digest()
+        self.tag = b"l" + hashlib.blake2b(shape.encode(), digest_size=6).digest()
         """What a record can be found by beside its key: limits that read it otherwise have another one."""
         numbers = [
             (rule.kind, f"{rule.weight:.0f}", f"{rule.capacity:.0f}", f"{rule.drain:.0f}", f"{rule.period:.0f}")

@@ -22,10 +22,12 @@ from typing import Final, NamedTuple
 import lmdb
 
 from portico.errors import ConfigError, StoreUnavailable
+from portico.state import holders
 from portico.state.board import WAITS, Counter, Mark
+from portico.state.holders import Held
 from portico.state.limits import Limits, Verdict
-from portico.state.store import Claim, Filled, StoreHealth, checked, key_of
-from portico.state.tidy import META, Tidier
+from portico.state.store import HOLDERS, Claim, Filled, StoreHealth, checked, key_of
+from portico.state.tidy import EXPIRES, META, Tidier
 from portico.state.writer import Txn, Writer
 
 _TRAILER: Final = Struct("<Qd")
@@ -81,6 +83,20 @@ class LmdbSpace:
         """Count by all limits of a key, or by none."""
         whole = key_of(limits.tag, key)
         return self._writer.do(lambda txn: _take(txn, whole, limits, cost, self._micros()))
+
+    def hold(self, key: bytes, holder: bytes, count: int, wanted: int, most: int, ttl: float) -> Held | Awaitable[Held]:
+        """Say how many places of a key a holder has, and would like."""
+        whole = key_of(HOLDERS, key)
+
+        def job(txn: Txn) -> Held:
+            held, record = _hold(txn.get(whole), holder, count, wanted, most, self._micros(), ttl)
+            if record:
+                txn.put(whole, record)
+            else:
+                txn.delete(whole)
+            return held
+
+        return self._writer.do(job)
 
     async def get(self, key: bytes) -> bytes | None:
         """Return a value. A look waits for nobody: it sees what was written last."""
@@ -167,15 +183,7 @@ class VolatileSpace(LmdbSpace):
         """Count by all limits of a key, or by none."""
         whole = key_of(limits.tag, key)
         now = self._wall() * 1_000_000 // 1
-        asked = time.monotonic_ns() | WAITS
-        self._mark.write(asked)
-        try:
-            txn = self._env.begin(None, None, True)
-        except lmdb.Error as error:
-            self._mark.write(0)
-            raise self._failed(f"the store cannot be written: {error}") from None
-        held = time.monotonic_ns() & ~WAITS
-        self._mark.write(held)
+        txn = self._begin()
         try:
             record = txn.get(whole)
             state = limits.state(record)
@@ -192,10 +200,48 @@ class VolatileSpace(LmdbSpace):
             raise
         finally:
             self._mark.write(0)
+        return Verdict(limits, fits, state, now, cost)
+
+    def hold(self, key: bytes, holder: bytes, count: int, wanted: int, most: int, ttl: float) -> Held:
+        """Say how many places of a key a holder has, and would like."""
+        whole = key_of(HOLDERS, key)
+        now = self._micros()
+        txn = self._begin()
+        try:
+            before = txn.get(whole)
+            held, record = _hold(before, holder, count, wanted, most, now, ttl)
+            if record:
+                self._commit(txn, whole, record, before is None)
+            elif before is not None:
+                txn.delete(whole)
+                txn.commit()
+            else:
+                txn.abort()
+        except lmdb.Error as error:
+            txn.abort()
+            raise self._failed(f"the store cannot be written: {error}") from None
+        except BaseException:  # as in `take`
+            txn.abort()
+            raise
+        finally:
+            self._mark.write(0)
+        return held
+
+    def _begin(self) -> Txn:
+        """Return a transaction once the loop has the lock, with a mark on the board that is for the caller to end."""
+        asked = time.monotonic_ns() | WAITS
+        self._mark.write(asked)
+        try:
+            txn = self._env.begin(None, None, True)
+        except lmdb.Error as error:
+            self._mark.write(0)
+            raise self._failed(f"the store cannot be written: {error}") from None
+        held = time.monotonic_ns() & ~WAITS
+        self._mark.write(held)
         if held - asked > self._longest:
             self._longest = held - asked
             self._waited.write(self._longest)
-        return Verdict(limits, fits, state, now, cost)
+        return txn
 
     def _commit(self, txn: Txn, whole: bytes, record: bytes, new: bool) -> None:
         """Write a record; where there is no room, the request is not counted, but no request fails for that."""
@@ -288,6 +334,15 @@ def _take(txn: Txn, whole: bytes, limits: Limits, cost: int, now: float) -> Verd
     if fits and cost:
         txn.put(whole, limits.record_until(state, now + limits.lives))
     return Verdict(limits, fits, state, now, cost)
+
+
+def _hold(
+    record: bytes | None, holder: bytes, count: int, wanted: int, most: int, now: float, ttl: float
+) -> tuple[Held, bytes]:
+    """Return what came of a word to a key, and the record that is to be written; none where nobody holds anything."""
+    before = b"" if record is None else record[: -EXPIRES.size]
+    after, held, until = holders.hold(before, holder, count, wanted, most, now, ttl)
+    return held, after + EXPIRES.pack(until) if after else b""
 
 
 def _read(txn: Txn, whole: bytes, now: float) -> tuple[bytes | None, int]:

@@ -7,8 +7,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from portico.state import holders
+from portico.state.holders import Held
 from portico.state.limits import Limits, Verdict
-from portico.state.store import Claim, Filled, StoreHealth, checked, key_of
+from portico.state.store import HOLDERS, Claim, Filled, StoreHealth, checked, key_of
 
 SIZE: Final = 8 * 1024 * 1024
 """The bytes that a space may take, nearly."""
@@ -46,6 +48,19 @@ class MemorySpace:
         if fits and cost:
             self._keep(whole, _Record(now + limits.lives / 1_000_000, 0, limits.record(state)))
         return Verdict(limits, fits, state, micros, cost)
+
+    def hold(self, key: bytes, holder: bytes, count: int, wanted: int, most: int, ttl: float) -> Held:
+        """Say how many places of a key a holder has, and would like."""
+        whole = key_of(HOLDERS, key)
+        found = self._records.get(whole)
+        micros = self._wall() * 1_000_000 // 1
+        before = b"" if found is None else found.content
+        record, held, until = holders.hold(before, holder, count, wanted, most, micros, ttl)
+        if record:
+            self._keep(whole, _Record(until / 1_000_000, 0, record))
+        else:
+            self._drop(whole)
+        return held
 
     async def get(self, key: bytes) -> bytes | None:
         """Return a value."""

@@ -14,9 +14,11 @@ from struct import Struct
 from typing import Any, Final, Protocol
 
 from portico.errors import StoreUnavailable
+from portico.state import holders
+from portico.state.holders import Held
 from portico.state.limits import SCRIPT, Limits, Verdict
 from portico.state.link import ServerError, pack
-from portico.state.store import Claim, StoreHealth, checked, key_of
+from portico.state.store import HOLDERS, Claim, StoreHealth, checked, key_of
 
 _HEAD: Final = Struct("<dd")
 _VALUE: Final = b"v"
@@ -48,7 +50,7 @@ if redis.call('GET', KEYS[1]) ~= 'c' .. ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])
 """
 
-SCRIPTS: Final = (SCRIPT, _CLAIMED, _SETTLED, _RELEASED)
+SCRIPTS: Final = (SCRIPT, holders.SCRIPT, _CLAIMED, _SETTLED, _RELEASED)
 
 
 def _digest(script: bytes) -> bytes:
@@ -86,12 +88,19 @@ class RedisSpace:
         """Count by all limits of a key, or by none."""
         head, tail = self._tails.get(limits.arguments) or self._around(limits)
         whole = self.prefix_of(key) + key_of(limits.tag, key)
-        now = b"" if self._wall is None else b"%d" % (self._wall() * 1_000_000 // 1)
+        now = self._now()
         spent = b"%d" % cost
         packed = b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (
             head, len(whole), whole, len(now), now, len(spent), spent, tail,
         )  # fmt: skip
         return self._verdict(packed, whole, limits, cost)
+
+    async def hold(self, key: bytes, holder: bytes, count: int, wanted: int, most: int, ttl: float) -> Held:
+        """Say how many places of a key a holder has, and would like."""
+        whole = self.prefix_of(key) + key_of(HOLDERS, key)
+        said = holders.arguments(holder, count, wanted, most, ttl)
+        granted, total, micros = await self._run(holders.SCRIPT, (whole,), self._now(), *said)
+        return Held(granted, total, micros / 1_000_000)
 
     async def get(self, key: bytes) -> bytes | None:
         """Return a value."""
@@ -125,6 +134,10 @@ class RedisSpace:
     def prefix_of(self, key: bytes) -> bytes:
         """Return what the key of a record begins with."""
         return self._prefix
+
+    def _now(self) -> bytes:
+        """Return the time that scripts are told; nothing for the server's own."""
+        return b"" if self._wall is None else b"%d" % (self._wall() * 1_000_000 // 1)
 
     def _whole(self, key: bytes) -> bytes:
         return self.prefix_of(key) + key_of(b"v", key)

@@ -13,10 +13,15 @@ import hashlib
 from collections.abc import Awaitable
 from typing import Final, NamedTuple, Protocol
 
+from portico.state.holders import Held
 from portico.state.limits import Limits, Verdict
 
 LONGEST_KEY: Final = 128
 """The most bytes of a key that are kept as they are; the rest of a longer one is a digest."""
+
+HOLDERS: Final = b"h"
+"""What the keys of records of holders begin with, as engines have them; those of values begin with `v`, and those of
+limits with their tag, which begins with `l`."""
 
 LARGEST_VALUE: Final = 1024 * 1024
 """The most bytes of a value; for a larger one ValueError is raised."""
@@ -45,6 +50,15 @@ class Space(Protocol):
 
     def take(self, key: bytes, limits: Limits, cost: int = 1) -> Verdict | Awaitable[Verdict]:
         """Count `cost` by all limits of a key, or by none of them where one has no room for it; a cost of 0 only looks.
+
+        Where it is known at once, there is nothing to wait for.
+        """
+        ...
+
+    def hold(self, key: bytes, holder: bytes, count: int, wanted: int, most: int, ttl: float) -> Held | Awaitable[Held]:
+        """Say that of the places of a key `holder`, which is of `ID` bytes, has `count`, and would like so many more
+        where no more than `most` are taken then; it is given as many of these as there are. Its word holds good for
+        `ttl`, which is the same for all holders of the key. A count of 0 gives all back.
 
         Where it is known at once, there is nothing to wait for.
         """

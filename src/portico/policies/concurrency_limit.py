@@ -1,0 +1,247 @@
+"""Limit how many requests are under way at once.
+
+```yaml
+routes:
+  - {path: /orders/**, service: orders, policies: [concurrency-limit: 50]}
+  - path: /reports/**
+    service: reports
+    policies:
+      - concurrency-limit: {requests: 10, key: everyone, wait: 2s, queue: 200}
+  - path: /tenants/{tenant}/**
+    service: tenants
+    policies:
+      - concurrency-limit: {requests: 20, key: "captures['tenant']", status: 503, on_store_failure: local}
+```
+
+Of each caller (`key`) there may be so many, over all workers, and over all machines where the state is in a Redis. A
+caller is the consumer, else whoever the user is, else the address; `everyone` is all of them together. In IPv6 all of a
+network of 64 bits is one address.
+
+A request is under way until its answer has been handed over whole, or has failed, or the client has left; so is one
+that is refused further in. A WebSocket is for as long as it is open, unless `upgrades` is `off`. All of them stay
+counted however long they take; what was under way in a worker that was killed is counted for 6 seconds more. A request
+that no client waits for, as where a policy asks by itself, ends with the content of its answer.
+
+Further requests are answered 429 `too-many-concurrent-requests`, or 503 by `status`, with `Retry-After: 1`, as nobody
+knows when others end. With `wait` they wait so long for one that does, first come, first served in each worker, and up
+to `queue` of them in a worker; a request with a deadline waits no longer than that. In the stage `guard`, which is
+ahead of authentication, users are not known yet, and callers are addresses.
+
+While the store does not answer, all pass (`on_store_failure: allow`), none does (`deny`, with 503
+`store-unavailable`), or each worker lets as many pass by itself (`local`). Those are counted once it answers again.
+
+With `dry_run` nothing is refused: what would be is logged, once a minute, and counted by
+`portico_concurrency_limit_requests_total{result="dry-run"}`. The other results are `allowed` and `limited`; and, of all
+of these, `unchecked` are those for whom the store had no answer.
+
+How it differs from the `concurrency` of a service: that one protects the service, whoever asks, and is of each worker
+alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from portico.plugin import (
+    BodySource,
+    CallerKey,
+    Duration,
+    Env,
+    Exchange,
+    Handler,
+    KeyParts,
+    NoPlace,
+    OnStoreFailure,
+    Place,
+    Policy,
+    PolicyConfig,
+    Request,
+    Response,
+    SemaphoreRules,
+    Semaphores,
+    Stage,
+)
+
+LONGEST_WAIT: Final = 60.0
+"""Seconds that a request may be made to wait."""
+LARGEST: Final = 1_000_000
+"""Requests that may be under way, or wait."""
+TELL_AGAIN: Final = 60.0
+"""Seconds for which the log does not tell again what would be refused."""
+
+_COUNTER: Final = "portico_concurrency_limit_requests_total"
+
+
+class ConcurrencyLimit(PolicyConfig):
+    """How many."""
+
+    requests: Annotated[int, Field(ge=1, le=LARGEST)]
+    """How many of each caller may be under way."""
+    key: KeyParts = ("user",)
+    """Who a caller is: `user`, `address`, `everyone`, an expression such as `headers['x-tenant']`, or a list of these.
+    Where an expression is empty for a request, its address stands for it."""
+    wait: Annotated[Duration, Field(le=LONGEST_WAIT)] = 0.0
+    """How long a request waits for others to end, before it is refused."""
+    queue: Annotated[int, Field(ge=1, le=LARGEST)] = 100
+    """How many may wait in each worker, of all callers; further ones are refused at once."""
+    status: Literal[429, 503] = 429
+    """What those are answered that are refused."""
+    upgrades: bool = True
+    """Whether a connection that was upgraded, such as a WebSocket, counts for as long as it is open."""
+    on_store_failure: OnStoreFailure = "allow"
+    """What becomes of requests while the store does not answer."""
+    dry_run: bool = False
+    """Whether requests are only counted, and none is refused."""
+
+
+class ConcurrencyLimitPolicy(Policy[ConcurrencyLimit], name="concurrency-limit", stages=(Stage.LIMIT, Stage.GUARD)):
+    """Counts requests that are under way."""
+
+    of_callers = True
+
+    def setup(self, env: Env) -> None:
+        """Have the counts at hand; all routes around which the policy stands share them, before and after a reload."""
+        config = self.config
+        key = CallerKey(config.key)
+        if env.place.startswith("route:"):
+            key.check_captures(env.route)
+        self._key = key.of
+        self._prefix = env.place.encode() + b"\0"
+        self._rules = SemaphoreRules(
+            config.requests,
+            config.on_store_failure,
+            0.0 if config.dry_run else config.wait,
+            config.queue,
+        )
+        self._clock = env.clock
+        self._logger = env.logger
+        self._tell_after = float("-inf")
+        self._allowed, self._limited, self._spared, unchecked = (
+            env.counter(_COUNTER, policy=env.place, result=result)
+            for result in ("allowed", "limited", "dry-run", "unchecked")
+        )
+        space, clock, logger = env.store.volatile, env.clock, env.logger
+        self._semaphores = env.share((self.name, env.place, space), lambda: Semaphores(space, clock, logger, unchecked))
+        self._spawn = env.spawn
+        self._semaphores.serve(self._spawn)
+
+    def close(self) -> None:
+        """Have the next configuration do what is to be done."""
+        self._semaphores.without(self._spawn)
+
+    async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - the field's word
+        """Answer a request where there is room for it."""
+        deadline, by = request.deadline, request.answer_by
+        if by is not None and (deadline is None or by < deadline):
+            deadline = by
+        entered = self._semaphores.enter(self._prefix + self._key(request), self._rules, deadline)
+        if type(entered) is not Place and type(entered) is not NoPlace:
+            entered = await entered  # type: ignore[misc] # there is nothing else that it could be
+        if type(entered) is Place:
+            self._allowed.add()
+            over, exchange = _Over(entered), request.exchange
+            if exchange is None:
+                return await _without_client(request, next, over)
+            exchange.on_end(over)
+            if exchange.outcome is not None:
+                over()
+            response = await next(request)
+            if response.duplex is not None and not self.config.upgrades:
+                over()
+            return response
+        if self.config.dry_run:
+            self._spared.add()
+            self._tell()
+            return await next(request)
+        self._limited.add()
+        return self._full() if entered is NoPlace.FULL else _unavailable()
+
+    def _full(self) -> Response:
+        response = Response.problem(
+            429,
+            "too-many-concurrent-requests",
+            "Too many concurrent requests",
+            "As many requests are under way as may be at once.",
+        )
+        problem = response.problem_value
+        if problem is not None and self.config.status != problem.status:
+            response.status = self.config.status
+            response.problem_value = replace(problem, status=self.config.status)
+        response.headers.set(b"Retry-After", b"1")
+        return response
+
+    def _tell(self) -> None:
+        """Tell the log of what would be refused, but for what it was told of just now."""
+        now = self._clock()
+        if now >= self._tell_after:
+            self._tell_after = now + TELL_AGAIN
+            self._logger.warning("dry run: more than %d requests are under way", self.config.requests)
+
+
+class _Over:
+    """Ends the time in which a request is under way, once."""
+
+    __slots__ = ("_place",)
+
+    def __init__(self, place: Place) -> None:
+        self._place: Place | None = place
+
+    def __call__(self, _: Exchange | None = None) -> None:
+        place, self._place = self._place, None
+        if place is not None:
+            place.leave()
+
+
+async def _without_client(request: Request, next: Handler, over: _Over) -> Response:  # noqa: A002 - the field's word
+    """Answer a request that no client waits for: it is over when its answer's content is, or is given up."""
+    try:
+        response = await next(request)
+    except BaseException:
+        over()
+        raise
+    if response.body.whole is not None or response.duplex is not None:
+        over()
+    else:
+        response.body.pass_through(lambda source, _: _Watched(source, over))
+    return response
+
+
+class _Watched:
+    """Content at whose end something is over."""
+
+    __slots__ = ("_over", "_source")
+
+    def __init__(self, source: BodySource, over: _Over) -> None:
+        self._source = source
+        self._over = over
+
+    async def read(self) -> bytes:
+        """Return the next piece, or b"" at the end."""
+        try:
+            piece = await self._source.read()
+        except BaseException:
+            self._over()
+            raise
+        if not piece:
+            self._over()
+        return piece
+
+    def trailers(self) -> list[tuple[bytes, bytes]]:
+        """Return the trailer fields."""
+        return self._source.trailers()
+
+    def close(self) -> None:
+        """Give up the rest."""
+        self._over()
+        self._source.close()
+
+
+def _unavailable() -> Response:
+    response = Response.problem(
+        503, "store-unavailable", "Service unavailable", "It cannot be found out now whether this is within the limits."
+    )
+    response.headers.set(b"Retry-After", b"1")
+    return response
