@@ -50,6 +50,12 @@ async def take(space: Space, key: bytes, limits: Limits, cost: int = 1) -> Verdi
     return verdict if isinstance(verdict, Verdict) else await verdict
 
 
+async def charge(space: Space, key: bytes, limits: Limits, cost: int) -> Verdict:
+    """Charge a key at once, or when it is known."""
+    verdict = space.charge(key, limits, cost)
+    return verdict if isinstance(verdict, Verdict) else await verdict
+
+
 class Engine:
     """One of the stores."""
 

@@ -77,6 +77,11 @@ class LmdbSpace:
         whole = key_of(limits.tag, key)
         return self._writer.do(lambda txn: _take(txn, whole, limits, cost, self._micros()))
 
+    def charge(self, key: bytes, limits: Limits, cost: int) -> Verdict | Awaitable[Verdict]:
+        """Count by all limits of a key, in any case."""
+        whole = key_of(limits.tag, key)
+        return self._writer.do(lambda txn: _charge(txn, whole, limits, cost, self._micros()))
+
     async def get(self, key: bytes) -> bytes | None:
         """Return a value. A look waits for nobody: it sees what was written last."""
         try:
@@ -160,6 +165,13 @@ class VolatileSpace(LmdbSpace):
 
     def take(self, key: bytes, limits: Limits, cost: int = 1) -> Verdict:
         """Count by all limits of a key, or by none."""
+        return self._count(key, limits, cost, charge=False)
+
+    def charge(self, key: bytes, limits: Limits, cost: int) -> Verdict:
+        """Count by all limits of a key, in any case."""
+        return self._count(key, limits, cost, charge=True)
+
+    def _count(self, key: bytes, limits: Limits, cost: int, *, charge: bool) -> Verdict:
         whole = key_of(limits.tag, key)
         now = self._wall() * 1_000_000 // 1
         asked = time.monotonic_ns() | WAITS
@@ -174,11 +186,15 @@ class VolatileSpace(LmdbSpace):
         try:
             record = txn.get(whole)
             state = limits.state(record)
-            fits = limits.take(state, now, cost)
-            if fits and cost:
-                self._commit(txn, whole, limits.record_until(state, now + limits.lives), record is None)
+            if charge:
+                fits = limits.charge(state, now, cost)
+                self._commit(txn, whole, limits.record_until(state, now + limits.lasts(state)), record is None)
             else:
-                txn.abort()
+                fits = limits.take(state, now, cost)
+                if fits and cost:
+                    self._commit(txn, whole, limits.record_until(state, now + limits.lives), record is None)
+                else:
+                    txn.abort()
         except lmdb.Error as error:
             txn.abort()
             raise self._failed(f"the store cannot be written: {error}") from None
@@ -270,6 +286,13 @@ def _take(txn: Txn, whole: bytes, limits: Limits, cost: int, now: float) -> Verd
     fits = limits.take(state, now, cost)
     if fits and cost:
         txn.put(whole, limits.record_until(state, now + limits.lives))
+    return Verdict(limits, fits, state, now, cost)
+
+
+def _charge(txn: Txn, whole: bytes, limits: Limits, cost: int, now: float) -> Verdict:
+    state = limits.state(txn.get(whole))
+    fits = limits.charge(state, now, cost)
+    txn.put(whole, limits.record_until(state, now + limits.lasts(state)))
     return Verdict(limits, fits, state, now, cost)
 
 
