@@ -7,7 +7,7 @@ Everything that the built-in policies use is here, and nothing else of Portico i
 from portico import caching
 from portico.config.addresses import LOCAL_NETWORKS, Cidr, Origin
 from portico.config.consumers import ApiKeys, Consumer, Credential, digest_of
-from portico.config.forms import Off, OneOrMany, SecretMembers, Shorthand
+from portico.config.forms import Nothing, Off, OneOrMany, SecretMembers, Shorthand
 from portico.config.values import (
     BadValue,
     Duration,
@@ -58,6 +58,16 @@ from portico.jose.provider import KeyUrl, ProviderKeys, issuers_of, target_of
 from portico.jose.rules import TokenRules, claim_at
 from portico.jose.signer import TokenSigner, published_key
 from portico.jose.verifier import BearerReader, FixedKeys, Keys, TokenVerifier
+from portico.limiting.budgets import Budget, Budgets, budget_of, prefix_of
+from portico.limiting.gate import Counted, Gate
+from portico.limiting.settings import (
+    LimitingConfig,
+    LimitList,
+    LimitSettings,
+    Tier,
+    remarks_on_limits,
+    remarks_on_nobody,
+)
 from portico.observe.exchange import Exchange, Outcome
 from portico.observe.health import BreakerState, ServiceHealth, TargetHealth
 from portico.oidc.party import LoginPaths, PartySettings, ProviderSettings, RelyingParty, SessionSettings
@@ -97,7 +107,7 @@ from portico.signatures.nonces import Nonces, NoncesFull
 from portico.signatures.verifier import SignatureRules, SignatureVerifier, Signed, invitation_to_sign
 from portico.state.board import Counter
 from portico.state.check import LimitCheck, OnStoreFailure
-from portico.state.limits import FixedWindow, Limit, Limits, Rate, SlidingWindow, Verdict
+from portico.state.limits import FixedWindow, Limit, Limits, Rate, SlidingWindow, Total, Verdict
 from portico.state.store import LARGEST_VALUE, Claim, Space, Store
 from portico.x509.certificate import COMMON_NAME, UNIT, ClientCertificate, UnreadableCertificate, certificate_reader
 from portico.x509.patterns import (
@@ -143,6 +153,8 @@ __all__ = [
     "BodyTooLarge",
     "BodyTruncated",
     "BreakerState",
+    "Budget",
+    "Budgets",
     "CallerKey",
     "Cidr",
     "Claim",
@@ -157,6 +169,7 @@ __all__ = [
     "ConsumerLookup",
     "ConsumerUsers",
     "ContentDigest",
+    "Counted",
     "Counter",
     "Credential",
     "DescribedEndpoint",
@@ -175,6 +188,7 @@ __all__ = [
     "FixedVerdict",
     "FixedWindow",
     "Found",
+    "Gate",
     "Handler",
     "HeaderBlock",
     "HeaderName",
@@ -188,6 +202,9 @@ __all__ = [
     "Keys",
     "Limit",
     "LimitCheck",
+    "LimitList",
+    "LimitSettings",
+    "LimitingConfig",
     "Limits",
     "LoginPaths",
     "LookupFailed",
@@ -201,6 +218,7 @@ __all__ = [
     "NoncesFull",
     "NotSigned",
     "NotTaken",
+    "Nothing",
     "Off",
     "OnStoreFailure",
     "OneOrMany",
@@ -252,10 +270,12 @@ __all__ = [
     "Template",
     "Texts",
     "Threads",
+    "Tier",
     "TokenRules",
     "TokenSigner",
     "TokenVerifier",
     "TooManyCalls",
+    "Total",
     "Trouble",
     "UnreadableCertificate",
     "UnusableKey",
@@ -265,6 +285,7 @@ __all__ = [
     "UserOf",
     "Verdict",
     "basic_credentials",
+    "budget_of",
     "caching",
     "certificate_reader",
     "check_reservable",
@@ -288,10 +309,13 @@ __all__ = [
     "note_refusal",
     "origin_of",
     "parameters_of",
+    "prefix_of",
     "published_key",
     "read_iam",
     "read_simple",
     "recoded",
+    "remarks_on_limits",
+    "remarks_on_nobody",
     "said_of_token",
     "settings_print",
     "shown",

@@ -82,6 +82,10 @@ class _Rule:
         """Bring what `state` has at `at` to what it is now, and return how much of the limit is used."""
         raise NotImplementedError
 
+    def used(self, state: list[float], at: int, now: float) -> float:
+        """Return how much of the limit is used, by a state that was brought to `now`."""
+        return state[at]
+
     def lasts(self, used: float) -> float:
         """Return the microseconds for which so much used matters, which may be more than the limit has."""
         return self.lives
@@ -174,8 +178,11 @@ class _Sliding(_Window):
         self.lives = 2 * self.period
 
     def age(self, state: list[float], at: int, now: float) -> float:
-        used = super().age(state, at, now)
-        before = state[at + 2]
+        super().age(state, at, now)
+        return self.used(state, at, now)
+
+    def used(self, state: list[float], at: int, now: float) -> float:
+        used, before = state[at], state[at + 2]
         if before:
             elapsed = now - state[at + 1]
             if elapsed < 0.0:
@@ -311,16 +318,23 @@ class Verdict:
     @property
     def left(self) -> tuple[int, ...]:
         """How much more could come now, of each limit."""
-        state = self._state.copy()
-        return tuple(
-            max(0, math.floor((rule.capacity - rule.age(state, number * _NUMBERS, self._now)) / rule.weight))
-            for number, rule in enumerate(self.limits.rules)
-        )
+        return tuple([self.left_of(number) for number in range(len(self.limits.rules))])
+
+    def left_of(self, number: int) -> int:
+        """Return how much more could come now, of one limit."""
+        rule = self.limits.rules[number]
+        used = rule.used(self._state, number * _NUMBERS, self._now)
+        return max(0, math.floor((rule.capacity - used) / rule.weight))
 
     @property
     def resets(self) -> tuple[float, ...]:
         """The seconds after which all of each limit is free again, if nothing comes; infinity where it never is."""
-        return tuple(rule.reset(*part, self._now) / _MICRO for rule, part in self._parts())
+        return tuple([self.reset_of(number) for number in range(len(self.limits.rules))])
+
+    def reset_of(self, number: int) -> float:
+        """Return the seconds after which all of one limit is free again."""
+        used, since, before = self._state[number * _NUMBERS : number * _NUMBERS + _NUMBERS]
+        return self.limits.rules[number].reset(used, since, before, self._now) / _MICRO
 
     @property
     def wait(self) -> float:
