@@ -60,6 +60,8 @@ from portico.jose.signer import TokenSigner, published_key
 from portico.jose.verifier import BearerReader, FixedKeys, Keys, TokenVerifier
 from portico.limiting.budgets import Budget, Budgets, budget_of, prefix_of
 from portico.limiting.gate import Counted, Gate
+from portico.limiting.periods import Periods
+from portico.limiting.periods import Unit as PeriodUnit
 from portico.limiting.settings import (
     LimitingConfig,
     LimitList,
@@ -68,6 +70,7 @@ from portico.limiting.settings import (
     remarks_on_limits,
     remarks_on_nobody,
 )
+from portico.limiting.told import Terms, Told
 from portico.observe.exchange import Exchange, Outcome
 from portico.observe.health import BreakerState, ServiceHealth, TargetHealth
 from portico.oidc.party import LoginPaths, PartySettings, ProviderSettings, RelyingParty, SessionSettings
@@ -225,6 +228,8 @@ __all__ = [
     "Origin",
     "Outcome",
     "PartySettings",
+    "PeriodUnit",
+    "Periods",
     "Policy",
     "PolicyConfig",
     "PolicyVerdict",
@@ -268,12 +273,14 @@ __all__ = [
     "Taken",
     "TargetHealth",
     "Template",
+    "Terms",
     "Texts",
     "Threads",
     "Tier",
     "TokenRules",
     "TokenSigner",
     "TokenVerifier",
+    "Told",
     "TooManyCalls",
     "Total",
     "Trouble",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, field_validator, model_validator
@@ -202,6 +203,11 @@ class LimitingConfig(PolicyConfig):
     on_store_failure: OnStoreFailure = "allow"
     """What becomes of requests that the store cannot count: they pass (`allow`), are answered 503 (`deny`), or each
     worker counts for itself (`local`)."""
+
+    @cached_property
+    def text(self) -> str:
+        """All of it, to tell it from others; there is no secret in it."""
+        return repr(self)
 
 
 _OF_USERS: Final = re.compile(r"""(?<![\w'".-])user(?![\w'"-])""")

@@ -39,14 +39,14 @@ class Told:
     __slots__ = ("name", "policy", "quota", "quota_text", "slides", "standing", "window")
 
     def __init__(self, name: str, quota: int, window: float, *, slides: bool = False) -> None:
-        """`name` has no quotes, backslashes or percent signs. With `slides`, no longer time than `window`, in seconds,
-        is told until it is free again: what a window slides past counts for less all the time."""
+        """`name` has no quotes, backslashes or percent signs; a `window` of 0 s is not told. With `slides`, no longer
+        time than `window` is told until it is free again: what it slides past counts for less all the time."""
         self.name = name
         self.quota = quota
         self.quota_text = b"%d" % quota
-        self.window = max(1, math.ceil(window))
+        self.window = math.ceil(window)
         self.slides = slides
-        self.policy = b'"%s";q=%d;w=%d' % (name.encode("ascii"), quota, self.window)
+        self.policy = b'"%s";q=%d' % (name.encode("ascii"), quota) + (b";w=%d" % self.window if window else b"")
         """It as an item of `RateLimit-Policy`."""
         self.standing = b'"%s";r=%%d;t=%%d' % name.encode("ascii")
         """It as the item of `RateLimit`, to be filled with what is left, and for how many seconds."""

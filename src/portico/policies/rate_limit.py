@@ -179,7 +179,7 @@ class RateLimitPolicy(Policy[RateLimit], name="rate-limit", stages=(Stage.LIMIT,
                 for tier in config.tiers:
                     Condition(tier.when).check_captures(path, known)
         space = env.store.volatile
-        self._gate = env.share((self.name, env.place, space, repr(config)), lambda: _gate(config, env, key))
+        self._gate = env.share((self.name, env.place, space, config.text), lambda: _gate(config, env, key))
 
     def handle(self, request: Request, next: Handler) -> Coroutine[Any, Any, Response]:  # noqa: A002 - the field's word
         """Let a request pass, or not."""
