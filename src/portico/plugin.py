@@ -7,7 +7,7 @@ Everything that the built-in policies use is here, and nothing else of Portico i
 from portico import caching
 from portico.config.addresses import LOCAL_NETWORKS, Cidr, Origin
 from portico.config.consumers import ApiKeys, Consumer, Credential, digest_of
-from portico.config.forms import Off, OneOrMany, SecretMembers, Shorthand
+from portico.config.forms import Nothing, Off, OneOrMany, SecretMembers, Shorthand
 from portico.config.values import (
     BadValue,
     Duration,
@@ -59,6 +59,19 @@ from portico.jose.provider import KeyUrl, ProviderKeys, issuers_of, target_of
 from portico.jose.rules import TokenRules, claim_at
 from portico.jose.signer import TokenSigner, published_key
 from portico.jose.verifier import BearerReader, FixedKeys, Keys, TokenVerifier
+from portico.limiting.budgets import Budget, Budgets, budget_of, prefix_of
+from portico.limiting.gate import Counted, Gate
+from portico.limiting.periods import Periods
+from portico.limiting.periods import Unit as PeriodUnit
+from portico.limiting.settings import (
+    LimitingConfig,
+    LimitList,
+    LimitSettings,
+    Tier,
+    remarks_on_limits,
+    remarks_on_nobody,
+)
+from portico.limiting.told import Terms, Told
 from portico.observe.exchange import Exchange, Outcome
 from portico.observe.health import BreakerState, ServiceHealth, TargetHealth
 from portico.oidc.party import LoginPaths, PartySettings, ProviderSettings, RelyingParty, SessionSettings
@@ -98,7 +111,7 @@ from portico.signatures.nonces import Nonces, NoncesFull
 from portico.signatures.verifier import SignatureRules, SignatureVerifier, Signed, invitation_to_sign
 from portico.state.board import Counter
 from portico.state.check import LimitCheck, OnStoreFailure
-from portico.state.limits import FixedWindow, Limit, Limits, Rate, SlidingWindow, Verdict
+from portico.state.limits import FixedWindow, Limit, Limits, Rate, SlidingWindow, Total, Verdict
 from portico.state.purges import LONGEST_KEPT, Purges
 from portico.state.semaphore import NoPlace, Place, SemaphoreRules, Semaphores
 from portico.state.store import LARGEST_VALUE, Claim, Space, Store
@@ -149,6 +162,8 @@ __all__ = [
     "BodyTooLarge",
     "BodyTruncated",
     "BreakerState",
+    "Budget",
+    "Budgets",
     "CallerKey",
     "Cidr",
     "Claim",
@@ -163,6 +178,7 @@ __all__ = [
     "ConsumerLookup",
     "ConsumerUsers",
     "ContentDigest",
+    "Counted",
     "Counter",
     "Credential",
     "DescribedEndpoint",
@@ -181,6 +197,7 @@ __all__ = [
     "FixedVerdict",
     "FixedWindow",
     "Found",
+    "Gate",
     "Handler",
     "HeaderBlock",
     "HeaderName",
@@ -195,6 +212,9 @@ __all__ = [
     "Keys",
     "Limit",
     "LimitCheck",
+    "LimitList",
+    "LimitSettings",
+    "LimitingConfig",
     "Limits",
     "LoginPaths",
     "LookupFailed",
@@ -210,6 +230,7 @@ __all__ = [
     "NoncesFull",
     "NotSigned",
     "NotTaken",
+    "Nothing",
     "Off",
     "OnStoreFailure",
     "Once",
@@ -218,6 +239,8 @@ __all__ = [
     "Origin",
     "Outcome",
     "PartySettings",
+    "PeriodUnit",
+    "Periods",
     "Place",
     "Policy",
     "PolicyConfig",
@@ -266,12 +289,16 @@ __all__ = [
     "Taken",
     "TargetHealth",
     "Template",
+    "Terms",
     "Texts",
     "Threads",
+    "Tier",
     "TokenRules",
     "TokenSigner",
     "TokenVerifier",
+    "Told",
     "TooManyCalls",
+    "Total",
     "Trouble",
     "UnreadableCertificate",
     "UnusableKey",
@@ -281,6 +308,7 @@ __all__ = [
     "UserOf",
     "Verdict",
     "basic_credentials",
+    "budget_of",
     "caching",
     "certificate_reader",
     "check_reservable",
@@ -305,10 +333,13 @@ __all__ = [
     "note_refusal",
     "origin_of",
     "parameters_of",
+    "prefix_of",
     "published_key",
     "read_iam",
     "read_simple",
     "recoded",
+    "remarks_on_limits",
+    "remarks_on_nobody",
     "said_of_token",
     "settings_print",
     "shown",

@@ -57,6 +57,12 @@ async def hold(space: Space, key: bytes, holder: bytes, count: int, wanted: int,
     return held if isinstance(held, Held) else await held
 
 
+async def charge(space: Space, key: bytes, limits: Limits, cost: int) -> Verdict:
+    """Charge a key at once, or when it is known."""
+    verdict = space.charge(key, limits, cost)
+    return verdict if isinstance(verdict, Verdict) else await verdict
+
+
 class Engine:
     """One of the stores."""
 

@@ -86,6 +86,36 @@ def test_a_store_that_knows_at_once_is_not_waited_for() -> None:
     assert check.failures == 0
 
 
+def test_what_was_used_already_is_charged_where_it_can_be() -> None:
+    async def main() -> None:
+        check = LimitCheck(MemoryStore().volatile, LIMITS, "deny", LOGGER)
+        charged = check.charge(b"a", 5)
+        assert isinstance(charged, Verdict)
+        assert not charged.allowed
+        assert not (await verdict(check)).allowed
+        with ValkeyServer() as server:
+            async with asyncio.TaskGroup() as tasks:
+                store = valkey_store(server, tasks)
+                try:
+                    for on_failure, allowed in (("allow", True), ("deny", False), ("local", False)):
+                        check = LimitCheck(store.volatile, LIMITS, on_failure, LOGGER)  # type: ignore[arg-type]
+                        server.kill()
+                        charged = check.charge(b"a", 5)
+                        assert not isinstance(charged, Verdict)
+                        assert (await charged).allowed is allowed
+                        assert (await verdict(check)).allowed is allowed
+                        assert check.failures == 2
+                        server.start()
+                        await until_well(store.volatile)
+                        await check.charge(b"a", 2)  # type: ignore[misc]
+                        assert [each.left for each in [await verdict(check)]] == [(0,)]
+                        assert not (await verdict(check)).allowed
+                finally:
+                    store.close()
+
+    run(main)
+
+
 def test_who_stops_waiting_is_no_failure_of_the_store() -> None:
     async def main() -> None:
         with ValkeyServer() as server:

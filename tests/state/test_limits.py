@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
+from itertools import compress
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from portico.state.limits import FixedWindow, Limit, Limits, Rate, SlidingWindow, Verdict
+from portico.state.limits import FixedWindow, Limit, Limits, Rate, SlidingWindow, Total, Verdict
 
 T0 = 1_700_000_000_000_000.0  # a moment at which windows of a second, a minute and 100 s begin
 SECOND = 1_000_000.0
@@ -15,6 +16,7 @@ LIMIT = st.one_of(
     st.builds(Rate, st.integers(1, 50), st.sampled_from([0.5, 1.0, 3.0, 60.0]), st.integers(0, 80)),
     st.builds(SlidingWindow, st.integers(1, 50), st.sampled_from([0.5, 1.0, 3.0, 60.0])),
     st.builds(FixedWindow, st.integers(1, 50), st.sampled_from([0.5, 1.0, 3.0, 60.0])),
+    st.builds(Total, st.integers(1, 50), st.sampled_from([60.0, 86400.0])),
 )
 LIMITS = st.lists(LIMIT, min_size=1, max_size=4)
 STEPS = st.lists(st.tuples(st.integers(-10_000, 2_000_000), st.integers(0, 4)), max_size=40)
@@ -35,6 +37,15 @@ class Counter:
         fits = self.limits.take(state, now, cost)
         if fits:
             self.record = self.limits.record(state)
+        return Verdict(self.limits, fits, state, now, cost)
+
+    def charge(self, at: float, cost: int) -> Verdict:
+        """Charge at so many seconds after T0."""
+        now = T0 + round(at * SECOND)
+        state = self.limits.state(self.record)
+        fits = self.limits.charge(state, now, cost)
+        self.record = self.limits.record(state)
+        self.lasts = self.limits.lasts(state)
         return Verdict(self.limits, fits, state, now, cost)
 
     def passed(self, at: float, times: int) -> int:
@@ -142,7 +153,7 @@ def test_other_limits_have_another_tag_and_other_counts_of_windows_have_not() ->
     assert Limits([FixedWindow(10, 60.0)]).tag == Limits([FixedWindow(20, 60.0)]).tag
 
 
-@pytest.mark.parametrize("limit", [Rate(0, 1.0), FixedWindow(1, 0.0), SlidingWindow(-1, 1.0)])
+@pytest.mark.parametrize("limit", [Rate(0, 1.0), FixedWindow(1, 0.0), SlidingWindow(-1, 1.0), Total(1, 0.0)])
 def test_what_is_no_limit_is_refused(limit: Limit) -> None:
     with pytest.raises(ValueError, match="one or more"):
         Limits([limit])
@@ -210,4 +221,50 @@ def test_a_record_can_be_forgotten_when_its_life_is_over(limits: list[Limit], st
         micros = max(0, micros + step)
         counter.take(micros / SECOND, cost)
     later = (micros + 500_000 + math.ceil(counter.limits.lives)) / SECOND
-    assert counter.take(later, 0).left == fresh.take(later, 0).left
+    comes_back = [not isinstance(limit, Total) for limit in limits]
+    assert list(compress(counter.take(later, 0).left, comes_back)) == list(
+        compress(fresh.take(later, 0).left, comes_back)
+    )
+
+
+def test_what_is_beyond_a_limit_comes_back_before_anything_is_allowed() -> None:
+    rate = Counter(Rate(10, 10.0))
+    assert rate.charge(0, 4).left == (6,)
+    charged = rate.charge(0, 21)
+    assert (charged.allowed, charged.left, charged.resets) == (False, (0,), (25.0,))
+    assert rate.lasts == 25 * SECOND
+    assert rate.passed(15.9, 5) == 0
+    assert rate.passed(16, 5) == 1
+    fixed = Counter(FixedWindow(10, 10.0))
+    fixed.charge(0, 25)
+    assert fixed.passed(9.9, 5) == 0
+    assert fixed.passed(10, 20) == 10
+    sliding = Counter(SlidingWindow(10, 10.0))
+    sliding.charge(0, 25)
+    assert sliding.passed(15.9, 5) == 0
+    assert sliding.passed(16.4, 5) == 1
+
+
+def test_a_charge_counts_where_another_limit_has_no_room() -> None:
+    counter = Counter(Rate(5, 1.0), FixedWindow(8, 100.0))
+    assert not counter.charge(0, 6).allowed
+    assert counter.take(0, 0).left == (0, 2)
+
+
+def test_of_a_total_nothing_comes_back() -> None:
+    counter = Counter(Total(5, 60.0))
+    assert counter.passed(0, 9) == 5
+    for at in (59, 10**6, -(10**6), 10**8):
+        refused = counter.take(at)
+        assert (refused.allowed, refused.left, refused.wait, refused.resets) == (False, (0,), math.inf, (math.inf,))
+    assert counter.limits.lives == 60 * SECOND
+
+
+def test_a_backlog_is_what_lets_requests_pass_evenly() -> None:
+    counter = Counter(Rate(10, 1.0, 4), FixedWindow(100, 60.0))
+    assert [counter.take(0).backlogs for _ in range(3)] == [(0.0, 0.0), (0.1, 0.0), (0.2, 0.0)]
+    assert counter.take(0.05).backlogs == (pytest.approx(0.25), 0.0)
+    assert not counter.take(0.05).allowed
+    assert counter.take(0.05).backlogs == (pytest.approx(0.35), 0.0)
+    assert counter.take(2, cost=3).backlogs == (0.0, 0.0)
+    assert counter.take(2).backlogs == (pytest.approx(0.3), 0.0)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from portico.errors import StoreUnavailable
 from portico.state.board import Counter
 from portico.state.holders import MOST
-from portico.state.limits import FixedWindow, Limit, Limits, Rate, Verdict
+from portico.state.limits import FixedWindow, Limit, Limits, Rate, Total, Verdict
 from portico.state.link import Address, Link
 from portico.state.memory import MemorySpace
 from portico.state.redis import SCRIPTS, RedisStore
@@ -57,18 +57,22 @@ async def connected(server: ValkeyServer, **more: Any) -> AsyncIterator[RedisSto
 
 
 def told(verdict: Verdict) -> tuple[object, ...]:
-    return verdict.allowed, verdict.wait, verdict.left, verdict.resets
+    return verdict.allowed, verdict.waits, verdict.left, verdict.resets, verdict.backlogs
 
 
 STEPS = st.lists(
-    st.tuples(st.integers(-2_000_000, 4_000_000), st.integers(0, 9), st.sampled_from([b"a", b"b"])), max_size=25
+    st.tuples(
+        st.integers(-2_000_000, 4_000_000), st.integers(0, 9), st.sampled_from([b"a", b"b"]), st.sampled_from([0, 0, 1])
+    ),
+    max_size=25,
 )
+"""Microseconds that pass, a cost, a key, and whether it is charged."""
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ANY_LIMITS, STEPS)
 def test_the_script_comes_to_what_the_arithmetic_comes_to(
-    one_for_all: ValkeyServer, limits: list[Limit], steps: list[tuple[int, int, bytes]]
+    one_for_all: ValkeyServer, limits: list[Limit], steps: list[tuple[int, int, bytes, int]]
 ) -> None:
     async def main() -> None:
         one_for_all.say("FLUSHALL")
@@ -76,9 +80,11 @@ def test_the_script_comes_to_what_the_arithmetic_comes_to(
         here = MemorySpace(wall)
         together = Limits(limits)
         async with connected(one_for_all, wall=wall) as store:
-            for step, cost, key in steps:
+            for step, cost, key, charged in steps:
                 wall.now += step / 1_000_000
-                assert told(await take(store.volatile, key, together, cost)) == told(here.take(key, together, cost))
+                there = store.volatile.charge if charged else store.volatile.take
+                mine = here.charge if charged else here.take
+                assert told(await there(key, together, cost)) == told(mine(key, together, cost))
 
     run(main)
 
@@ -131,6 +137,19 @@ def test_a_record_expires_when_it_can_be_forgotten(server: ValkeyServer) -> None
             assert 0 < server.say("EVAL", "return redis.call('PTTL', redis.call('KEYS', '*')[1])", "0") <= 2000
             await store.volatile.put(b"v", b"x", HOUR)
             assert 3_500_000 < server.say("PTTL", "portico:v:vv") <= 3_600_000
+
+    run(main)
+
+
+def test_a_record_lives_as_long_as_what_was_charged_takes_to_come_back(server: ValkeyServer) -> None:
+    async def main() -> None:
+        async with connected(server) as store:
+            lives = "return redis.call('PTTL', redis.call('KEYS', '*')[1])"
+            await store.volatile.charge(b"a", Limits([Rate(10, 2.0), FixedWindow(1, 1.0)]), 100)
+            assert 18_000 < server.say("EVAL", lives, "0") <= 20_000
+            server.say("FLUSHALL")
+            await store.durable.charge(b"a", Limits([Total(10, HOUR)]), 100)
+            assert 3_590_000 < server.say("EVAL", lives, "0") <= 3_600_000
 
     run(main)
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 
-from portico.state.limits import FixedWindow, Limits, Rate, SlidingWindow
+from portico.state.limits import FixedWindow, Limits, Rate, SlidingWindow, Total
 from portico.state.store import LARGEST_VALUE, LONGEST_KEY, Claim, Space
 from tests.harness.loop import run
 from tests.harness.valkey import Cluster
-from tests.state.stores import ENGINES, Engine, hold, in_cluster, take
+from tests.state.stores import ENGINES, Engine, charge, hold, in_cluster, take
 
 Contract: TypeAlias = Callable[[Callable[[Engine], Awaitable[None]]], None]
 
@@ -193,6 +194,37 @@ def test_limits_count_exactly_whoever_asks_at_once(contract: Contract) -> None:
             assert (await take(space, b"b", limits)).left == (49, 69, 89)
             assert (await take(space, b"b", limits, 50)).left == (49, 69, 89)
             assert (await take(space, b"b", limits, 49)).left == (0, 20, 40)
+
+    contract(test)
+
+
+def test_what_was_used_already_is_charged_whether_there_is_room_or_not(contract: Contract) -> None:
+    async def test(engine: Engine) -> None:
+        for space in engine.spaces:
+            limits = Limits([Rate(10, LONG), FixedWindow(20, LONG)])
+            assert (await charge(space, b"a", limits, 4)).allowed
+            charged = await charge(space, b"a", limits, 7)
+            assert not charged.allowed
+            assert charged.left == (0, 9)
+            assert not (await take(space, b"a", limits)).allowed
+            assert (await charge(space, b"a", limits, 100)).left == (0, 0)
+            assert (await take(space, b"a", limits, 0)).left == (0, 0)
+            assert (await take(space, b"b", limits)).allowed
+
+    contract(test)
+
+
+def test_of_a_total_nothing_comes_back(contract: Contract) -> None:
+    async def test(engine: Engine) -> None:
+        for space in engine.spaces:
+            limits = Limits([Total(3, HOUR)])
+            assert [(await take(space, b"2026-12", limits)).left[0] for _ in range(3)] == [2, 1, 0]
+            refused = await take(space, b"2026-12", limits)
+            assert (refused.allowed, refused.wait, refused.resets) == (False, math.inf, (math.inf,))
+            more = Limits([Total(5, HOUR)])  # the same count, of which there may be more
+            assert (await take(space, b"2026-12", more)).left == (1,)
+            assert (await charge(space, b"2026-12", more, 2)).left == (0,)
+            assert (await take(space, b"2027-01", limits)).allowed
 
     contract(test)
 

@@ -62,6 +62,23 @@ class Yes:
 
 
 @dataclass(frozen=True)
+class Nothing:
+    """`none`, or `off`, is a certain value, which is not validated: `Annotated[tuple[Limit, ...], Nothing(())]`."""
+
+    value: object
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return around(self._meant, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
+        forms = handler(schema)
+        return {"anyOf": [*forms.get("anyOf", [forms]), {"enum": ["none", *OFF["enum"]]}]}
+
+    def _meant(self, value: object, other: ValidatorFunctionWrapHandler) -> object:
+        return self.value if value == "none" or is_off(value) else other(value)
+
+
+@dataclass(frozen=True)
 class Shorthand:
     """A value that is no mapping is the value of one field: `Annotated[Timeout, Shorthand("total")]`."""
 

@@ -248,6 +248,12 @@ class Policy(Component[ConfigT]):
         """Return the URLs that this policy answers itself, and that therefore have to lead to a route that has it."""
         return ()
 
+    @classmethod
+    def remarks(cls, config: ConfigT, stage: Stage) -> Iterable[tuple[str, str]]:
+        """Return what is legal in these settings, where it stands in this stage, and probably not meant: each as a
+        message, and a hint how to mend it."""
+        return ()
+
     def request(self, request: Request) -> Response | None:
         """Look at or change a request on its way in; a Response stops it here."""
         return None

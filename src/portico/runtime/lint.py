@@ -24,7 +24,7 @@ from portico.policy.base import Stage
 from portico.policy.registry import Registry
 from portico.routing.entry import Entry
 from portico.routing.shadow import find_shadows
-from portico.runtime.chains import BUILT_IN
+from portico.runtime.chains import BUILT_IN, stage_of
 from portico.runtime.compile import Compiled
 from portico.runtime.runtime import Route
 
@@ -52,6 +52,7 @@ def lint(config: Config, compiled: Compiled, registry: Registry, findings: Findi
     _nonces_that_are_taken_again(config, findings)
     _certificates_that_nobody_asks_for(config, registry, findings)
     _sessions_that_anyone_can_read(config, findings)
+    _remarks_of_policies(config, registry, findings)
     _strange_methods(config, findings)
     _unverified_services(config, findings)
     _clients_who_say_who_they_are(config, findings)
@@ -238,6 +239,14 @@ def _sessions_that_anyone_can_read(config: Config, findings: Findings) -> None:
         if isinstance(url, str) and url.startswith("http:") and not is_of_this_machine(url):
             message = f"whoever is on the way can take the session that {use.kind} gives a browser at {url}"
             findings.warning(place_of(use.origin), message, "write https://")
+
+
+def _remarks_of_policies(config: Config, registry: Registry, findings: Findings) -> None:
+    """Add what policies themselves have to say of their settings."""
+    for use in _uses(config):
+        if not use.off:
+            for message, hint in registry.policies[use.kind].remarks(use.config, stage_of(use, registry)):
+                findings.warning(place_of(use.origin), message, hint)
 
 
 def _strange_methods(config: Config, findings: Findings) -> None:

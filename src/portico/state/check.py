@@ -34,6 +34,7 @@ class LimitCheck:
         self.failures = 0
         """Checks that the store had no answer to."""
         self._take = space.take
+        self._charge = space.charge
         self._on_failure = on_failure
         self._logger = logger
         self._local = MemorySpace(wall) if on_failure == "local" else None
@@ -51,22 +52,30 @@ class LimitCheck:
             self._well_again()
         return found
 
-    async def _later(self, found: Awaitable[Verdict], key: bytes, cost: int) -> Verdict:
+    def charge(self, key: bytes, cost: int) -> Verdict | Awaitable[Verdict]:
+        """Count by all limits of a key what was used already; never raises StoreUnavailable."""
+        try:
+            found = self._charge(key, self.limits, cost)
+        except StoreUnavailable as error:
+            return self._without(key, cost, error, charge=True)
+        return found if type(found) is Verdict else self._later(found, key, cost, charge=True)  # type: ignore[arg-type]
+
+    async def _later(self, found: Awaitable[Verdict], key: bytes, cost: int, *, charge: bool = False) -> Verdict:
         try:
             verdict = await found
         except StoreUnavailable as error:
-            return self._without(key, cost, error)
+            return self._without(key, cost, error, charge=charge)
         if self._failing:
             self._well_again()
         return verdict
 
-    def _without(self, key: bytes, cost: int, error: StoreUnavailable) -> Verdict:
+    def _without(self, key: bytes, cost: int, error: StoreUnavailable, *, charge: bool = False) -> Verdict:
         self.failures += 1
         if not self._failing:
             self._failing = True
             self._logger.error("%s; until it answers, on_store_failure is %s", error, self._on_failure)
         if self._local is not None:
-            return self._local.take(key, self.limits, cost)
+            return (self._local.charge if charge else self._local.take)(key, self.limits, cost)
         return self.limits.unknown(allowed=self._on_failure == "allow")
 
     def _well_again(self) -> None:

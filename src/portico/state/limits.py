@@ -23,6 +23,9 @@ _MICRO: Final = 1_000_000
 _NUMBERS: Final = 3
 """What each limit has of a record: what is used, since when, and what was used in the window before."""
 
+_AGES: Final = 2**33
+"""Seconds of a window that begins in 1970, and ends in 2242."""
+
 
 class Rate(NamedTuple):
     """So many in a period, evenly: the generic cell rate algorithm, as a leaky bucket (ITU-T I.371, annex A).
@@ -50,7 +53,15 @@ class FixedWindow(NamedTuple):
     period: float
 
 
-Limit: TypeAlias = Rate | SlidingWindow | FixedWindow
+class Total(NamedTuple):
+    """So many in all: nothing comes back while the record lives, as for a key that names its period."""
+
+    amount: int
+    lives: float
+    """Seconds that the record lives after the last that it has counted."""
+
+
+Limit: TypeAlias = Rate | SlidingWindow | FixedWindow | Total
 
 
 class _Rule:
@@ -71,8 +82,20 @@ class _Rule:
         """Bring what `state` has at `at` to what it is now, and return how much of the limit is used."""
         raise NotImplementedError
 
+    def used(self, state: list[float], at: int, now: float) -> float:
+        """Return how much of the limit is used, by a state that was brought to `now`."""
+        return state[at]
+
+    def lasts(self, used: float) -> float:
+        """Return the microseconds for which so much used matters, which may be more than the limit has."""
+        return self.lives
+
+    def backlog(self, used: float, since: float, now: float) -> float:
+        """Return the microseconds in which so much used comes back at an even rate; 0 where there is none."""
+        return 0.0
+
     def reset(self, used: float, since: float, before: float, now: float) -> float:
-        """Return the microseconds after which all of it is free again, if nothing comes."""
+        """Return the microseconds after which all of it is free again, if nothing comes; infinity where it never is."""
         raise NotImplementedError
 
     def wait(self, used: float, since: float, before: float, now: float, wanted: float) -> float:
@@ -104,6 +127,12 @@ class _Bucket(_Rule):
             state[at + 1] = now
         state[at] = used
         return used
+
+    def lasts(self, used: float) -> float:
+        return max(self.lives, used / self.drain)
+
+    def backlog(self, used: float, since: float, now: float) -> float:
+        return used / self.drain + max(0.0, since - now)
 
     def reset(self, used: float, since: float, before: float, now: float) -> float:
         return used / self.drain + max(0.0, since - now)
@@ -149,8 +178,11 @@ class _Sliding(_Window):
         self.lives = 2 * self.period
 
     def age(self, state: list[float], at: int, now: float) -> float:
-        used = super().age(state, at, now)
-        before = state[at + 2]
+        super().age(state, at, now)
+        return self.used(state, at, now)
+
+    def used(self, state: list[float], at: int, now: float) -> float:
+        used, before = state[at], state[at + 2]
         if before:
             elapsed = now - state[at + 1]
             if elapsed < 0.0:
@@ -172,9 +204,25 @@ class _Sliding(_Window):
         return since + self.period - now + self.period * (1.0 - room / used)
 
 
+class _Total(_Window):
+    """A window that never ends, and so needs no arithmetic of its own."""
+
+    def __init__(self, limit: Total) -> None:
+        super().__init__(FixedWindow(limit.amount, _AGES))
+        self.lives = float(round(limit.lives * _MICRO))
+
+    def reset(self, used: float, since: float, before: float, now: float) -> float:
+        return math.inf if used else 0.0
+
+    def wait(self, used: float, since: float, before: float, now: float, wanted: float) -> float:
+        return math.inf if used + wanted > self.capacity else 0.0
+
+
 def _rule(limit: Limit) -> _Rule:
     if isinstance(limit, Rate):
         return _Bucket(limit)
+    if isinstance(limit, Total):
+        return _Total(limit)
     return _Sliding(limit) if isinstance(limit, SlidingWindow) else _Window(limit)
 
 
@@ -183,7 +231,7 @@ class Limits:
 
     def __init__(self, limits: Sequence[Limit]) -> None:
         for limit in limits:
-            if limit.amount < 1 or limit.period * _MICRO < 1:
+            if limit.amount < 1 or (limit.lives if isinstance(limit, Total) else limit.period) * _MICRO < 1:
                 raise ValueError("a limit is for one or more, in a period that is not 0")
         self.limits = tuple(limits)
         self.rules = tuple(map(_rule, limits))
@@ -194,7 +242,7 @@ class Limits:
         self.size = self._record.size
         """The bytes of a record."""
         self.lives = max((rule.lives for rule in self.rules), default=0.0)
-        """The microseconds after which a record can be forgotten."""
+        """The microseconds after which a record can be forgotten, unless more was charged than there was."""
         shape = repr([(rule.kind, rule.weight, rule.drain, rule.period) for rule in self.rules])
         self.tag = b"l" + hashlib.blake2b(shape.encode(), digest_size=6).digest()
         """What a record can be found by beside its key: limits that read it otherwise have another one."""
@@ -231,6 +279,19 @@ class Limits:
                 state[at] += cost * weight
         return fits
 
+    def charge(self, state: list[float], now: float, cost: int) -> bool:
+        """Bring a state to `now`, and count `cost` whether there is room for it or not; tell whether there was."""
+        fits = True
+        for rule, at, weight in self._steps:
+            if rule.age(state, at, now) + cost * weight > rule.capacity:
+                fits = False
+            state[at] += cost * weight
+        return fits
+
+    def lasts(self, state: list[float]) -> float:
+        """Return the microseconds after which the record of a state can be forgotten, whatever was charged."""
+        return max((rule.lasts(state[at]) for rule, at, _ in self._steps), default=0.0)
+
     def unknown(self, *, allowed: bool) -> Verdict:
         """Return the verdict where nobody knows what has happened."""
         return Verdict(self, allowed, self._fresh, 0.0, 1)
@@ -244,7 +305,7 @@ class Verdict:
     def __init__(self, limits: Limits, allowed: bool, state: list[float], now: float, cost: int) -> None:
         self.limits = limits
         self.allowed = allowed
-        """Whether all limits had room for it, and have counted it."""
+        """Whether all limits had room for it. Only then have they counted it, unless it was charged."""
         self._state = state
         self._now = now
         self._cost = cost
@@ -257,26 +318,49 @@ class Verdict:
     @property
     def left(self) -> tuple[int, ...]:
         """How much more could come now, of each limit."""
-        state = self._state.copy()
-        return tuple(
-            max(0, math.floor((rule.capacity - rule.age(state, number * _NUMBERS, self._now)) / rule.weight))
-            for number, rule in enumerate(self.limits.rules)
-        )
+        return tuple([self.left_of(number) for number in range(len(self.limits.rules))])
+
+    def left_of(self, number: int) -> int:
+        """Return how much more could come now, of one limit."""
+        rule = self.limits.rules[number]
+        used = rule.used(self._state, number * _NUMBERS, self._now)
+        return max(0, math.floor((rule.capacity - used) / rule.weight))
 
     @property
     def resets(self) -> tuple[float, ...]:
-        """The seconds after which all of each limit is free again, if nothing comes."""
-        return tuple(rule.reset(*part, self._now) / _MICRO for rule, part in self._parts())
+        """The seconds after which all of each limit is free again, if nothing comes; infinity where it never is."""
+        return tuple([self.reset_of(number) for number in range(len(self.limits.rules))])
+
+    def reset_of(self, number: int) -> float:
+        """Return the seconds after which all of one limit is free again."""
+        used, since, before = self._state[number * _NUMBERS : number * _NUMBERS + _NUMBERS]
+        return self.limits.rules[number].reset(used, since, before, self._now) / _MICRO
 
     @property
     def wait(self) -> float:
         """The seconds after which the same would be allowed, if nothing else came; 0 where it was, and infinity where
         it is more than a limit ever has.
         """
+        return max(self.waits, default=0.0)
+
+    @property
+    def waits(self) -> tuple[float, ...]:
+        """The same of each limit by itself."""
         if self.allowed:
-            return 0.0
-        waits = (rule.wait(*part, self._now, self._cost * rule.weight) for rule, part in self._parts())
-        return max(waits, default=0.0) / _MICRO
+            return (0.0,) * len(self.limits.rules)
+        return tuple(rule.wait(*part, self._now, self._cost * rule.weight) / _MICRO for rule, part in self._parts())
+
+    @property
+    def backlogs(self) -> tuple[float, ...]:
+        """The seconds in which all that a Rate had counted before this comes back, of each limit; 0 for any other.
+
+        Who lets each request wait as long lets them pass evenly, one each interval.
+        """
+        counted = self._cost if self.allowed else 0
+        return tuple(
+            rule.backlog(max(0.0, used - counted * rule.weight), since, self._now) / _MICRO
+            for rule, (used, since, _) in self._parts()
+        )
 
     def _parts(self) -> list[tuple[_Rule, tuple[float, float, float]]]:
         state = self._state
@@ -287,12 +371,13 @@ class Verdict:
 
 
 SCRIPT: Final = b"""
-local now, cost = tonumber(ARGV[1]), tonumber(ARGV[2])
+local now, cost, charge = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
+local lives = tonumber(ARGV[4])
 if not now then
   local time = redis.call('TIME')
   now = time[1] * 1000000 + time[2]
 end
-local rules = (#ARGV - 3) / 5
+local rules = (#ARGV - 4) / 5
 local form = '<' .. string.rep('d', 3 * rules)
 local held = redis.call('GET', KEYS[1])
 local state
@@ -305,13 +390,13 @@ end
 state[3 * rules + 1] = nil
 local fits = true
 for rule = 0, rules - 1 do
-  local kind, period = ARGV[4 + 5 * rule], tonumber(ARGV[8 + 5 * rule])
+  local kind, period = ARGV[5 + 5 * rule], tonumber(ARGV[9 + 5 * rule])
   local at = 3 * rule + 1
   local used, since = state[at], state[at + 1]
   if kind == 'bucket' then
     local elapsed = now - since
     if elapsed >= 0 then
-      used = used - elapsed * tonumber(ARGV[7 + 5 * rule])
+      used = used - elapsed * tonumber(ARGV[8 + 5 * rule])
       if used < 0 then used = 0 end
       state[at + 1] = now
     elseif -elapsed > period then
@@ -335,15 +420,22 @@ for rule = 0, rules - 1 do
       used = used + state[at + 2] * ((period - elapsed) / period)
     end
   end
-  if used + cost * tonumber(ARGV[5 + 5 * rule]) > tonumber(ARGV[6 + 5 * rule]) then fits = false end
+  if used + cost * tonumber(ARGV[6 + 5 * rule]) > tonumber(ARGV[7 + 5 * rule]) then fits = false end
 end
-if fits then
+if fits or charge then
   for rule = 0, rules - 1 do
-    state[3 * rule + 1] = state[3 * rule + 1] + cost * tonumber(ARGV[5 + 5 * rule])
+    local at = 3 * rule + 1
+    state[at] = state[at] + cost * tonumber(ARGV[6 + 5 * rule])
+    if charge and ARGV[5 + 5 * rule] == 'bucket' then
+      lives = math.max(lives, math.ceil(state[at] / tonumber(ARGV[8 + 5 * rule]) / 1000))
+    end
   end
-  if cost > 0 then redis.call('SET', KEYS[1], struct.pack(form, unpack(state)), 'PX', ARGV[3]) end
+  if cost > 0 then
+    redis.call('SET', KEYS[1], struct.pack(form, unpack(state)), 'PX', string.format('%.0f', lives))
+  end
 end
 return struct.pack('<dd', fits and 1 or 0, now) .. struct.pack(form, unpack(state))
 """
-"""`Limits.take` inside of a Redis. KEYS has the record's key; ARGV has the time, or nothing for the Redis's own, the
-cost, and what `Limits.arguments` has. It returns whether it fits, the time, and the state."""
+"""`Limits.take` and `Limits.charge` inside of a Redis. KEYS has the record's key; ARGV has the time, or nothing for the
+Redis's own, the cost, 1 to charge it, and what `Limits.arguments` has. It returns whether it fits, the time, and the
+state."""

@@ -98,6 +98,11 @@ class LmdbSpace:
 
         return self._writer.do(job)
 
+    def charge(self, key: bytes, limits: Limits, cost: int) -> Verdict | Awaitable[Verdict]:
+        """Count by all limits of a key, in any case."""
+        whole = key_of(limits.tag, key)
+        return self._writer.do(lambda txn: _charge(txn, whole, limits, cost, self._micros()))
+
     async def get(self, key: bytes) -> bytes | None:
         """Return a value. A look waits for nobody: it sees what was written last."""
         try:
@@ -181,17 +186,28 @@ class VolatileSpace(LmdbSpace):
 
     def take(self, key: bytes, limits: Limits, cost: int = 1) -> Verdict:
         """Count by all limits of a key, or by none."""
+        return self._count(key, limits, cost, charge=False)
+
+    def charge(self, key: bytes, limits: Limits, cost: int) -> Verdict:
+        """Count by all limits of a key, in any case."""
+        return self._count(key, limits, cost, charge=True)
+
+    def _count(self, key: bytes, limits: Limits, cost: int, *, charge: bool) -> Verdict:
         whole = key_of(limits.tag, key)
         now = self._wall() * 1_000_000 // 1
         txn = self._begin()
         try:
             record = txn.get(whole)
             state = limits.state(record)
-            fits = limits.take(state, now, cost)
-            if fits and cost:
-                self._commit(txn, whole, limits.record_until(state, now + limits.lives), record is None)
+            if charge:
+                fits = limits.charge(state, now, cost)
+                self._commit(txn, whole, limits.record_until(state, now + limits.lasts(state)), record is None)
             else:
-                txn.abort()
+                fits = limits.take(state, now, cost)
+                if fits and cost:
+                    self._commit(txn, whole, limits.record_until(state, now + limits.lives), record is None)
+                else:
+                    txn.abort()
         except lmdb.Error as error:
             txn.abort()
             raise self._failed(f"the store cannot be written: {error}") from None
@@ -343,6 +359,13 @@ def _hold(
     before = b"" if record is None else record[: -EXPIRES.size]
     after, held, until = holders.hold(before, holder, count, wanted, most, now, ttl)
     return held, after + EXPIRES.pack(until) if after else b""
+
+
+def _charge(txn: Txn, whole: bytes, limits: Limits, cost: int, now: float) -> Verdict:
+    state = limits.state(txn.get(whole))
+    fits = limits.charge(state, now, cost)
+    txn.put(whole, limits.record_until(state, now + limits.lasts(state)))
+    return Verdict(limits, fits, state, now, cost)
 
 
 def _read(txn: Txn, whole: bytes, now: float) -> tuple[bytes | None, int]:

@@ -39,11 +39,8 @@ class MemorySpace:
 
     def take(self, key: bytes, limits: Limits, cost: int = 1) -> Verdict:
         """Count by all limits of a key, or by none."""
-        whole = key_of(limits.tag, key)
-        now = self._wall()
+        whole, now, state = self._state(key, limits)
         micros = now * 1_000_000 // 1
-        found = self._records.get(whole)
-        state = limits.state(None if found is None else found.content)
         fits = limits.take(state, micros, cost)
         if fits and cost:
             self._keep(whole, _Record(now + limits.lives / 1_000_000, 0, limits.record(state)))
@@ -61,6 +58,14 @@ class MemorySpace:
         else:
             self._drop(whole)
         return held
+
+    def charge(self, key: bytes, limits: Limits, cost: int) -> Verdict:
+        """Count by all limits of a key, in any case."""
+        whole, now, state = self._state(key, limits)
+        micros = now * 1_000_000 // 1
+        fits = limits.charge(state, micros, cost)
+        self._keep(whole, _Record(now + limits.lasts(state) / 1_000_000, 0, limits.record(state)))
+        return Verdict(limits, fits, state, micros, cost)
 
     async def get(self, key: bytes) -> bytes | None:
         """Return a value."""
@@ -106,6 +111,12 @@ class MemorySpace:
     def filled(self) -> Filled:
         """How full it is."""
         return Filled(self._taken, self._size, self._evicted)
+
+    def _state(self, key: bytes, limits: Limits) -> tuple[bytes, float, list[float]]:
+        """Return what a record is found by, the time, and its state."""
+        whole = key_of(limits.tag, key)
+        found = self._records.get(whole)
+        return whole, self._wall(), limits.state(None if found is None else found.content)
 
     def _found(self, key: bytes) -> _Record | None:
         found = self._records.get(key_of(b"v", key))

@@ -86,12 +86,19 @@ class RedisSpace:
 
     def take(self, key: bytes, limits: Limits, cost: int = 1) -> Awaitable[Verdict]:
         """Count by all limits of a key, or by none."""
+        return self._count(key, limits, cost, b"0")
+
+    def charge(self, key: bytes, limits: Limits, cost: int) -> Awaitable[Verdict]:
+        """Count by all limits of a key, in any case."""
+        return self._count(key, limits, cost, b"1")
+
+    def _count(self, key: bytes, limits: Limits, cost: int, charge: bytes) -> Awaitable[Verdict]:
         head, tail = self._tails.get(limits.arguments) or self._around(limits)
         whole = self.prefix_of(key) + key_of(limits.tag, key)
         now = self._now()
         spent = b"%d" % cost
-        packed = b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (
-            head, len(whole), whole, len(now), now, len(spent), spent, tail,
+        packed = b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$1\r\n%b\r\n%b" % (
+            head, len(whole), whole, len(now), now, len(spent), spent, charge, tail,
         )  # fmt: skip
         return self._verdict(packed, whole, limits, cost)
 
@@ -145,7 +152,7 @@ class RedisSpace:
     def _around(self, limits: Limits) -> tuple[bytes, bytes]:
         """Return what stands in a request around the key, the time and the cost."""
         arguments = limits.arguments
-        head = b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n$1\r\n1\r\n" % (6 + len(arguments), _digest(SCRIPT))
+        head = b"*%d\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n$1\r\n1\r\n" % (7 + len(arguments), _digest(SCRIPT))
         tail = b"".join(b"$%d\r\n%b\r\n" % (len(each), each) for each in arguments)
         if len(self._tails) >= _MOST_TAILS:
             self._tails.clear()

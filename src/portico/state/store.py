@@ -64,6 +64,13 @@ class Space(Protocol):
         """
         ...
 
+    def charge(self, key: bytes, limits: Limits, cost: int) -> Verdict | Awaitable[Verdict]:
+        """Count `cost` by all limits of a key, whether they have room for it or not: it has been used already.
+
+        What is beyond a limit comes back as everything does, and nothing is allowed until then.
+        """
+        ...
+
     async def get(self, key: bytes) -> bytes | None:
         """Return a value, or None where there is none, or a claim."""
         ...
