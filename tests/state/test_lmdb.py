@@ -377,6 +377,24 @@ def test_a_map_that_is_full_makes_room_and_fails_nobody(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_map_that_nobody_tidies_for_a_while_is_never_so_full_that_nobody_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = lmdb_store(tmp_path, size=1024 * 1024)
+    volatile = store.volatile
+    with monkeypatch.context() as patch:
+        patch.setattr(volatile._tidier, "step", lambda: False)
+        for number in range(20_000):
+            assert volatile.take(b"a key of some length, number %d" % number, LIMITS).allowed
+        assert volatile.uncounted > 5000
+        assert volatile.take(b"a key of some length, number 1", LIMITS, 0).left == (999_999,)
+    volatile._writer.tidy_soon()
+    wait_for(lambda: not volatile._tidier.full, "room")
+    assert volatile.take(b"new", LIMITS).allowed
+    assert volatile.take(b"new", LIMITS, 0).left == (999_999,)
+    store.close()
+
+
 def test_processes_that_differ_on_the_size_of_what_has_to_last_share_it(tmp_path: Path) -> None:
     _, durable = folders(tmp_path)
     large = process(FOR_EVER, tmp_path, 4 * SIZE)

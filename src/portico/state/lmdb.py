@@ -38,7 +38,7 @@ _MOST_PROCESSES: Final = 1024
 _DURABLE_MAP: Final = 64 * 1024 * 1024 * 1024
 """The map of what has to last, of which only what is in use takes room. Processes that have it open at once must agree
 on its size; they keep to the one that they were told by what they take away."""
-_NEW: Final = 256
+_NEW: Final = 64
 """After how many new records of limits it is looked whether there is room for more."""
 
 
@@ -181,6 +181,7 @@ class VolatileSpace(LmdbSpace):
         self._waited = watched.waited
         self._longest = 0
         self._new = 0
+        self._crowded = False
         self.uncounted = 0
         """Requests that no limit has counted, as there was no room for their records."""
 
@@ -261,6 +262,14 @@ class VolatileSpace(LmdbSpace):
 
     def _commit(self, txn: Txn, whole: bytes, record: bytes, new: bool) -> None:
         """Write a record; where there is no room, the request is not counted, but no request fails for that."""
+        if new:
+            self._new += 1
+            if self._crowded or self._new % _NEW == 0:
+                self._look_for_room()
+            if self._crowded:
+                txn.abort()
+                self.uncounted += 1
+                return
         try:
             txn.put(whole, record)
             txn.commit()
@@ -268,10 +277,12 @@ class VolatileSpace(LmdbSpace):
             txn.abort()
             self.uncounted += 1
             self._writer.tidy_soon()
-        if new:
-            self._new += 1
-            if self._new % _NEW == 0 and self._tidier.full:
-                self._writer.tidy_soon()
+
+    def _look_for_room(self) -> None:
+        """Find out whether there is any for what is new; by far most that is written is not."""
+        self._crowded = self._tidier.crowded
+        if self._crowded or self._tidier.full:
+            self._writer.tidy_soon()
 
 
 def open_volatile(

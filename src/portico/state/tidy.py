@@ -29,6 +29,10 @@ FULL: Final = 0.75
 """The part of the map that may be in use. The rest is for transactions, which change nothing in place, and for pages
 that somebody still reads."""
 
+CROWDED: Final = 0.85
+"""The part of the map beyond which nothing new is written before there is room: what deletes changes nothing in place
+either, and would find no page in a map without any."""
+
 
 class Tidier:
     """Goes round the records, a few at each step, as the hand of a clock does. Where the hand is stands in the store:
@@ -49,6 +53,11 @@ class Tidier:
     def full(self) -> bool:
         """Whether more of the map is in use than may be."""
         return self._used > self._most
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much of the map is in use that nothing new may come."""
+        return self._used > self._size * CROWDED
 
     @property
     def filled(self) -> Filled:

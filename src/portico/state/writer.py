@@ -165,6 +165,8 @@ class Writer:
     def _write(self, group: Sequence[_Asked]) -> list[Any]:
         """Return what came of each job, or the error that kept it from being done."""
         try:
+            if self._tidier.crowded:
+                self._tidier.make_room()
             return self._together(group)
         except Exception as error:  # noqa: BLE001 - it is told to whoever has asked
             if len(group) == 1:
