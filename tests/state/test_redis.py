@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from portico.errors import StoreUnavailable
@@ -71,6 +71,7 @@ STEPS = st.lists(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ANY_LIMITS, STEPS)
+@example([Rate(1, 0.5)], [(0, 0, b"a", 1), (-1, 0, b"a", 0)])
 def test_the_script_comes_to_what_the_arithmetic_comes_to(
     one_for_all: ValkeyServer, limits: list[Limit], steps: list[tuple[int, int, bytes, int]]
 ) -> None:

@@ -200,15 +200,12 @@ class VolatileSpace(LmdbSpace):
         try:
             record = txn.get(whole)
             state = limits.state(record)
-            if charge:
-                fits = limits.charge(state, now, cost)
-                self._commit(txn, whole, limits.record_until(state, now + limits.lasts(state)), record is None)
+            fits = limits.charge(state, now, cost) if charge else limits.take(state, now, cost)
+            if cost and (fits or charge):
+                lives = limits.lasts(state) if charge else limits.lives
+                self._commit(txn, whole, limits.record_until(state, now + lives), record is None)
             else:
-                fits = limits.take(state, now, cost)
-                if fits and cost:
-                    self._commit(txn, whole, limits.record_until(state, now + limits.lives), record is None)
-                else:
-                    txn.abort()
+                txn.abort()
         except lmdb.Error as error:
             txn.abort()
             raise self._failed(f"the store cannot be written: {error}") from None
@@ -375,7 +372,8 @@ def _hold(
 def _charge(txn: Txn, whole: bytes, limits: Limits, cost: int, now: float) -> Verdict:
     state = limits.state(txn.get(whole))
     fits = limits.charge(state, now, cost)
-    txn.put(whole, limits.record_until(state, now + limits.lasts(state)))
+    if cost:
+        txn.put(whole, limits.record_until(state, now + limits.lasts(state)))
     return Verdict(limits, fits, state, now, cost)
 
 

@@ -64,7 +64,8 @@ class MemorySpace:
         whole, now, state = self._state(key, limits)
         micros = now * 1_000_000 // 1
         fits = limits.charge(state, micros, cost)
-        self._keep(whole, _Record(now + limits.lasts(state) / 1_000_000, 0, limits.record(state)))
+        if cost:
+            self._keep(whole, _Record(now + limits.lasts(state) / 1_000_000, 0, limits.record(state)))
         return Verdict(limits, fits, state, micros, cost)
 
     async def get(self, key: bytes) -> bytes | None:
