@@ -210,6 +210,19 @@ def test_nor_does_the_end_of_the_gateway(tmp_path: Path, service: Service, payme
     assert payments.made == 1
 
 
+def test_which_does_not_wait_for_it_forever(tmp_path: Path, service: Service, payments: Payments) -> None:
+    text = config(service, "lmdb").replace("shutdown_timeout: 20s", "shutdown_timeout: 1s")
+    with Gateway(tmp_path, text, workers=1) as gateway, begun(gateway, payments):
+        gateway.popen.terminate()
+        assert gateway.popen.wait(DEADLINE) == 0
+    with Gateway(tmp_path, text, workers=1) as gateway:
+        with begun(gateway, payments, "left"):
+            pass
+        gateway.popen.terminate()
+        assert gateway.popen.wait(DEADLINE) == 0
+        assert "some work was not done at the deadline of the drain" in gateway.log()
+
+
 def test_without_a_store_nothing_is_paid_unless_that_is_wanted(
     tmp_path: Path, service: Service, payments: Payments
 ) -> None:
