@@ -220,6 +220,41 @@ def test_without_a_store_nothing_is_carried_out(caplog: pytest.LogCaptureFixture
     assert caplog.text.count("the store is missed: the test has it fail") == 1
 
 
+def test_who_waits_knows_of_the_other_one_also_when_the_store_fails() -> None:
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            space = failing_space()
+            worker, service = Worker(space, group, replace(RULES, wait=30)), Service()
+            first = group.create_task(worker.ask(service))
+            await service.begun.wait()
+            second = group.create_task(worker.ask(service))
+            await asyncio.sleep(1)
+            space.down = True
+            assert await second is Standing.UNDER_WAY  # and not NO_STORE, upon which it may be sent
+            space.down = False
+            service.go.set()
+            assert await first == (b"1", False)
+
+    in_fake_time(main)
+
+
+def test_those_that_come_in_the_same_moment_are_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("portico.idempotency.once.MOST_UNDER_WAY", 3)
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            worker, service = Worker(failing_space(), group), Service()
+            asked = [group.create_task(worker.ask(service, b"%d" % number)) for number in range(5)]
+            await asyncio.sleep(1)
+            service.go.set()
+            found = [await each for each in asked]
+            assert found.count(Standing.CROWDED) == 2
+            assert service.asked == 3
+            assert worker.once.under_way == 0
+
+    in_fake_time(main)
+
+
 @pytest.mark.parametrize("fails", ["before", "after"])
 def test_an_answer_is_given_at_once_and_kept_as_soon_as_that_can_be(
     fails: str, caplog: pytest.LogCaptureFixture

@@ -87,6 +87,7 @@ class Once:
         if self.under_way >= MOST_UNDER_WAY:
             return Standing.CROWDED
         flight = _Flight(self, request, following, self._record_key(caller, key), print_)
+        self.under_way += 1
         self._see_through(flight.run(), "idempotency-key")
         try:
             async with asyncio.timeout(self.rules.wait + self.rules.lock + PATIENCE):
@@ -145,25 +146,23 @@ class _Flight:
 
     async def run(self) -> None:
         """Come to an answer, and hand it over."""
-        once = self._once
-        once.under_way += 1
         try:
             self._hand_over(await self._come_to())
         finally:
-            once.under_way -= 1
+            self._once.under_way -= 1
             self._hand_over(Standing.LATE)  # where it was ended, and nobody knows what became of it
 
     async def _come_to(self) -> _Found:
         once = self._once
         rules, space, clock = once.rules, once.space, once.clock
-        until, pause = clock() + rules.wait, FIRST_PAUSE
+        until, pause, waited = clock() + rules.wait, FIRST_PAUSE, False
         while True:
             claimed = clock()
             try:
                 claim = await space.claim(self._key, rules.lock)
             except StoreUnavailable as error:
                 once.trouble.tell(str(error))
-                return Standing.NO_STORE
+                return Standing.UNDER_WAY if waited else Standing.NO_STORE
             if claim.ours:
                 break
             if claim.value is not None:
@@ -172,7 +171,7 @@ class _Flight:
             if left <= 0 or self._left:
                 return Standing.UNDER_WAY
             await asyncio.sleep(min(pause, left))
-            pause = min(2 * pause, LONGEST_PAUSE)
+            pause, waited = min(2 * pause, LONGEST_PAUSE), True
         if self._left:  # nothing was sent, and nobody waits for it
             await self._release(claim.token)
             return Standing.UNDER_WAY
