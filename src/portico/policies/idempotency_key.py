@@ -30,16 +30,16 @@ Stripe. Over all workers, and all machines that share a store:
 - One without a key passes as ever, or is answered 400 (`idempotency-key-missing`) where one is `required`; a key that
   is none, or more than one, is a 400 in any case (`idempotency-key-invalid`).
 
-**What is not kept.** A refusal of the gateway, a service that no target of could be sent the request, and answers that
-say that nothing was done (`retryable`) leave the key as if it had not been used: the next try goes to the service. An
-answer that is larger than `max_answer`, or has trailers, comes as ever; the request again is answered 409
+**What is not kept.** Where the gateway refuses a request, where it could be sent to no target of the service, and where
+an answer says that nothing was done (`retryable`), the key is as if it had not been used: the next try goes to the
+service. An answer that is larger than `max_answer`, or has trailers, comes as ever; the request again is answered 409
 (`idempotency-answer-not-kept`).
 
 **When nobody knows.** Where the service was sent a request and there was no answer, or half of one, it may have been
 carried out. Its client is told of the failure. By default the key is used up: trying again is answered 409
 (`idempotency-outcome-unknown`), and somebody has to look. With `on_unknown: retry` it goes to the service again: for
-services that can tell by the key themselves, which they are sent. Where a worker is killed with a request at work,
-the same is answered 409 until its claim to the key is over, at the end of `lock`, and is then carried out again; with a
+services that can tell by the key themselves, which they are sent. Where a worker is killed with a request at work, the
+next try is answered 409 until the claim to the key is over, at the end of `lock`, and is then carried out again; with a
 `lock` as long as `ttl` it never is.
 
 **Whose keys.** One caller's keys are not another's (`key`), and each line of a file that has this policy has keys of
@@ -51,8 +51,9 @@ and keys that nobody can guess are all that keeps them apart.
 store can read the personal data in them. Keys are there as digests only, requests as fingerprints, and cookies that an
 answer sets are not kept, since they may be credentials: an answer that is given again sets none. Without a `path`, the
 store of one machine lasts until that is started again; a Redis has to append to a file to keep more than its memory,
-and where another takes its place, that may lack what it was told last.
-Have its `size` be enough for all answers of a `ttl`: what does not fit goes, and the request is then carried out again.
+and where another takes its place, that may lack what it was told last. Have its `size` be enough for all answers of a
+`ttl`: what does not fit goes, and the request is then carried out again.
+
 While the store cannot be asked, requests with a key are answered 503 (`idempotency-unavailable`), for nothing is to be
 paid twice; with `on_store_failure: allow` they pass without this protection.
 
