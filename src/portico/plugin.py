@@ -107,7 +107,7 @@ from portico.signatures.base import DERIVED_COMPONENTS
 from portico.signatures.digest import ContentDigest
 from portico.signatures.fields import NotSigned
 from portico.signatures.keys import SignatureAlgorithm, SignatureKey
-from portico.signatures.nonces import Nonces, NoncesFull
+from portico.signatures.nonces import Nonces, NoncesFull, SharedNonces
 from portico.signatures.verifier import SignatureRules, SignatureVerifier, Signed, invitation_to_sign
 from portico.state.board import Counter
 from portico.state.check import LimitCheck, OnStoreFailure
@@ -272,6 +272,7 @@ __all__ = [
     "ServiceName",
     "SessionLifetime",
     "SessionSettings",
+    "SharedNonces",
     "Shorthand",
     "SignatureAlgorithm",
     "SignatureKey",

@@ -188,3 +188,20 @@ def test_a_reload_forgets_no_nonce(tmp_path: Path, shop: Service, monkeypatch: p
             assert client.send("GET", "/a", headers) == 401
             assert b"signature-replayed" in client.content
             assert client.answer.getheader("WWW-Authenticate") == 'Signature realm="changed"'
+
+
+def test_workers_together_take_a_request_once(tmp_path: Path, shop: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", SECRET)
+    monkeypatch.setenv("PORTICO_RUNTIME_DIR", str(tmp_path / "run"))
+    jwk = str(signer_of("ed25519")["jwk"]).replace("'", '"')
+    config = CONFIG.replace("PORT", str(shop.port)).replace("JWK", jwk)
+    config = config.replace("max_body: 100KiB", "nonce: required")
+    with Gateway(tmp_path, config, workers=2) as gateway:
+        for number in range(3):
+            statuses = []
+            with client_of(gateway) as client:
+                headers = client.sign("GET", "/a", nonce=f"once-{number}")
+            for _ in range(12):
+                with client_of(gateway) as client:
+                    statuses.append(client.send("GET", "/a", headers))
+            assert statuses == [200] + [401] * 11

@@ -11,8 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from portico.http.body import Body
-from portico.plugin import BodyTooLarge, ConfigError, Refusal, Request, RequestTimeout, User
+from portico.plugin import BodyTooLarge, ConfigError, Refusal, Request, RequestTimeout, StoreUnavailable, User
 from portico.policies.hmac_auth import HmacAuth
+from portico.state.memory import MemorySpace, MemoryStore
 from portico.testing import Gateway, Reply
 from tests.harness.policy import Pieces, rest
 from tests.harness.signing import (
@@ -349,6 +350,67 @@ def test_nonces_are_forgotten_when_their_signatures_are_over() -> None:
     assert found(policy, request_of(signed(nonce="3"))) == CLIENT
 
 
+def test_all_workers_together_take_a_nonce_once_where_it_is_required() -> None:
+    one, other = SigningEnv(), SigningEnv()
+    one.store = other.store = MemoryStore(one.wall)
+    request = request_of(signed(nonce="1"))
+    for settings in ({"nonce": "required"}, {"shared": True}):
+        assert found(made(one, **settings), request) == CLIENT
+        assert found(made(other, **settings), request).type == "signature-replayed"
+        assert found(made(other, **settings), request).type == "signature-replayed"
+        assert found(made(other, **settings, keys={"l": {"secret": SECRET}}), request_of(signed(nonce="1", key_id="l")))
+        request = request_of(signed(nonce="2"))
+    for settings in ({}, {"nonce": "required", "shared": False}):
+        request = request_of(signed(nonce=str(settings)))
+        assert [found(made(env, **settings), request) for env in (one, other)] == [CLIENT] * 2
+    body = request_of(signed("POST", body=BODY, nonce="3"), "POST", body=BODY)
+    assert found(made(one, shared=True), body) == CLIENT
+    assert found(made(other, shared=True), body).type == "signature-replayed"
+
+
+def test_a_nonce_is_known_to_all_for_as_long_as_its_signature_is_good_anywhere() -> None:
+    one, other = SigningEnv(), SigningEnv()
+    other.store = one.store = MemoryStore(one.wall)
+    request = request_of(signed(nonce="1"))
+    assert found(made(one, shared=True), request) == CLIENT
+    one.now = NOW + 419.0  # by its own clock this worker has 59 seconds less
+    other.now = NOW + 359.0
+    assert found(made(other, shared=True), request).type == "signature-replayed"
+
+
+def test_what_the_store_keeps_of_nonces_tells_neither_them_nor_the_key() -> None:
+    env = SigningEnv()
+    env.store = MemoryStore(env.wall)
+    assert found(made(env, shared=True), request_of(signed(nonce="a-nonce"))) == CLIENT
+    (kept,) = env.store.volatile._records
+    assert b"a-nonce" not in kept
+    assert SECRET.encode() not in kept
+    assert hashlib.blake2b(b"a-nonce", digest_size=20).digest() not in kept
+
+
+@pytest.mark.parametrize("on_failure", ["deny", "local"])
+def test_while_the_store_does_not_answer(
+    on_failure: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def down(*_: object) -> None:
+        raise StoreUnavailable("it is down")
+
+    env = SigningEnv()
+    policy = made(env, nonce="required", on_store_failure=on_failure)
+    request = request_of(signed(nonce="1"))
+    with monkeypatch.context() as patch:
+        patch.setattr(MemorySpace, "claim", down)
+        for _ in range(2):
+            answer = found(policy, request)
+            if on_failure == "deny":
+                assert (answer.status, answer.type, answer.retry_after) == (503, "authentication-unavailable", 1)
+        if on_failure == "local":
+            assert answer.type == "signature-replayed"
+    assert "nonces cannot be looked up: it is down" in caplog.text
+    after = found(policy, request)
+    assert after == CLIENT if on_failure == "deny" else after.type == "signature-replayed"
+
+
 def test_nonces_may_be_of_no_interest() -> None:
     policy = made(nonce="off")
     request = request_of(signed(nonce="1"))
@@ -469,6 +531,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"nonce": "never"}, "Input should be"),
     ({"max_age": 0}, "greater than 0"),
     ({"max_nonces": 0}, "greater than or equal to 1"),
+    ({"nonce": "off", "shared": True}, "leave one of them out"),
+    ({"on_store_failure": "allow"}, "Input should be 'deny' or 'local'"),
     ({"label": "A"}, "match pattern"),
     ({"tag": "ä"}, "match pattern"),
     ({"realm": 'a"b'}, "match pattern"),

@@ -220,13 +220,16 @@ routes:
     ]
 
 
-@pytest.mark.parametrize(("workers", "warned"), [("auto", True), ("2", True), ("1", False)])
-def test_nonces_that_each_worker_takes(workers: str, warned: bool, warnings: Warnings) -> None:
+@pytest.mark.parametrize(
+    ("workers", "shared", "warned"),
+    [("auto", "shared: off", True), ("2", "shared: off", True), ("1", "shared: off", False), ("2", "", False)],
+)
+def test_nonces_that_each_worker_takes(workers: str, shared: str, warned: bool, warnings: Warnings) -> None:
     keys = "keys: {k: {secret: a-secret-of-thirty-two-bytes-or-more}}"
     text = f"""\
 workers: {workers}
 routes:
-  - {{path: /a, respond: a, policies: [hmac-auth: {{nonce: required, {keys}}}]}}
+  - {{path: /a, respond: a, policies: [hmac-auth: {{nonce: required, {keys}, {shared}}}]}}
   - {{path: /b, respond: a, policies: [hmac-auth: {{{keys}}}]}}
 """
     expected = "3 each worker takes a nonce of hmac-auth once, and there may be several workers"

@@ -50,3 +50,13 @@ def test_long_ones_take_no_more_room() -> None:
     assert nonces.use("n" * 10_000, 1.0, 0.0, 9)
     assert nonces.use("n" * 9_999, 1.0, 0.0, 9)
     assert {len(key) for key in nonces._used} == {16}
+
+
+def test_a_nonce_that_was_given_back_can_be_used() -> None:
+    nonces = Nonces()
+    assert nonces.use("a", 10.0, 0.0, 2)
+    nonces.give_back("a")
+    nonces.give_back("never used")
+    assert nonces.use("a", 20.0, 0.0, 2)
+    assert not nonces.use("a", 20.0, 15.0, 2)  # the end of the first use is not that of the second
+    assert nonces.use("a", 40.0, 20.0, 2)

@@ -43,8 +43,14 @@ all of it is what was signed.
 A signature says when it was `created`, and is good for `max_age`. One that was sent can be sent again by whoever has
 seen it until then, unless it has a `nonce`, which is taken once. Each worker remembers the nonces that it has seen, up
 to `max_nonces` for each key, which take 200 bytes each; beyond them the answer is 503 until the oldest ones have
-expired. With several workers, each of them would take a request once: set `workers: 1` where that may not be, or have
-the service look at the nonce, which it is sent.
+expired.
+
+With `shared`, a nonce that no worker has seen is looked up in the store as well, and used up there, so that all workers
+together take it once; with a Redis, all machines. That takes some 70 µs of a worker on one machine, and a way there and
+back with a Redis. It is so unless given where a nonce is `required`, as that is asked for to have no request taken
+twice; a nonce that is there by a client's own choice is taken once by each worker, and asks nothing of the store.
+While the store does not answer, no request with a nonce is let in (503), or with `on_store_failure: local` each worker
+goes by what it has seen. A store that is full, or was emptied, has forgotten some nonces.
 
 Without a signature the answer is 401 with `Accept-Signature`, which says how to sign. The log `portico.security` says
 why a signature is not taken.
@@ -64,6 +70,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_
 
 from portico.plugin import (
     DERIVED_COMPONENTS,
+    NO_ANSWER,
     Authenticator,
     AuthenticatorConfig,
     BadValue,
@@ -84,6 +91,7 @@ from portico.plugin import (
     Request,
     RequestTimeout,
     Secret,
+    SharedNonces,
     SignatureAlgorithm,
     SignatureKey,
     SignatureRules,
@@ -91,6 +99,8 @@ from portico.plugin import (
     Signed,
     Size,
     Stage,
+    StoreUnavailable,
+    Trouble,
     UnusableKey,
     User,
     invitation_to_sign,
@@ -101,6 +111,7 @@ _REPLAYED: Final = Refusal("signature-replayed", "Signature already used", "its 
 _MISMATCH: Final = Refusal("content-digest-mismatch", "Content does not match its digest")
 """The signature was right, and the content is not what was signed."""
 _FULL: Final = Refusal("authentication-busy", "Authentication is busy", "too many nonces are remembered", status=503)
+_UNKNOWN: Final = NO_ANSWER._replace(reason="the store does not say whether its nonce was used", retry_after=1)
 _BY_DIGEST: Final = os.urandom(32)
 """What keys are told apart by where their nonces are shared; nobody can guess a secret by its digest."""
 _SOURCES: Final = ("secret", "public_key_file", "jwk")
@@ -209,6 +220,12 @@ class HmacAuth(AuthenticatorConfig):
     """Whether a signature must have a nonce, and whether one that it has is taken only once."""
     max_nonces: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
     """The most nonces that each worker remembers of each key."""
+    shared: bool | None = None
+    """Whether all workers together take a nonce once, by the store, and not each of them; unless given, where a nonce
+    is `required`."""
+    on_store_failure: Literal["deny", "local"] = "deny"
+    """What becomes of a request with a nonce while the store does not answer: it is refused, or each worker goes by
+    what it has seen itself."""
     tag: Annotated[str, Field(min_length=1, pattern=r"^[ -~]+$")] | None = None
     """What a signature must say that it is for; others are passed over."""
     label: Annotated[str, Field(pattern=r"^[a-z*][a-z0-9_.*-]*$")] | None = None
@@ -228,7 +245,14 @@ class HmacAuth(AuthenticatorConfig):
     def _content_is_looked_at(self) -> HmacAuth:
         if not self.content and "content-digest" in self.components:
             raise BadValue("content-digest is to be covered, and content is off", "leave one of them out")
+        if self.shared and self.nonce == "off":
+            raise BadValue("shared is of nonces, and nonce is off", "leave one of them out")
         return self
+
+    @property
+    def shares(self) -> bool:
+        """Whether all workers together take a nonce once."""
+        return self.nonce == "required" if self.shared is None else self.shared
 
 
 class HmacAuthPolicy(Authenticator[HmacAuth], name="hmac-auth", stages=(Stage.AUTHENTICATE,)):
@@ -248,6 +272,7 @@ class HmacAuthPolicy(Authenticator[HmacAuth], name="hmac-auth", stages=(Stage.AU
             label=config.label,
         )
         keys, self._users, self._nonces = {}, dict[str, User](), dict[str, Nonces]()
+        self._shared: dict[str, SharedNonces] = {}
         for key_id, signer in config.keys.items():
             try:
                 keys[key_id] = signer.key()
@@ -256,6 +281,10 @@ class HmacAuthPolicy(Authenticator[HmacAuth], name="hmac-auth", stages=(Stage.AU
             self._users[key_id] = User(signer.user or key_id, signer.roles, kind=self.name)
             said = hmac.digest(_BY_DIGEST, f"{key_id} ".encode() + signer.material, "sha256")
             self._nonces[key_id] = env.share(("hmac-auth", said), Nonces)
+            if config.shares:
+                self._shared[key_id] = SharedNonces(env.store.volatile, key_id, signer.material)
+        end = "those with a nonce are refused" if config.on_store_failure == "deny" else "each worker knows its own"
+        self._trouble = Trouble(env.logger, env.clock, "nonces cannot be looked up", end)
         self._now = env.wall
         self._verify = SignatureVerifier(keys, rules, env.wall).verify
         self._challenge = f'Signature realm="{config.realm}"'
@@ -286,9 +315,12 @@ class HmacAuthPolicy(Authenticator[HmacAuth], name="hmac-auth", stages=(Stage.AU
                 content = await request.body.read(self.config.max_body)
         except TimeoutError:
             raise RequestTimeout("the content did not come in time") from None
-        return self._new(signed) if await digest.matches(content) else _MISMATCH
+        if not await digest.matches(content):
+            return _MISMATCH
+        found = self._new(signed)
+        return await found if isinstance(found, Awaitable) else found
 
-    def _new(self, signed: Signed) -> Found:
+    def _new(self, signed: Signed) -> Found | Awaitable[Found]:
         """Return who it is, unless the request was taken before; this is the last look, so that no other uses it up."""
         if signed.nonce is not None and self.config.nonce != "off":
             nonces = self._nonces[signed.key_id]
@@ -297,7 +329,23 @@ class HmacAuthPolicy(Authenticator[HmacAuth], name="hmac-auth", stages=(Stage.AU
                     return _REPLAYED
             except NoncesFull:
                 return _FULL
+            shared = self._shared.get(signed.key_id)
+            if shared is not None:
+                return self._nowhere_else(signed, signed.nonce, nonces, shared)
         return self._users[signed.key_id]
+
+    async def _nowhere_else(self, signed: Signed, nonce: str, nonces: Nonces, shared: SharedNonces) -> Found:
+        """Return who it is, unless another worker has taken the request."""
+        left = signed.until - self._now() + self.config.leeway  # the clock of another machine may be behind
+        try:
+            new = await shared.use(nonce, left)
+        except StoreUnavailable as error:
+            self._trouble.tell(str(error))
+            if self.config.on_store_failure == "deny":
+                nonces.give_back(nonce)  # so that the same request is taken once the store answers
+                return _UNKNOWN
+            new = True
+        return self._users[signed.key_id] if new else _REPLAYED
 
     def challenge(self, refusal: Refusal | None) -> str:
         """Return the challenge."""

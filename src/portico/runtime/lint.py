@@ -217,9 +217,9 @@ def _keys_that_anyone_can_change(config: Config, findings: Findings) -> None:
 def _nonces_that_are_taken_again(config: Config, findings: Findings) -> None:
     """Warn of nonces that are to be used once, where each of several workers would take them."""
     for use in _uses(config) if config.workers != 1 else ():
-        if getattr(use.config, "nonce", None) == "required":
+        if getattr(use.config, "nonce", None) == "required" and not getattr(use.config, "shares", True):
             message = f"each worker takes a nonce of {use.kind} once, and there may be several workers"
-            findings.warning(place_of(use.origin), message, "write workers: 1, where no request may be taken twice")
+            findings.warning(place_of(use.origin), message, "leave shared out, where no request may be taken twice")
 
 
 def _certificates_that_nobody_asks_for(config: Config, registry: Registry, findings: Findings) -> None:

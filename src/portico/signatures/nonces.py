@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import hmac
 from typing import Final
+
+from portico.state.store import Space
 
 _FORGOTTEN_AT_ONCE: Final = 64
 """Nonces that one request has forgotten at most, so that no one request has to wait until many are."""
@@ -29,7 +32,7 @@ class Nonces:
     def use(self, nonce: str, until: float, now: float, limit: int) -> bool:
         """Use a nonce up, until then; return False where it was before. Raises NoncesFull at `limit` of them."""
         self._forget(now)
-        key = hashlib.blake2b(nonce.encode(), digest_size=16).digest()  # so that all take as little room
+        key = _key_of(nonce)
         if self._used.get(key, now) > now:
             return False
         if len(self._used) >= limit:
@@ -37,6 +40,10 @@ class Nonces:
         self._used[key] = until
         heapq.heappush(self._ends, (until, key))
         return True
+
+    def give_back(self, nonce: str) -> None:
+        """Take a nonce for unused again."""
+        self._used.pop(_key_of(nonce), None)
 
     def _forget(self, now: float) -> None:
         for _ in range(_FORGOTTEN_AT_ONCE):
@@ -53,3 +60,24 @@ class Nonces:
         """Forget all of them."""
         self._used.clear()
         self._ends.clear()
+
+
+def _key_of(nonce: str) -> bytes:
+    return hashlib.blake2b(nonce.encode(), digest_size=16).digest()  # so that all take as little room
+
+
+class SharedNonces:
+    """What all workers together have used up of one key, in a space of the store.
+
+    Whoever can read the store can guess neither the key nor the nonces.
+    """
+
+    def __init__(self, space: Space, key_id: str, material: bytes) -> None:
+        """`material` is what the key is made of, and the same for all who share the nonces."""
+        self._space = space
+        self._key = hmac.digest(material, b"portico nonces " + key_id.encode(), "sha256")
+
+    async def use(self, nonce: str, ttl: float) -> bool:
+        """Use a nonce up, for so many seconds; return False where it was before. Raises StoreUnavailable."""
+        key = b"nonce " + hashlib.blake2b(nonce.encode(), key=self._key, digest_size=20).digest()
+        return (await self._space.claim(key, ttl)).ours
