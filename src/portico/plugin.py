@@ -78,7 +78,7 @@ from portico.oidc.party import LoginPaths, PartySettings, ProviderSettings, Rely
 from portico.oidc.provider import ClientAuth, Registration
 from portico.oidc.renewal import Relay
 from portico.oidc.session import SessionLifetime
-from portico.policy.attempts import Failures, Recent, origin_of
+from portico.policy.attempts import Failures, Recent, SharedFailures, origin_of
 from portico.policy.authentication import note_refusal, shown, unknown_user
 from portico.policy.authenticator import ADMITTED, Admitted, Authenticator, AuthenticatorConfig, Found, Refusal
 from portico.policy.base import Endpoint, Env, Policy, PolicyConfig, RouteInfo, Stage
@@ -272,6 +272,7 @@ __all__ = [
     "ServiceName",
     "SessionLifetime",
     "SessionSettings",
+    "SharedFailures",
     "SharedNonces",
     "Shorthand",
     "SignatureAlgorithm",

@@ -35,6 +35,25 @@ routes:
 """
 
 
+@pytest.fixture(autouse=True)
+def _state_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no file of the store left in the machine's memory."""
+    monkeypatch.setenv("PORTICO_RUNTIME_DIR", str(tmp_path / "run"))
+
+
+def test_workers_count_wrong_passwords_together(tmp_path: Path) -> None:
+    hashed = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(PASSWORD)
+    config = f"""
+consumers: {{bob: {{password: '{hashed}'}}}}
+routes: [{{path: /**, respond: in, policies: [basic-auth: {{failures: 8, within: 1h}}]}}]
+"""
+    with Gateway(tmp_path, config, workers=2) as gateway:
+        for _ in range(2):
+            assert curl("-u", f"bob:{PASSWORD}", gateway.url).body == b"in"
+        tried = [curl("-u", f"eve-{number}:wrong", gateway.url).status for number in range(12)]
+        assert tried == [401] * 8 + [429] * 4
+
+
 def test_keys_passwords_and_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADA_KEY", KEY)
     monkeypatch.setenv("OWN_KEY", OWN)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import argon2
@@ -12,6 +13,7 @@ import bcrypt
 from portico.config.consumers import Consumer, Consumers
 from portico.plugin import Client, Refusal, User
 from portico.policies.basic_auth import BasicAuth, BasicAuthPolicy, Passwords, matches
+from portico.state.memory import MemoryStore
 from tests.harness.policies import request_of
 from tests.harness.policy import TestEnv
 
@@ -55,15 +57,27 @@ class Counting(Passwords):
 class World:
     """A policy, and what is around it."""
 
-    def __init__(self, known: Any = KNOWN, passwords: Passwords | None = None, **settings: object) -> None:
+    def __init__(
+        self,
+        known: Any = KNOWN,
+        passwords: Passwords | None = None,
+        store: MemoryStore | None = None,
+        **settings: object,
+    ) -> None:
         self.policy = BasicAuthPolicy(BasicAuth.model_validate(settings))
         self.passwords = passwords or Counting()
         self.now = 1000.0
         env = TestEnv()
+        self.store = env.store = store or MemoryStore(lambda: self.now)
+        env.spawn = self.spawn  # type: ignore[method-assign]
         env.consumers = known
         env.share = lambda *_: self.passwords  # type: ignore[method-assign]
         env.clock = lambda: self.now  # type: ignore[method-assign]
         self.policy.setup(env)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        with suppress(StopIteration):
+            work.send(None)  # a store in memory lets nobody wait
 
     async def found(self, *values: str, address: str = "") -> User | Refusal | None:
         client = Client(address, 1, 80, "http") if address else None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from portico.plugin import Client, Failures, Recent, Refusal, User, origin_of
+from portico.plugin import Client, Failures, Recent, Refusal, StoreUnavailable, User, origin_of
 from portico.policies import basic_auth
 from portico.policies.basic_auth import (
     MOST_OF_ONE,
@@ -17,6 +17,8 @@ from portico.policies.basic_auth import (
     BasicAuth,
     Passwords,
 )
+from portico.state.holders import Held
+from portico.state.memory import MemorySpace, MemoryStore
 from portico.testing import Gateway
 from tests.harness.loop import run
 from tests.harness.passwords import QUICK, Counting, World, basic
@@ -319,6 +321,160 @@ def test_a_comparison_that_fails_is_told_to_whoever_waits() -> None:
     run(main)
 
 
+def workers(**settings: Any) -> tuple[World, World]:
+    """Return two workers of one machine."""
+    one = world_of(**settings)
+    return one, world_of(store=one.store, **settings)
+
+
+def end(*worlds: World) -> None:
+    for each in worlds:
+        each.passwords.close()
+
+
+def test_workers_count_together() -> None:
+    async def main() -> None:
+        one, other = workers()
+        for number in range(5):
+            assert await tries(one, f"name-{number}", "x") == "401"
+            assert await tries(other, "ada", f"x{number}", address=f"198.51.100.{number}") == "401"
+            one.now = other.now = one.now + 1
+        for number in range(5):
+            assert await tries(other, f"name-{number}", "y") == "401"
+            assert await tries(one, "ada", f"y{number}", address=f"198.51.100.{number + 5}") == "401"
+        refused = await one.found(basic("bob:hunter2"), address=HERE)
+        assert isinstance(refused, Refusal)
+        assert (refused.status, refused.retry_after) == (429, 55)
+        for world in (one, other):
+            assert await tries(world, "bob", "hunter2") == "429"
+            assert await tries(world, "ada", "swordfish", address=THERE) == "429"
+        assert len(compared(one)) + len(compared(other)) == 20
+        one.now = other.now = one.now + 55
+        assert await tries(one, "bob", "hunter2") == "let in"
+        assert await tries(one, "ada", "swordfish", address=THERE) == "let in"
+        end(one, other)
+
+    run(main)
+
+
+def test_what_is_right_counts_for_no_worker() -> None:
+    async def main() -> None:
+        one, other = workers(remember="0s", failures=3)
+        for _ in range(10):
+            assert await tries(one, "bob", "hunter2") == "let in"
+            assert await tries(other, "ada", "swordfish") == "let in"
+        assert await tries(one, "eve", "x", times=3) == "401"
+        assert await tries(other, "eve", "x") == "429"
+        end(one, other)
+
+    run(main)
+
+
+def test_many_at_once_over_all_workers_are_not_one() -> None:
+    async def main() -> None:
+        one, other = workers(failures=3)
+        at_once = [
+            (one, other)[number % 2].found(basic(f"ada:{number}"), address=f"198.51.100.{number}")
+            for number in range(20)
+        ]
+        found = await asyncio.gather(*at_once)
+        assert sorted(each.status for each in found if isinstance(each, Refusal)) == [401] * 3 + [429] * 17
+        end(one, other)
+
+    run(main)
+
+
+@pytest.mark.parametrize("refused_before", [False, True])
+def test_who_was_there_before_is_known_to_all_workers(refused_before: bool) -> None:
+    async def main() -> None:
+        one, other = workers()
+        assert await tries(one, "ada", "swordfish") == "let in"
+        for number in range(20):
+            await tries(one, "ada", "x", address=f"198.51.100.{number}")
+        if refused_before:  # so that the other one has been told of it
+            assert await tries(other, "ada", "x", address=THERE) == "429"
+        assert await tries(other, "ada", "swordfish", address=THERE) == "429"
+        assert await tries(other, "ada", "swordfish") == "let in"
+        other.now = one.now = one.now + 301  # nothing is remembered any more
+        assert await tries(one, "eve", "x", times=20) == "429"
+        assert await tries(other, "bob", "hunter2") == "429"
+        assert await tries(other, "ada", "swordfish") == "let in"
+        end(one, other)
+
+    run(main)
+
+
+def test_who_is_refused_by_one_worker_cannot_try_what_another_remembers() -> None:
+    async def main() -> None:
+        one, other = workers()
+        assert await tries(other, "ada", "swordfish", address=THERE) == "let in"
+        assert await tries(one, "eve", "x", times=10) == "401"
+        assert await tries(other, "ada", "x") == "429"
+        assert await tries(other, "ada", "swordfish") == "429"
+        end(one, other)
+
+    run(main)
+
+
+def test_each_counts_for_itself_without_a_store_or_where_the_file_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def down(*_: object) -> None:
+        raise StoreUnavailable("it is down")
+
+    async def each_for_itself(one: World, other: World) -> None:
+        for world in (one, other):
+            assert await tries(world, "eve", "x", times=10) == "401"
+            assert await tries(world, "eve", "x") == "429"
+        end(one, other)
+
+    async def main() -> None:
+        await each_for_itself(*workers(shared=False))
+        assert "store" not in caplog.text
+        for name in ("hold", "get", "put"):
+            monkeypatch.setattr(MemorySpace, name, down)
+        await each_for_itself(*workers())
+        assert "wrong passwords cannot be counted together: it is down; each worker does" in caplog.text
+
+    run(main)
+
+
+class LaterSpace(MemorySpace):
+    """A store that takes its time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may = asyncio.Event()
+
+    async def hold(self, *said: Any) -> Held:  # type: ignore[override]
+        await self.may.wait()
+        return super().hold(*said)
+
+
+@pytest.mark.parametrize("how", ["leaves", "closed"])
+def test_what_comes_while_the_store_is_asked(how: str) -> None:
+    async def main() -> None:
+        store = MemoryStore()
+        store.volatile = space = LaterSpace()
+        world = world_of(store=store)
+        async with asyncio.TaskGroup() as tasks:
+            first, second = (tasks.create_task(world.found(basic("ada:swordfish"), address=HERE)) for _ in range(2))
+            await asyncio.sleep(0)
+            if how == "leaves":
+                first.cancel()
+            else:
+                world.passwords.close()
+                space.may.set()
+        found = [each.result() for each in (first, second) if not each.cancelled()]
+        assert [each.status for each in found if isinstance(each, Refusal)] == [503] * len(found)
+        assert len(found) == (1 if how == "leaves" else 2)
+        space.may.set()
+        assert await tries(world, "ada", "swordfish") == ("let in" if how == "leaves" else "503")
+        world.passwords.close()
+
+    run(main)
+
+
 def test_what_is_counted_is_bounded() -> None:
     failures, recent = Failures(3), Recent(3)
     for number in range(10):
@@ -332,6 +488,11 @@ def test_what_is_counted_is_bounded() -> None:
     assert failures.left(b"9", 1, 10.0) == 0.0
     assert not failures.none_at(68.0)
     assert failures.none_at(69.0)
+    failures.exhaust(b"7", 5, 99.0)
+    failures.exhaust(b"10", 5, 99.0)
+    assert len(failures) == 3
+    assert [failures.left(key, 5, 69.0) for key in (b"7", b"10", b"8")] == [30.0, 30.0, 0.0]
+    assert not failures.none_at(98.0)
 
 
 def test_what_is_answered() -> None:
@@ -350,7 +511,9 @@ routes: [{{path: /, respond: in, policies: [{{basic-auth: {{failures: 2, within:
         assert gateway.get("/", headers={"Authorization": basic("ada:swordfish")}).text == "in"
 
 
-@pytest.mark.parametrize("settings", [{"failures": 0}, {"failures": "none"}, {"within": "0s"}, {"within": "2d"}])
+@pytest.mark.parametrize(
+    "settings", [{"failures": 0}, {"failures": 1001}, {"failures": "none"}, {"within": "0s"}, {"within": "2d"}]
+)
 def test_bad_settings(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         BasicAuth.model_validate(settings)

@@ -24,7 +24,8 @@ right, as bcrypt would look at no more of it.
 
 After 10 wrong passwords within a minute (`failures`, `within`) from one address, or for one name, further ones are
 answered 429 with `Retry-After`, and not compared, until that minute is over. In IPv6 all of a network of 64 bits is one
-address; behind a proxy, only with `trusted_proxies` has each client its own. Each worker counts for itself.
+address; behind a proxy, only with `trusted_proxies` has each client its own. All workers count together in the store,
+and with a Redis all machines; with `shared: off`, and while the store does not answer, each worker counts for itself.
 
 Nobody can lock somebody out by trying their name: a password that was right and is remembered is taken from every
 address that is not itself refused, however many others were tried elsewhere. Whoever has logged in from an address
@@ -41,10 +42,10 @@ import hashlib
 import math
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import Field
 
@@ -60,7 +61,9 @@ from portico.plugin import (
     Recent,
     Refusal,
     Request,
+    SharedFailures,
     Stage,
+    Trouble,
     origin_of,
 )
 
@@ -103,14 +106,33 @@ class BasicAuth(AuthenticatorConfig):
     """Whether the service is sent the request without it."""
     remember: Duration = 300.0
     """How long a password that was right is not compared again; `0s` has it done for each request."""
-    failures: Annotated[Annotated[int, Field(ge=1)] | None, Off()] = 10
+    failures: Annotated[Annotated[int, Field(ge=1, le=1000)] | None, Off()] = 10
     """How many wrong passwords an address may have, and a name; `off` has no limit."""
     within: Annotated[Duration, Field(ge=1, le=86400)] = 60.0
     """From the first of these on, for how long they count."""
+    shared: bool = True
+    """Whether all workers count them together, by the store, and not each of them."""
 
 
 class Busy(Exception):
     """There are too many passwords to compare."""
+
+
+class TooMany(Exception):
+    """There were too many wrong passwords, as another worker knows."""
+
+    def __init__(self, wait: float) -> None:
+        super().__init__()
+        self.wait = wait
+        """The seconds after which there may be another try."""
+
+
+class Together(NamedTuple):
+    """How all workers count wrong passwords."""
+
+    failures: SharedFailures
+    most: int
+    spawn: Callable[[Coroutine[Any, Any, None], str], None]
 
 
 class Attempt(NamedTuple):
@@ -124,6 +146,10 @@ class Attempt(NamedTuple):
     """What stands for the name at that address."""
     counts_for: tuple[bytes, ...]
     """First what may not try more, then what none is compared for any more."""
+    said: tuple[bytes, ...]
+    """The same as all workers have it."""
+    said_home: bytes
+    """What stands for the name at that address, as all workers have it."""
 
 
 class Passwords:
@@ -151,13 +177,19 @@ class Passwords:
     def attempt(self, name: str, origin: bytes, now: float, within: float) -> Attempt:
         """Return what a wrong password would count for."""
         said = name.encode()
+        name_print, named = self._print(b"name", said), b"name\0" + said
         if not origin:
-            return Attempt(now, within, origin, b"", (self._print(b"name", said),))
+            return Attempt(now, within, origin, b"", (name_print,), (named,), b"")
         at = origin.hex().encode()
-        home = self._print(b"home", said, at)
+        home, said_home = self._print(b"home", said, at), b"home\0%b\0%b" % (said, at)
         if self._homes.was(home, now - AT_HOME):
-            return Attempt(now, within, origin, home, (home,))
-        return Attempt(now, within, origin, home, (self._print(b"address", at), self._print(b"name", said)))
+            return Attempt(now, within, origin, home, (home,), (said_home,), said_home)
+        address = self._print(b"address", at)
+        return Attempt(now, within, origin, home, (address, name_print), (b"address\0" + at, named), said_home)
+
+    def is_at_home(self, attempt: Attempt) -> None:
+        """Keep in mind that somebody has logged in from there with this name."""
+        self._homes.note(attempt.home, attempt.now)
 
     def was_right(self, print_: bytes, since: float) -> bool:
         """Return whether credentials were right, and that not before `since`."""
@@ -167,14 +199,30 @@ class Passwords:
         """Return whether the very same is being compared."""
         return print_ in self._under_way
 
-    async def is_right(self, print_: bytes, hashed: str, password: bytes, attempt: Attempt, *, known: bool) -> bool:
-        """Compare a password with a hash; raise Busy where too many wait for it. The same that come at once are one.
+    async def is_right(
+        self,
+        print_: bytes,
+        hashed: str,
+        password: bytes,
+        attempt: Attempt,
+        *,
+        known: bool,
+        together: Together | None = None,
+    ) -> bool:
+        """Compare a password with a hash. The same that come at once are one.
 
-        It counts as wrong until it is `known` to be right, so that many at once are not one.
+        It counts as wrong until it is `known` to be right, so that many at once are not one. Raises Busy where too many
+        wait for it, and TooMany.
         """
         comparing = self._under_way.get(print_)
         if comparing is None:
-            comparing = self._begin(print_, hashed, password, attempt, known)
+            comparing = self._begin(print_, attempt)
+            ticket = b"" if together is None else await self._ticket(print_, attempt, together)
+            if self._closed:
+                raise Busy
+            loop = asyncio.get_running_loop()
+            work = loop.run_in_executor(self._threads, self._compare, hashed, password)
+            work.add_done_callback(partial(self._done, print_, attempt, known, together, ticket))
         try:
             async with asyncio.timeout(LONGEST_WAIT):
                 right = await asyncio.shield(comparing)  # whoever leaves must not end it for the others
@@ -184,42 +232,69 @@ class Passwords:
             raise Busy
         return right
 
-    def _begin(
-        self, print_: bytes, hashed: str, password: bytes, attempt: Attempt, known: bool
-    ) -> asyncio.Future[bool | None]:
+    def _begin(self, print_: bytes, attempt: Attempt) -> asyncio.Future[bool | None]:
         waiting = self._waiting.get(attempt.origin, 0)
         if self._closed or len(self._under_way) >= MOST_WAITING or (attempt.origin and waiting >= MOST_OF_ONE):
             raise Busy
-        loop = asyncio.get_running_loop()
-        comparing: asyncio.Future[bool | None] = loop.create_future()
+        comparing: asyncio.Future[bool | None] = asyncio.get_running_loop().create_future()
         self._under_way[print_] = comparing
         self._waiting[attempt.origin] = waiting + 1
         for key in attempt.counts_for:
             self.failures.add(key, attempt.now, attempt.within)
-        work = loop.run_in_executor(self._threads, self._compare, hashed, password)
-        work.add_done_callback(partial(self._done, print_, attempt, known))
         return comparing
 
-    def _done(self, print_: bytes, attempt: Attempt, known: bool, work: asyncio.Future[bool]) -> None:
-        """Tell those who wait for a comparison, unless `close` has told them that there is none."""
+    async def _ticket(self, print_: bytes, attempt: Attempt, together: Together) -> bytes:
+        """Have it counted by all workers, and return what that is taken back by; raise TooMany."""
+        try:
+            begun = await together.failures.begin(attempt.said, together.most, attempt.within)
+        except BaseException:
+            self._end(print_, attempt, Busy())
+            raise
+        if begun.refused is None:
+            return begun.ticket
+        for key in attempt.counts_for:
+            self.failures.take_back(key)
+        # Nothing that is remembered here may be tried either, now that this is known.
+        self.failures.exhaust(attempt.counts_for[begun.refused], together.most, attempt.now + begun.wait)
+        error = TooMany(begun.wait)
+        self._end(print_, attempt, error)
+        raise error
+
+    def _end(self, print_: bytes, attempt: Attempt, found: bool | BaseException) -> bool:
+        """Tell those who wait for a comparison; False where `close` has told them that there is none."""
         comparing = self._under_way.pop(print_, None)
-        if comparing is None or work.cancelled():
-            return
+        if comparing is None:
+            return False
         self._waiting[attempt.origin] -= 1
         if not self._waiting[attempt.origin]:
             del self._waiting[attempt.origin]
-        failed = work.exception()
-        if failed is not None:
-            comparing.set_exception(failed)
+        if isinstance(found, bool):
+            comparing.set_result(found)
+        else:
+            comparing.set_exception(found)
             comparing.exception()  # whoever waited may have left
+        return True
+
+    def _done(
+        self,
+        print_: bytes,
+        attempt: Attempt,
+        known: bool,
+        together: Together | None,
+        ticket: bytes,
+        work: asyncio.Future[bool],
+    ) -> None:
+        if work.cancelled():
             return
-        right = work.result()
-        if right and known:
+        failed = work.exception()
+        found = failed if failed is not None else work.result()
+        if self._end(print_, attempt, found) and found is True and known:
             for key in attempt.counts_for:
                 self.failures.take_back(key)
             if attempt.home:
-                self._homes.note(attempt.home, attempt.now)
-        comparing.set_result(right)
+                self.is_at_home(attempt)
+            if together is not None:
+                together.spawn(_passed(attempt, together.failures, ticket), "passwords")
 
     def remember(self, print_: bytes, now: float) -> None:
         """Keep in mind that credentials were right."""
@@ -233,6 +308,13 @@ class Passwords:
             if not comparing.done():
                 comparing.set_result(None)
         self._under_way.clear()
+
+
+async def _passed(attempt: Attempt, failures: SharedFailures, ticket: bytes) -> None:
+    """Have all workers know that it was right."""
+    await failures.take_back(attempt.said, ticket, attempt.within)
+    if attempt.home:
+        await failures.note(attempt.said_home, AT_HOME)
 
 
 def matches(hashed: str, password: bytes) -> bool:
@@ -268,6 +350,11 @@ class BasicAuthPolicy(Authenticator[BasicAuth], name="basic-auth", stages=(Stage
         self._consumers = env.consumers
         self._clock = env.clock
         self._passwords = env.share(("basic-auth", "passwords"), Passwords)
+        self._together: Together | None = None
+        if self.config.shared and self.config.failures is not None:
+            trouble = Trouble(env.logger, env.clock, "wrong passwords cannot be counted together", "each worker does")
+            failures = SharedFailures(env.store.volatile, trouble)
+            self._together = Together(failures, self.config.failures, env.spawn)
         self._challenge = f'Basic realm="{self.config.realm}", charset="UTF-8"'
 
     def identify(self, request: Request) -> Found | Awaitable[Found]:
@@ -312,12 +399,32 @@ class BasicAuthPolicy(Authenticator[BasicAuth], name="basic-auth", stages=(Stage
         if limited and not passwords.is_comparing(print_):
             left = self._left(attempt, remembered)
             if left:
-                if tried.origin:  # or who is refused could go on trying what is remembered
-                    passwords.failures.add(attempt.counts_for[0], now, config.within)
-                return _TOO_MANY._replace(retry_after=math.ceil(left))
+                return self._too_many(consumer, tried, attempt, left)
         if consumer is not None and remembered:
             return consumer.user(self.name)
-        return self._compared(consumer if known else None, hashed, print_, tried.password, attempt)
+        return self._compared(consumer, hashed, print_, tried, attempt)
+
+    def _too_many(
+        self, consumer: Consumer | None, tried: Tried, attempt: Attempt, left: float
+    ) -> Found | Awaitable[Found]:
+        """Return the refusal of one who is not known at that address, to any worker."""
+        if self._together is not None and attempt.home and attempt.counts_for != (attempt.home,):
+            return self._unless_at_home(consumer, tried, attempt, left, self._together.failures)
+        return self._refused(attempt, left)
+
+    async def _unless_at_home(
+        self, consumer: Consumer | None, tried: Tried, attempt: Attempt, left: float, failures: SharedFailures
+    ) -> Found:
+        if not await failures.was(attempt.said_home):
+            return self._refused(attempt, left)
+        self._passwords.is_at_home(attempt)
+        found = self._judged(consumer, tried)
+        return await found if isinstance(found, Awaitable) else found
+
+    def _refused(self, attempt: Attempt, left: float) -> Refusal:
+        if attempt.origin:  # or who is refused could go on trying what is remembered
+            self._passwords.failures.add(attempt.counts_for[0], attempt.now, attempt.within)
+        return _TOO_MANY._replace(retry_after=math.ceil(left))
 
     def _left(self, attempt: Attempt, remembered: bool) -> float:
         """Return for how many seconds nobody may try this; what is remembered is refused to an address alone."""
@@ -328,14 +435,20 @@ class BasicAuthPolicy(Authenticator[BasicAuth], name="basic-auth", stages=(Stage
         return max((self._passwords.failures.left(key, most, attempt.now) for key in asked), default=0.0)
 
     async def _compared(
-        self, consumer: Consumer | None, hashed: str, print_: bytes, password: bytes, attempt: Attempt
+        self, consumer: Consumer | None, hashed: str, print_: bytes, tried: Tried, attempt: Attempt
     ) -> Found:
         """Return the consumer where the password is right; where there is none, take as long to refuse it."""
+        known = consumer is not None and bool(consumer.password)
         try:
-            right = await self._passwords.is_right(print_, hashed, password, attempt, known=consumer is not None)
+            right = await self._passwords.is_right(
+                print_, hashed, tried.password, attempt, known=known, together=self._together
+            )
         except Busy:
             return _BUSY
-        if consumer is None or not right:
+        except TooMany as error:
+            found = self._too_many(consumer, tried, attempt, error.wait)
+            return await found if isinstance(found, Awaitable) else found
+        if consumer is None or not known or not right:
             return _WRONG
         if self.config.remember:
             self._passwords.remember(print_, self._clock())
