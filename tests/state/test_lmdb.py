@@ -52,6 +52,14 @@ asyncio.run(main())
 store.close()
 """
 
+HOLD = """
+holder, count = os.urandom(8), 0
+for _ in range(700):
+    count += store.volatile.hold(b"a", holder, count, 1, 1000, 600.0).granted
+print(count)
+store.close()
+"""
+
 FOR_EVER = """
 async def main():
     number = 0
@@ -122,6 +130,21 @@ def test_processes_count_exactly(tmp_path: Path) -> None:
         assert (await take(store.durable, b"a", LIMITS, 0)).left == (1_000_000 - 1500,)
 
     run(main)
+    store.close()
+
+
+def test_processes_hold_places_exactly(tmp_path: Path) -> None:
+    folders(tmp_path)
+    holding = [process(HOLD, tmp_path) for _ in range(3)]
+    begin(*holding)
+    granted = 0
+    for each in holding:
+        out, _ = each.communicate(timeout=DEADLINE)
+        assert each.returncode == 0
+        granted += int(out)
+    store = lmdb_store(tmp_path)
+    assert granted == 1000
+    assert store.volatile.hold(b"a", b"somebody", 0, 0, 0, 600.0).total == 1000
     store.close()
 
 

@@ -15,11 +15,10 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from enum import Enum
-from inspect import CORO_CLOSED, getcoroutinestate
-from typing import Any, Final, NamedTuple, TypeAlias
+from types import CoroutineType
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from portico.errors import StoreUnavailable
 from portico.state.board import Counter
@@ -83,7 +82,7 @@ class Place:
         self.said_at = 0.0
         self.asking = False
         """Whether a word is under way."""
-        self.fresh: deque[_Turn] = deque()
+        self.fresh: list[_Turn] = []
         """Who has come meanwhile."""
         self.patient: dict[_Turn, None] = {}
         """Who waits for a place, who has waited longest first."""
@@ -150,7 +149,7 @@ class Semaphores:
         self._failing = False
         self._closed = False
         self._spawns: dict[Spawn, None] = {}
-        self._work: Coroutine[Any, Any, None] | None = None
+        self._work: CoroutineType[Any, Any, None] | None = None
         self._wake = asyncio.Event()
 
     def __len__(self) -> int:
@@ -336,7 +335,7 @@ class Semaphores:
                     turn.tell(self._without(place))
         except BaseException:
             place.said = None
-            place.fresh.extendleft(reversed(turns[1:]))  # who asked has left, and they ask again
+            place.fresh[:0] = turns[1:]  # who asked has left, and they ask again
             raise
         else:
             self._heard(place, said, found)
@@ -359,7 +358,7 @@ class Semaphores:
     def _pass_on(self, place: Place, *, say: bool = True) -> None:
         """Have the next one ask, or nobody. What the store has not heard is said again: soon, or else by and by."""
         while place.fresh:
-            if place.fresh.popleft().tell(None):
+            if place.fresh.pop(0).tell(None):
                 return
         place.asking = False
         if say and place.said != place.count:
@@ -425,12 +424,12 @@ class Semaphores:
 
     def _begin(self) -> None:
         """Have the work done, unless it is."""
-        if self._work is not None and getcoroutinestate(self._work) != CORO_CLOSED:
+        if self._work is not None and self._work.cr_frame is not None:  # it has not come to its end
             return
         for spawn in reversed(self._spawns):
-            self._work = self._work_of(spawn)
-            spawn(self._work, "semaphores")
-            if getcoroutinestate(self._work) != CORO_CLOSED:  # else that configuration is over
+            work = self._work = cast("CoroutineType[Any, Any, None]", self._work_of(spawn))
+            spawn(work, "semaphores")
+            if work.cr_frame is not None:  # else that configuration is over
                 return
 
     async def _work_of(self, spawn: Spawn) -> None:
