@@ -377,8 +377,12 @@ def test_what_has_expired_is_swept_away(tmp_path: Path) -> None:
 def test_a_map_that_is_full_makes_room_and_fails_nobody(tmp_path: Path) -> None:
     size = 1024 * 1024
     store = lmdb_store(tmp_path, size=size)
-    for number in range(30_000):
-        assert store.volatile.take(b"a key of some length, number %d" % number, LIMITS).allowed
+    for number in range(20_000):
+        key = b"a key of some length, number %d" % number
+        assert store.volatile.take(key, LIMITS).allowed
+        assert store.volatile.hold(key, b"12345678", 0, 1, 1, HOUR).granted == 1
+        if number % 3 == 0:
+            store.volatile.hold(key, b"12345678", 0, 0, 1, HOUR)
 
     async def main() -> None:
         for number in range(300):
@@ -461,6 +465,8 @@ def test_a_store_that_is_closed_says_so(tmp_path: Path) -> None:
         store.close()
         with pytest.raises(StoreUnavailable):
             store.volatile.take(b"a", LIMITS)
+        with pytest.raises(StoreUnavailable):
+            store.volatile.hold(b"a", b"12345678", 0, 1, 1, HOUR)
         with pytest.raises(StoreUnavailable):
             await store.volatile.get(b"a")
         with pytest.raises(StoreUnavailable):

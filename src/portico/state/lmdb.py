@@ -224,11 +224,8 @@ class VolatileSpace(LmdbSpace):
         try:
             before = txn.get(whole)
             held, record = _hold(before, holder, count, wanted, most, now, ttl)
-            if record:
+            if record or before is not None:
                 self._commit(txn, whole, record, before is None)
-            elif before is not None:
-                txn.delete(whole)
-                txn.commit()
             else:
                 txn.abort()
         except lmdb.Error as error:
@@ -258,7 +255,8 @@ class VolatileSpace(LmdbSpace):
         return txn
 
     def _commit(self, txn: Txn, whole: bytes, record: bytes, new: bool) -> None:
-        """Write a record; where there is no room, the request is not counted, but no request fails for that."""
+        """Write a record, or take it away where it is empty; where there is no room, the request is not counted, but no
+        request fails for that."""
         if new:
             self._new += 1
             if self._crowded or self._new % _NEW == 0:
@@ -268,7 +266,10 @@ class VolatileSpace(LmdbSpace):
                 self.uncounted += 1
                 return
         try:
-            txn.put(whole, record)
+            if record:
+                txn.put(whole, record)
+            else:
+                txn.delete(whole)
             txn.commit()
         except lmdb.MapFullError:
             txn.abort()
