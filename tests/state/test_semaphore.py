@@ -390,6 +390,35 @@ def test_what_a_store_that_is_down_comes_to(
     assert said[1].startswith("the store answers again; ")
 
 
+@pytest.mark.parametrize("make", [AtOnce, Later])
+@pytest.mark.parametrize("on_failure", ["allow", "deny", "local"])
+def test_who_waits_when_the_store_goes_down(on_failure: OnStoreFailure, make: Any) -> None:
+    async def main() -> None:
+        space = make()
+        store: AtOnce = space if isinstance(space, AtOnce) else space.store
+        async with workers(space) as (worker,):
+            clock = asyncio.get_running_loop().time
+            how = rules(1, on_failure, wait=600.0, queue=5)
+            place = await worker.enter(how)
+            assert isinstance(place, Place)
+            waiting = [worker.tasks.create_task(worker.enter(how)) for _ in range(3)]
+            waiting[1].cancel()
+            await asyncio.sleep(0.05)
+            store.down = True
+            began = clock()
+            if on_failure == "local":
+                place.leave()
+                place = await waiting[0]
+                assert isinstance(place, Place)
+                place.leave()
+            found = [await each for each in (waiting[0], waiting[2])]
+            assert clock() - began < 10.0
+            assert all(each is NoPlace.UNKNOWN if on_failure == "deny" else each is place for each in found)
+            assert worker.all._waiting == 0
+
+    run_jumping(main)
+
+
 def test_a_server_that_is_killed_and_comes_back_hears_of_all() -> None:
     async def main() -> None:
         with ValkeyServer() as server:

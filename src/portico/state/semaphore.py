@@ -397,9 +397,17 @@ class Semaphores:
             self._logger.info("the store answers again; %d words so far were not heard by it", self.failures)
 
     def _failed(self, place: Place, error: StoreUnavailable) -> None:
-        """Note that nobody knows what the store has heard; what there is none of it will forget by itself."""
+        """Note that nobody knows what the store has heard; what there is none of it will forget by itself.
+
+        Nobody waits for a place any more that only the store could give.
+        """
         self.failures += 1
         place.said = None if place.count else 0
+        while place.patient and place.rules.on_failure != "local":  # else there is one when somebody here leaves
+            turn = next(iter(place.patient))
+            self._no_longer(place, turn)
+            if not turn.future.done():
+                turn.tell(self._without(place))
         if not self._failing:
             self._failing = True
             self._logger.error("%s; until it answers, on_store_failure is %s", error, place.rules.on_failure)
