@@ -59,7 +59,8 @@ from portico.jose.provider import KeyUrl, ProviderKeys, issuers_of, target_of
 from portico.jose.rules import TokenRules, claim_at
 from portico.jose.signer import TokenSigner, published_key
 from portico.jose.verifier import BearerReader, FixedKeys, Keys, TokenVerifier
-from portico.limiting.budgets import Budget, Budgets, budget_of, prefix_of
+from portico.limiting.ahead import TakenAhead
+from portico.limiting.budgets import Budget, Budgets, Check, budget_of, prefix_of
 from portico.limiting.gate import Counted, Gate
 from portico.limiting.periods import Periods
 from portico.limiting.periods import Unit as PeriodUnit
@@ -165,6 +166,7 @@ __all__ = [
     "Budget",
     "Budgets",
     "CallerKey",
+    "Check",
     "Cidr",
     "Claim",
     "ClaimedUser",
@@ -289,6 +291,7 @@ __all__ = [
     "Store",
     "StoreUnavailable",
     "Taken",
+    "TakenAhead",
     "TargetHealth",
     "Template",
     "Terms",

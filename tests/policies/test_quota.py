@@ -167,19 +167,26 @@ def test_each_store_counts_the_same(engine: str, tmp_path: Path) -> None:
 
     async def main() -> None:
         async with ENGINES[engine](tmp_path) as made:
-            env = TestEnv()
-            env.store = made.store  # type: ignore[assignment]
-            for settings, good in (({}, 10), ({"cost": {"header": "X-Cost"}}, None)):
-                policy = QuotaPolicy(Quota.model_validate({"requests": "10/month", "key": "everyone", **settings}))
-                env.place = f"global:{good}"
+            for settings, amount in (({}, 400), ({"exact": True}, 40), ({"cost": {"header": "X-Cost"}}, 400)):
+                env = TestEnv()
+                env.store = made.store  # type: ignore[assignment]
+                env.place = f"global:{settings}"
+                tasks: list[asyncio.Task[None]] = []
+                env.spawn = lambda work, _, tasks=tasks: tasks.append(asyncio.create_task(work))  # type: ignore[method-assign, misc]  # noqa: TID251
+                policy = QuotaPolicy(
+                    Quota.model_validate({"requests": f"{amount}/month", "key": "everyone", **settings})
+                )
                 policy.setup(env)
-                requests = [Request("GET", "/", client=Client("192.0.2.1", 1, 80, "http")) for _ in range(25)]
-                if good is not None:
-                    answers = await asyncio.gather(*(policy.handle(request, service) for request in requests))
-                    assert sorted(answer.status for answer in answers) == [200] * 10 + [429] * 15
+                requests = [Request("GET", "/", client=Client("192.0.2.1", 1, 80, "http")) for _ in range(amount + 50)]
+                if "cost" in settings:
+                    answers = [await policy.handle(request, service) for request in requests[:150]]
+                    assert [answer.status for answer in answers] == [200] * 134 + [429] * 16
                 else:
-                    statuses = [(await policy.handle(request, service)).status for request in requests]
-                    assert statuses == [200] * 4 + [429] * 21
+                    answers = await asyncio.gather(*(policy.handle(request, service) for request in requests))
+                    assert sorted(answer.status for answer in answers) == [200] * amount + [429] * 50
+                policy.close()
+                for task in tasks:
+                    task.cancel()
 
     run(main)
 

@@ -214,6 +214,20 @@ def test_what_was_used_already_is_charged_whether_there_is_room_or_not(contract:
     contract(test)
 
 
+def test_what_was_taken_and_not_used_can_be_given_back(contract: Contract) -> None:
+    async def test(engine: Engine) -> None:
+        for space in engine.spaces:
+            limits = Limits([FixedWindow(10, LONG), Total(20, HOUR)])
+            await take(space, b"a", limits, 10)
+            assert (await charge(space, b"a", limits, -4)).left == (4, 14)
+            assert (await take(space, b"a", limits, 4)).allowed
+            assert not (await take(space, b"a", limits)).allowed
+            assert (await charge(space, b"a", limits, -100)).left == (10, 20)
+            assert (await take(space, b"a", limits, 0)).left == (10, 20)
+
+    contract(test)
+
+
 def test_of_a_total_nothing_comes_back(contract: Contract) -> None:
     async def test(engine: Engine) -> None:
         for space in engine.spaces:

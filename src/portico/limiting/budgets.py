@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol
 
 from portico.http.message import Request
 from portico.limiting.settings import LimitSettings
@@ -11,22 +12,37 @@ from portico.limiting.told import Terms, Told
 from portico.policy.condition import Condition, Expression
 from portico.state.check import LimitCheck
 from portico.state.limits import Limits, Verdict
+from portico.state.store import key_of
+
+
+class Check(Protocol):
+    """What checks limits, as a LimitCheck does."""
+
+    def take(self, key: bytes, cost: int = 1) -> Verdict | Awaitable[Verdict]:
+        """Count by all limits of a key, or by none."""
+        ...
+
+    def charge(self, key: bytes, cost: int) -> Verdict | Awaitable[Verdict]:
+        """Count what was used already."""
+        ...
 
 
 class Budget:
     """Limits that are checked together."""
 
-    __slots__ = ("check", "delays", "prefix", "terms")
+    __slots__ = ("_prefix", "check", "delays", "terms")
 
-    def __init__(
-        self, prefix: bytes, check: LimitCheck, terms: Terms, delays: tuple[tuple[int, float], ...] = ()
-    ) -> None:
-        self.prefix = prefix
-        """What the keys of their records begin with."""
+    def __init__(self, prefix: bytes, check: Check, terms: Terms, delays: tuple[tuple[int, float], ...] = ()) -> None:
+        """`prefix` is what the keys of their records begin with."""
+        self._prefix = prefix
         self.check = check
         self.terms = terms
         self.delays = delays
         """Which of them has requests wait for their turn, and by how many seconds they may be ahead of it."""
+
+    def key(self, caller: bytes, period: bytes = b"") -> bytes:
+        """Return the key of a caller's record, which is of bounded length."""
+        return key_of(self._prefix + period, caller)
 
     def turn(self, verdict: Verdict) -> float:
         """Return the seconds after which it is a request's turn."""

@@ -26,6 +26,12 @@ What has been used is kept where it lasts: on the disk of the machine, where `st
 should be one that writes what it has to a disk. It is kept for two months after the last request. All credentials of a
 [consumer](../configuration.md#consumers) count together; so do all routes around which the policy stands.
 
+To write each request to a disk would have each wait for it, for some milliseconds. So each worker takes requests ahead,
+for callers that come often: as many as such a caller makes in a second or two, and no more than a hundredth of what is
+left. Nobody may ever make more than the quota. What a worker has taken and does not give out it gives back after half a
+minute; of one that ends meanwhile, a caller loses that. With `exact` each request is written by itself, and waits for
+it. In a Redis, that takes no longer than a rate limit does.
+
 Whose plan is one of `plans` may what it says, whoever else what `requests` says. `plan` is an expression, as in
 [rate-limit](rate-limit.md): with the same in both, a plan ties consumers to limits and quotas. What has been used in a
 period stays used when somebody changes to another plan.
@@ -48,6 +54,7 @@ from portico.plugin import (
     Budget,
     Budgets,
     CallerKey,
+    Check,
     Counted,
     Duration,
     Env,
@@ -63,6 +70,7 @@ from portico.plugin import (
     Request,
     Response,
     Stage,
+    TakenAhead,
     Terms,
     Told,
     Total,
@@ -99,6 +107,8 @@ class Quota(LimitingConfig):
     """By whose clocks, such as `Europe/Zurich`."""
     plans: Mapping[str, Amount] = Field(default_factory=dict)
     """How many those with a plan may make instead, by its name."""
+    exact: bool = False
+    """Whether each request is written by itself before it passes, and nothing is taken ahead."""
 
     @model_validator(mode="before")
     @classmethod
@@ -145,38 +155,58 @@ class QuotaPolicy(Policy[Quota], name="quota", stages=(Stage.LIMIT,)):
         if env.place.startswith("route:"):
             key.check_captures(env.route)
         space = env.store.durable
-        self._gate = env.share((self.name, env.place, space, config.text), lambda: _gate(config, env, key))
+        self._shared = env.share((self.name, env.place, space, config.text), lambda: _Shared(config, env, key))
+        self._gate = self._shared.gate
+        self._spawn = env.spawn
+        for each in self._shared.ahead:
+            each.join(self._spawn)
+
+    def close(self) -> None:
+        """Have the other routes go on without this one."""
+        for each in self._shared.ahead:
+            each.leave(self._spawn)
 
     def handle(self, request: Request, next: Handler) -> Coroutine[Any, Any, Response]:  # noqa: A002 - the field's word
         """Let a request pass, or not."""
         return self._gate.handle(request, next)
 
 
-def _gate(config: Quota, env: Env, key: CallerKey) -> Gate:
-    prefix = prefix_of(env.place)  # one for all plans, which share what was used
+class _Shared:
+    """What all routes around which the policy stands have together."""
 
-    def budget(amount: int) -> Budget | None:
-        if not amount:
-            return None
-        limits = Limits([Total(amount, _LIVES)])
-        check = LimitCheck(env.store.durable, limits, config.on_store_failure, env.logger, env.wall)
-        return Budget(prefix, check, Terms([Told(f"{amount}/{config.per}", amount, _SECONDS[config.per])]))
+    def __init__(self, config: Quota, env: Env, key: CallerKey) -> None:
+        self.ahead: list[TakenAhead] = []
+        prefix = prefix_of(env.place)  # one for all plans, which share what was used
+        space = env.store.durable
 
-    budgets = Budgets(
-        budget(config.requests), config.plan, {name: budget(amount) for name, amount in config.plans.items()}
-    )
-    periods = Periods(config.per, ZoneInfo(config.timezone), config.offset)
-    budget_for, period_at, key_of, wall = budgets.of, periods.at, key.of, env.wall
+        def budget(amount: int) -> Budget | None:
+            if not amount:
+                return None
+            limits = Limits([Total(amount, _LIVES)])
+            check: Check = LimitCheck(space, limits, config.on_store_failure, env.logger, env.wall)
+            if not config.exact:
+                check = TakenAhead(space, limits, check, env.clock)
+                self.ahead.append(check)
+            return Budget(prefix, check, Terms([Told(f"{amount}/{config.per}", amount, _SECONDS[config.per])]))
 
-    def count(request: Request) -> Counted | None:
-        found = budget_for(request)
-        if found is None:
-            return None
-        now = wall()
-        period = period_at(now)
-        return Counted(found, found.prefix + period.name + key_of(request), period.end - now)
+        budgets = Budgets(
+            budget(config.requests), config.plan, {name: budget(amount) for name, amount in config.plans.items()}
+        )
+        periods = Periods(config.per, ZoneInfo(config.timezone), config.offset)
+        budget_for, period_at, caller, wall = budgets.of, periods.at, key.of, env.wall
 
-    return Gate(config, env, "portico_quota_requests_total", count, _refusal)
+        def count(request: Request) -> Counted | None:
+            found = budget_for(request)
+            if found is None:
+                return None
+            now = wall()
+            period = period_at(now)
+            return Counted(found, found.key(caller(request), period.name), period.end - now)
+
+        self.gate = Gate(config, env, "portico_quota_requests_total", count, _refusal)
+
+    def close(self) -> None:
+        """Let go; what is still in hand is lost."""
 
 
 def _refusal(beyond: list[str]) -> Response:

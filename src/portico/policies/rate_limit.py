@@ -199,11 +199,11 @@ def _gate(config: RateLimit, env: Env, key: CallerKey) -> Gate:
         {name: budget(limits, "plan", name) for name, limits in config.plans.items()},
         [(tier.when, budget(tier.limits, "tier", tier.when)) for tier in config.tiers],
     )
-    budget_for, key_of = budgets.of, key.of
+    budget_for, caller = budgets.of, key.of
 
     def count(request: Request) -> Counted | None:
         found = budget_for(request)
-        return None if found is None else Counted(found, found.prefix + key_of(request))
+        return None if found is None else Counted(found, found.key(caller(request)))
 
     return Gate(config, env, "portico_rate_limit_requests_total", count, _refusal)
 

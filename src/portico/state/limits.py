@@ -280,12 +280,15 @@ class Limits:
         return fits
 
     def charge(self, state: list[float], now: float, cost: int) -> bool:
-        """Bring a state to `now`, and count `cost` whether there is room for it or not; tell whether there was."""
+        """Bring a state to `now`, and count `cost` whether there is room for it or not; tell whether there was.
+
+        A negative cost gives back what was counted and has not been used; there is never less than nothing used.
+        """
         fits = True
         for rule, at, weight in self._steps:
             if rule.age(state, at, now) + cost * weight > rule.capacity:
                 fits = False
-            state[at] += cost * weight
+            state[at] = max(0.0, state[at] + cost * weight)
         return fits
 
     def lasts(self, state: list[float]) -> float:
@@ -425,12 +428,12 @@ end
 if fits or charge then
   for rule = 0, rules - 1 do
     local at = 3 * rule + 1
-    state[at] = state[at] + cost * tonumber(ARGV[6 + 5 * rule])
+    state[at] = math.max(0, state[at] + cost * tonumber(ARGV[6 + 5 * rule]))
     if charge and ARGV[5 + 5 * rule] == 'bucket' then
       lives = math.max(lives, math.ceil(state[at] / tonumber(ARGV[8 + 5 * rule]) / 1000))
     end
   end
-  if cost > 0 then
+  if cost ~= 0 then
     redis.call('SET', KEYS[1], struct.pack(form, unpack(state)), 'PX', string.format('%.0f', lives))
   end
 end

@@ -67,7 +67,8 @@ class Space(Protocol):
     def charge(self, key: bytes, limits: Limits, cost: int) -> Verdict | Awaitable[Verdict]:
         """Count `cost` by all limits of a key, whether they have room for it or not: it has been used already.
 
-        What is beyond a limit comes back as everything does, and nothing is allowed until then.
+        What is beyond a limit comes back as everything does, and nothing is allowed until then. A negative cost gives
+        back what was taken and has not been used.
         """
         ...
 
