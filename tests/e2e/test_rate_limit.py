@@ -159,3 +159,30 @@ def test_while_a_redis_is_gone_requests_pass_uncounted_or_are_refused_as_the_fil
             assert max(took.seconds for took in load.took) < 10
             assert "until it answers, on_store_failure is allow" in gateway.log()
             assert gateway.log().count("the store answers again") >= 2
+
+
+def test_what_was_used_of_a_quota_outlives_the_gateway(backend: Backend, tmp_path: Path) -> None:
+    config = CONFIG.format(
+        address=backend.address,
+        state=f"{{path: {tmp_path / 'lib'}}}",
+        policy="{quota: {requests: 600/month, key: everyone}}",
+    )
+    most_in_hand = 2 * 600 // 100
+    with Gateway(tmp_path, config, workers=2) as gateway:
+        with Clients(gateway.port) as clients:
+            clients.until(200, 200)
+            pid = workers_of(gateway)[0]
+            os.kill(pid, signal.SIGKILL)
+            clients.until(200, 350)
+    first = backend.requests().total()
+    with Gateway(tmp_path, config, workers=2) as gateway:
+        with Clients(gateway.port) as clients:
+            clients.until(429, 100)
+        refused = curl(gateway.url)
+        assert (refused.status, refused.json["violated-policies"]) == (429, ["600/month"])
+        assert refused.value("RateLimit").startswith('"600/month";r=0;t=')
+    reached = backend.requests().total()
+    assert first < reached <= 600
+    assert reached >= 600 - 3 * most_in_hand - CLIENTS
+    with Gateway(tmp_path, config, workers=1) as gateway:
+        assert [curl(gateway.url).status for _ in range(3)] == [429] * 3
