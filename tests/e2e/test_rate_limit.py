@@ -168,12 +168,11 @@ def test_what_was_used_of_a_quota_outlives_the_gateway(backend: Backend, tmp_pat
         policy="{quota: {requests: 600/month, key: everyone}}",
     )
     most_in_hand = 2 * 600 // 100
-    with Gateway(tmp_path, config, workers=2) as gateway:
-        with Clients(gateway.port) as clients:
-            clients.until(200, 200)
-            pid = workers_of(gateway)[0]
-            os.kill(pid, signal.SIGKILL)
-            clients.until(200, 350)
+    with Gateway(tmp_path, config, workers=2) as gateway, Clients(gateway.port) as clients:
+        clients.until(200, 200)
+        pid = workers_of(gateway)[0]
+        os.kill(pid, signal.SIGKILL)
+        clients.until(200, 350)
     first = backend.requests().total()
     with Gateway(tmp_path, config, workers=2) as gateway:
         with Clients(gateway.port) as clients:

@@ -19,8 +19,8 @@ routes:
 All limits of a list have to be kept to. A request beyond one of them is answered 429 with `Retry-After`, and counts for
 none; `violated-policies` of the problem has the names of the limits. What is counted is counted by the
 [store](../configuration.md#state): exactly, over all workers, and with a Redis over all machines; a reload changes
-nothing of it. Routes that have the policy from the file or from a service share its counts; to give one a count of its
-own, have the policy on the route.
+nothing of it, unless it changes the windows. Routes that have the policy from the file or from a service share its
+counts; to give one a count of its own, have the policy on the route.
 
 Each caller is counted alone: by default a user (a [consumer](../configuration.md#consumers) under whichever of its
 credentials), or, where nobody is known, the address, in IPv6 the network of 64 bits. Behind a proxy, only with
@@ -50,6 +50,7 @@ policies:
   - rate-limit:
       limits: 100/1h
       tiers:
+        - {when: "path.startsWith('/orders/export')", limits: 5/1h}
         - {when: "user.kind == 'key-auth'", limits: 10000/1h}
         - {when: "user.kind != 'anonymous'", limits: 1000/1h}
       plans: {gold: 1000/1m, unlimited: none}
