@@ -58,9 +58,10 @@ class Gate:
         self._clock = env.clock
         self._logged = Recent(MOST_LOGGED)
         self._waiting = 0
+        name = env.place.rpartition(":")[2]  # not the route's: a board has no room for each result of each of them
         results = ("allowed", "limited", "dry-run", "unchecked")
         self._allowed, self._limited, self._spared, self._unchecked = (
-            env.counter(counter, policy=env.place, result=result) for result in results
+            env.counter(counter, policy=name, result=result) for result in results
         )
 
     def close(self) -> None:

@@ -79,7 +79,9 @@ routes:
 
 A request counts 1, or `cost`. With `header` the service says in its answer what it has cost in all, and the rest is
 counted then, whether there is room for it or not: the next requests have to wait until it has come back. An
-expression such as `headers['x-size']` can be the cost as well; a client that writes it can make it 0.
+expression such as `headers['x-size']` can be the cost as well; a client that writes it can make it 0. A client that
+leaves before the answer has begun has paid no more than `before`; so have that be what a request costs at least. What
+costs more than a limit ever has is refused without `Retry-After`.
 
 What clients are told
 ---------------------
@@ -91,8 +93,8 @@ all policies that limit the request; of a refused one, the limit that has refuse
 these headers is replaced.
 
 With `dry_run` nothing is refused: what would be is logged, once a minute for each caller, and counted by
-`portico_rate_limit_requests_total{result="dry-run"}`. The other results are `allowed`, `limited`, and `unchecked` where
-the store had no answer.
+`portico_rate_limit_requests_total{policy="rate-limit",result="dry-run"}`, by the name of the policy. The other results
+are `allowed`, `limited`, and `unchecked` where the store had no answer.
 """
 
 from __future__ import annotations
