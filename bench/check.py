@@ -153,11 +153,14 @@ def counters(service_port: int) -> Counters:
     return Counters(connections=int(numbers[1]), requests=int(numbers[3]))
 
 
-def upstream_connections(name: str, before: Counters, after: Counters, answered: int) -> int:
-    """How many connections a round opened to the service; raise unless it was asked, on kept-alive ones."""
+def upstream_connections(name: str, before: Counters, after: Counters, answered: int, *, alone: bool) -> int:
+    """How many connections a round opened to the service; raise unless it was asked, on kept-alive ones, or, where the
+    peer answers `alone`, was not asked."""
     asked = after.requests - before.requests - 1  # without the question for the counters, which has its own connection
     opened = after.connections - before.connections - 1
-    if asked < answered:
+    if alone and asked:
+        raise BenchError(f"{name} is to answer by itself, and has asked the service {asked} times")
+    if not alone and asked < answered:
         raise BenchError(f"{name} answered {answered} requests, the service only {asked}")
     if opened > max(answered // 100, 100):
         raise BenchError(f"{name} opened {opened} connections for {answered} requests: it does not keep them alive")

@@ -73,6 +73,17 @@ def forward_auth(where: Path) -> Credentials:
     return Credentials("policies: [{forward-auth: {service: api, path: /api/item}}]\n", {"Authorization": "Any of it"})
 
 
+def rate_limit(where: Path) -> Credentials:
+    """Two limits that nobody reaches, counted together for the address."""
+    return Credentials("policies: [{rate-limit: [1000000/1s, 1000000000/1h]}]\n")
+
+
 MAKERS: Mapping[str, Callable[[Path], Credentials]] = MappingProxyType(
-    {"jwt": jwt, "jwt-first-seen": jwt_first_seen, "key-auth": key_auth, "forward-auth": forward_auth}
+    {
+        "jwt": jwt,
+        "jwt-first-seen": jwt_first_seen,
+        "key-auth": key_auth,
+        "forward-auth": forward_auth,
+        "rate-limit": rate_limit,
+    }
 )

@@ -56,6 +56,8 @@ class Standing:
     process: Process
     added_headers: list[str]
     seen_by_service: dict[str, str]
+    bare: bool = False
+    """Whether it goes without what the row is about."""
     encryption: check.Encryption | None = None
     """What it agreed on with a client; None in a row without TLS."""
 
@@ -125,7 +127,7 @@ class Bench:
 
     def peer(self, label: str, peer: Peer, row: Row, service: Service) -> Standing:
         port = free_port()
-        ports = {"port": str(port), "service_port": str(service.port)}
+        ports = {"port": str(port), "service_port": str(service.port), "body": row.answer}
         tokens = self._files(
             f"{row.name}-{label}", peer.template(row).name, peer.configuration(row, self.credentials), ports
         )
@@ -139,7 +141,7 @@ class Bench:
         seen = check.same_request(label, row, port, service.port, trust)
         if trust is not None:
             encryption = check.encryption(label, row, port, trust)
-        return Standing(label, port, process, added, seen, encryption)
+        return Standing(label, port, process, added, seen, peer.bare, encryption)
 
     def sample(self, standing: Standing, row: Row, service: Service, seconds: int) -> Sample:
         process, cores = standing.process, self.cores
@@ -163,7 +165,9 @@ class Bench:
             peer_busy=cpu / 1e9 / wall,
             other_busy=max(proxy_core - cpu / 1e9, 0.0) / wall,
             load_busy=load_core / wall,
-            upstream_connections=check.upstream_connections(standing.label, counted, now, done.requests),
+            upstream_connections=check.upstream_connections(
+                standing.label, counted, now, done.requests, alone=row.alone and not standing.bare
+            ),
             bytes_per_answer=done.bytes / done.requests,
         )
 

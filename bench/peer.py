@@ -28,15 +28,15 @@ class Peer:
     tool: Tool | None = None
     """What Debian package brings the program; None is the Python that runs the bench."""
     bare: bool = False
-    """Whether it goes without the policies that a row is about: what they cost is the difference to it."""
+    """Whether it goes without what a row is about, such as its policies: what that costs is the difference to it."""
 
     def command(self, tokens: Mapping[str, str]) -> list[str]:
         program = self.tool.find() if self.tool else sys.executable
         return [program, *(render(argument, tokens) for argument in self.arguments)]
 
     def template(self, row: Row) -> Path:
-        name = self.name.removesuffix(BARE)
-        path = HERE / "peers" / f"{name}{'-' + row.setup if row.setup else ''}{self.suffix}"
+        setup = "" if self.bare and row.alone else row.setup
+        path = HERE / "peers" / f"{self.name.removesuffix(BARE)}{'-' + setup if setup else ''}{self.suffix}"
         if not path.is_file():
             raise BenchError(f"{self.name} has no configuration for the row {row.name}: there is no {path}")
         return path
@@ -60,6 +60,7 @@ PEERS = {
     peer.name: peer
     for peer in (
         Peer("nginx", ".conf", NGINX_ARGUMENTS, NGINX),
+        Peer(f"nginx{BARE}", ".conf", NGINX_ARGUMENTS, NGINX, bare=True),
         Peer("portico", ".yaml", ("-m", "portico", "run", "@file@")),
         Peer(f"portico{BARE}", ".yaml", ("-m", "portico", "run", "@file@"), bare=True),
         Peer("portico-2", ".yaml", ("-m", "portico", "run", "@file@")),

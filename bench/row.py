@@ -40,6 +40,9 @@ class Row:
     credentials: str | None = None
     """What portico asks of each request, and the load shows: a name of bench/credentials.py. nginx asks for nothing and
     stands beside it as it is, so --max-ratio does not judge the row."""
+    alone: bool = False
+    """Whether the peers answer without asking the service, out of what they keep or are told to say. A peer that is
+    bare has none of that, and asks it each time."""
     tls: bool = False
     """Whether the load speaks TLS to the peer; the service is always asked without."""
     threads: int = 1
@@ -66,9 +69,12 @@ ROWS = {
         ),
         Row("get-json-tls", "the same over TLS 1.3 to the proxy, without to the service", setup="tls", tls=True),
         *(Row(f"chain-{n}", f"as get-json, with {n} policies that do nothing", policies=n) for n in (0, 4, 8, 16)),
+        Row("respond", "as get-json, but the proxy says the answer itself", setup="respond", alone=True, echo=None),
+        Row("cache-hit", "as get-json, but the answer is kept by the proxy", setup="cache", alone=True),
         Row("jwt", "as get-json, with a token of RS256 that is remembered", credentials="jwt"),
         Row("jwt-first-seen", "the same, but each token is one that is not remembered", credentials="jwt-first-seen"),
         Row("key-auth", "as get-json, with an API key", credentials="key-auth"),
+        Row("rate-limit", "as get-json, within two limits that are counted in LMDB", credentials="rate-limit"),
         Row("forward-auth", "as get-json, and the service is asked first whether it may", credentials="forward-auth"),
     )
 }

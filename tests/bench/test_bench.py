@@ -41,7 +41,7 @@ def result(tmp_path: Path, *rounds: tuple[float, float]) -> Result:
     process = Process("idle", [sys.executable, "-c", "pass"], min(os.sched_getaffinity(0)), tmp_path / "log")
     process.stop()
     agreed = check.Encryption("TLSv1.3", "A")
-    peers = [Standing("nginx", 1, process, [], {}), Standing("portico", 1, process, [], {}, agreed)]
+    peers = [Standing("nginx", 1, process, [], {}), Standing("portico", 1, process, [], {}, encryption=agreed)]
     return Result(ROWS["get-json"], peers, [{"nginx": sample(a), "portico": sample(b)} for a, b in rounds])
 
 
@@ -85,6 +85,9 @@ def test_a_row_about_who_is_calling_shows_what_portico_asks_for(name: str, tmp_p
     with Gateway(config, services={"api": service}) as gateway:
         assert gateway.get("/api/item", headers=shown.headers).status == 200
         assert len(asked) == (2 if name == "forward-auth" else 1)
+        if not shown.headers:  # nobody has to say who they are, and everyone is counted
+            assert gateway.get("/api/item").headers["RateLimit"].endswith(";t=1")
+            return
         assert gateway.get("/api/item").status == 401
         if shown.each is None:
             assert shown.write_values(tmp_path) is None
@@ -110,6 +113,23 @@ def test_the_policies_of_a_row_do_nothing_around_every_request(name: str, tmp_pa
         policy = loaded.registry.policies[use.kind](use.config)
         assert policy.request(request) is None
         assert policy.response(request, answer) is answer
+
+
+def test_who_is_to_answer_alone_does_not_ask_the_service() -> None:
+    counted = [check.Counters(connections, requests) for connections, requests in ((5, 100), (6, 101), (7, 151))]
+    assert check.upstream_connections("a", counted[0], counted[1], 50, alone=True) == 0
+    assert check.upstream_connections("a", counted[0], counted[2], 50, alone=False) == 1
+    with pytest.raises(BenchError, match="a is to answer by itself, and has asked the service 50 times"):
+        check.upstream_connections("a", counted[0], counted[2], 50, alone=True)
+    with pytest.raises(BenchError, match="a answered 50 requests, the service only 0"):
+        check.upstream_connections("a", counted[0], counted[1], 50, alone=False)
+
+
+def test_a_row_that_is_answered_alone_is_told_to_whoever_is_not_bare() -> None:
+    for name in ("respond", "cache-hit"):
+        for peer in PEERS.values():
+            same = peer.configuration(ROWS[name]) == peer.configuration(ROWS["get-json"])
+            assert same is peer.bare, (name, peer.name)
 
 
 def test_labels_number_repeats() -> None:
