@@ -63,7 +63,7 @@ def at_once(gateway: Gateway, count: int, **options: Any) -> list[Answer]:
     return gateway.run(main)
 
 
-def counted(gateway: Gateway, policy: str = "route:r:concurrency-limit") -> dict[str, int]:
+def counted(gateway: Gateway, policy: str = "concurrency-limit") -> dict[str, int]:
     """Return what was counted, without what was not."""
     found = {}
     for name, value in gateway.counters.items():
@@ -105,6 +105,43 @@ def test_each_caller_has_their_own(key: str, same: bool) -> None:
             return [each.status for each in await asyncio.gather(one, other, again)]
 
         assert gateway.run(main) == [200, 429 if same else 200, 429]
+
+
+def test_a_plan_says_how_many() -> None:
+    policy = "concurrency-limit: {requests: 1, plans: {gold: 3, staff: none}}"
+    with gateway_of(policy) as gateway:
+
+        async def main() -> dict[str, list[int]]:
+            users = {name: User(name, claims={"plan": name}) for name in ("gold", "staff", "tin")}
+            asked = {
+                name: [gateway.ask("GET", "/", slots={USER: user}) for _ in range(5)] for name, user in users.items()
+            }
+            answers = iter(await asyncio.gather(*(each for some in asked.values() for each in some)))
+            return {name: [next(answers).status for _ in range(5)] for name in users}
+
+        assert gateway.run(main) == {
+            "gold": [200] * 3 + [429] * 2,
+            "staff": [200] * 5,
+            "tin": [200] + [429] * 4,
+        }
+        assert counted(gateway) == {"allowed": 4, "limited": 6}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("{requests: 1}, stage: guard", "nobody is known yet in this stage, so the key user counts addresses"),
+        ("{requests: 1, key: address}, stage: guard", None),
+        ("{requests: 1}", None),
+        (
+            "{requests: 1, key: address, plans: {gold: 2}}, stage: guard",
+            """nobody is known yet in this stage, so "user.claims['plan']" never finds anyone""",
+        ),
+    ],
+)
+def test_what_is_odd_about_a_stage_is_said(settings: str, message: str | None) -> None:
+    with gateway_of(f"{{concurrency-limit: {settings}}}") as gateway:
+        assert [finding.message for finding in gateway.findings] == ([message] if message else [])
 
 
 def test_routes_around_which_one_line_stands_count_together_and_others_do_not() -> None:
@@ -360,6 +397,8 @@ def streamed(*pieces: bytes | Exception) -> Body:
         {"requests": 1, "key": "nobody"},
         {"requests": 1, "key": []},
         {"requests": 1, "wait": "2m"},
+        {"requests": 1, "plans": {"gold": 0}},
+        {"requests": 1, "plan": "nonsense("},
         {"requests": 1, "queue": 0},
         {"requests": 1, "status": 500},
         {"requests": 1, "on_store_failure": "shrug"},

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, Protocol, TypeAlias
 
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, field_validator, model_validator
 from pydantic_core import CoreSchema
@@ -181,13 +181,17 @@ class Cost(PolicyConfig):
 Form = Literal["draft", "x-ratelimit"]
 
 
+Plan: TypeAlias = Annotated[str, AfterValidator(expression)]
+"""An expression that is the name of a plan."""
+
+
 class LimitingConfig(PolicyConfig):
     """What the settings of everything that limits callers have."""
 
     key: KeyParts = ("user",)
     """What is counted together: the requests of a `user`, of an `address`, of `everyone`, of the same text of an
     expression such as `headers['x-tenant']`, or of several of these."""
-    plan: Annotated[str, AfterValidator(expression)] = "user.claims['plan']"
+    plan: Plan = "user.claims['plan']"
     """The expression that is the name of the plan. Of a consumer it is `plan` of its metadata unless given."""
     cost: Annotated[Cost, Shorthand("before")] = Cost()
     """How much a request counts: 1 unless given."""
@@ -213,7 +217,16 @@ class LimitingConfig(PolicyConfig):
 _OF_USERS: Final = re.compile(r"""(?<![\w'".-])user(?![\w'"-])""")
 
 
-def remarks_on_nobody(config: LimitingConfig, stage: Stage, conditions: Iterable[str] = ()) -> Iterator[Remark]:
+class Keyed(Protocol):
+    """Settings that say what is counted together."""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The parts of the key."""
+        ...
+
+
+def remarks_on_nobody(config: Keyed, stage: Stage, conditions: Iterable[str] = ()) -> Iterator[Remark]:
     """Yield what is odd about limits that ask who is calling before that is known."""
     if stage >= Stage.AUTHENTICATE:
         return

@@ -7,6 +7,10 @@ routes:
     service: reports
     policies:
       - concurrency-limit: {requests: 10, key: everyone, wait: 2s, queue: 200}
+  - path: /search/**
+    service: search
+    policies:
+      - concurrency-limit: {requests: 2, plans: {gold: 100, silver: 20, staff: none}}
   - path: /tenants/{tenant}/**
     service: tenants
     policies:
@@ -15,7 +19,8 @@ routes:
 
 Of each caller (`key`) there may be so many, over all workers, and over all machines where the state is in a Redis. A
 caller is the consumer, else whoever the user is, else the address; `everyone` is all of them together. In IPv6 all of a
-network of 64 bits is one address.
+network of 64 bits is one address. Whoever has one of the `plans` may have as many as that says, as with `rate-limit`:
+a consumer by its `metadata.plan`, somebody with a token by the claim `plan`. Each plan has counts of its own.
 
 A request is under way until its answer has been handed over whole, or has failed, or the client has left; so is one
 that is refused further in. A WebSocket is for as long as it is open, unless `upgrades` is `off`. All of them stay
@@ -31,8 +36,8 @@ While the store does not answer, all pass (`on_store_failure: allow`), none does
 `store-unavailable`), or each worker lets as many pass by itself (`local`). Those are counted once it answers again.
 
 With `dry_run` nothing is refused: what would be is logged, once a minute, and counted by
-`portico_concurrency_limit_requests_total{result="dry-run"}`. The other results are `allowed` and `limited`; and, of all
-of these, `unchecked` are those for whom the store had no answer.
+`portico_concurrency_limit_requests_total{policy="concurrency-limit",result="dry-run"}`, by the name of the policy. The
+other results are `allowed` and `limited`; and, of all of these, `unchecked` are those for whom the store had no answer.
 
 How it differs from the `concurrency` of a service: that one protects the service, whoever asks, and is of each worker
 alone.
@@ -40,6 +45,7 @@ alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Final, Literal
 
@@ -51,11 +57,14 @@ from portico.plugin import (
     Duration,
     Env,
     Exchange,
+    Expression,
     Handler,
     KeyParts,
     NoPlace,
+    Nothing,
     OnStoreFailure,
     Place,
+    Plan,
     Policy,
     PolicyConfig,
     Request,
@@ -63,6 +72,8 @@ from portico.plugin import (
     SemaphoreRules,
     Semaphores,
     Stage,
+    prefix_of,
+    remarks_on_nobody,
 )
 
 LONGEST_WAIT: Final = 60.0
@@ -80,6 +91,12 @@ class ConcurrencyLimit(PolicyConfig):
 
     requests: Annotated[int, Field(ge=1, le=LARGEST)]
     """How many of each caller may be under way."""
+    plans: Mapping[str, Annotated[Annotated[int, Field(ge=1, le=LARGEST)] | None, Nothing(None)]] = Field(
+        default_factory=dict
+    )
+    """How many of those with a plan, by its name; `none` is as many as they like."""
+    plan: Plan = "user.claims['plan']"
+    """The expression that is the name of the plan. Of a consumer it is `plan` of its metadata unless given."""
     key: KeyParts = ("user",)
     """Who a caller is: `user`, `address`, `everyone`, an expression such as `headers['x-tenant']`, or a list of these.
     Where an expression is empty for a request, its address stands for it."""
@@ -102,6 +119,11 @@ class ConcurrencyLimitPolicy(Policy[ConcurrencyLimit], name="concurrency-limit",
 
     of_callers = True
 
+    @classmethod
+    def remarks(cls, config: ConcurrencyLimit, stage: Stage) -> Iterator[tuple[str, str]]:
+        """Return what is odd about the settings."""
+        yield from remarks_on_nobody(config, stage, [config.plan] if config.plans else [])
+
     def setup(self, env: Env) -> None:
         """Have the counts at hand; all routes around which the policy stands share them, before and after a reload."""
         config = self.config
@@ -109,18 +131,18 @@ class ConcurrencyLimitPolicy(Policy[ConcurrencyLimit], name="concurrency-limit",
         if env.place.startswith("route:"):
             key.check_captures(env.route)
         self._key = key.of
-        self._prefix = env.place.encode() + b"\0"
-        self._rules = SemaphoreRules(
-            config.requests,
-            config.on_store_failure,
-            0.0 if config.dry_run else config.wait,
-            config.queue,
-        )
+        self._otherwise = prefix_of(env.place), self._rules(config.requests)
+        self._plans = {
+            name: None if most is None else (prefix_of(env.place, "plan", name), self._rules(most))
+            for name, most in config.plans.items()
+        }
+        self._plan = Expression(config.plan).read
         self._clock = env.clock
         self._logger = env.logger
         self._tell_after = float("-inf")
+        name = env.place.rpartition(":")[2]  # not the route's: a board has no room for each result of each of them
         self._allowed, self._limited, self._spared, unchecked = (
-            env.counter(_COUNTER, policy=env.place, result=result)
+            env.counter(_COUNTER, policy=name, result=result)
             for result in ("allowed", "limited", "dry-run", "unchecked")
         )
         space, clock, logger = env.store.volatile, env.clock, env.logger
@@ -134,10 +156,16 @@ class ConcurrencyLimitPolicy(Policy[ConcurrencyLimit], name="concurrency-limit",
 
     async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - the field's word
         """Answer a request where there is room for it."""
+        found: tuple[bytes, SemaphoreRules] | None = self._otherwise
+        if self._plans:
+            found = self._plans.get(self._plan(request), found)
+        if found is None:
+            return await next(request)
         deadline, by = request.deadline, request.answer_by
         if by is not None and (deadline is None or by < deadline):
             deadline = by
-        entered = self._semaphores.enter(self._prefix + self._key(request), self._rules, deadline)
+        prefix, rules = found
+        entered = self._semaphores.enter(prefix + self._key(request), rules, deadline)
         if type(entered) is not Place and type(entered) is not NoPlace:
             entered = await entered  # type: ignore[misc] # there is nothing else that it could be
         if type(entered) is Place:
@@ -154,10 +182,15 @@ class ConcurrencyLimitPolicy(Policy[ConcurrencyLimit], name="concurrency-limit",
             return response
         if self.config.dry_run:
             self._spared.add()
-            self._tell()
+            self._tell(rules.most)
             return await next(request)
         self._limited.add()
         return self._full() if entered is NoPlace.FULL else _unavailable()
+
+    def _rules(self, most: int) -> SemaphoreRules:
+        config = self.config
+        wait = 0.0 if config.dry_run else config.wait
+        return SemaphoreRules(most, config.on_store_failure, wait, config.queue)
 
     def _full(self) -> Response:
         response = Response.problem(
@@ -173,12 +206,12 @@ class ConcurrencyLimitPolicy(Policy[ConcurrencyLimit], name="concurrency-limit",
         response.headers.set(b"Retry-After", b"1")
         return response
 
-    def _tell(self) -> None:
+    def _tell(self, most: int) -> None:
         """Tell the log of what would be refused, but for what it was told of just now."""
         now = self._clock()
         if now >= self._tell_after:
             self._tell_after = now + TELL_AGAIN
-            self._logger.warning("dry run: more than %d requests are under way", self.config.requests)
+            self._logger.warning("dry run: more than %d requests are under way", most)
 
 
 class _Over:
