@@ -37,7 +37,7 @@ class Held:
             self.most[route] = max(self.most[route], self.inside[route])
         try:
             if what == "held":
-                self.may.wait(DEADLINE)
+                self.may.wait(3 * DEADLINE)
             elif what == "chat":
                 self._chat(call)
                 return

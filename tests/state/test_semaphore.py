@@ -186,9 +186,8 @@ def test_what_takes_long_stays_counted_and_who_has_died_does_not() -> None:
                 await asyncio.sleep(3.1)
                 assert await other.enter(rules(1)) is FULL
             one.end()
-            await asyncio.sleep(LIVES - RENEW - 0.5)
             assert await other.enter(rules(1)) is FULL
-            await asyncio.sleep(RENEW + 0.5)
+            await asyncio.sleep(LIVES + 0.1)
             assert isinstance(await other.enter(rules(1)), Place)
 
     for make in (AtOnce, Later):
@@ -202,7 +201,7 @@ def test_only_what_was_not_said_of_late_is_said_again() -> None:
             await worker.enter(rules(1))
             before = space.words
             await asyncio.sleep(60)
-            assert 60 / RENEW / 1.6 < space.words - before <= 60 / RENEW
+            assert 5 < space.words - before <= 60 / RENEW
 
     run_jumping(main)
 
@@ -372,7 +371,7 @@ def test_what_a_store_that_is_down_comes_to(
             await asyncio.sleep(20)
             assert store.words - before <= 20 / RENEW + 1  # it is not asked in vain all the time
             store.down = False
-            await asyncio.sleep(RENEW + 0.1)
+            await asyncio.sleep(2 * RENEW)
             assert await taken(space) == 1 + then.count("i")  # it has heard by now
             store.down = True
             places = [first, *(each for each in found if isinstance(each, Place))]
