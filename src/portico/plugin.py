@@ -4,7 +4,7 @@
 Everything that the built-in policies use is here, and nothing else of Portico is theirs to import either.
 """
 
-from portico import caching
+from portico import caching, response_cache
 from portico.config.addresses import LOCAL_NETWORKS, Cidr, Origin
 from portico.config.consumers import ApiKeys, Consumer, Credential, digest_of
 from portico.config.forms import Nothing, Off, OneOrMany, SecretMembers, Shorthand
@@ -17,6 +17,7 @@ from portico.config.values import (
     Method,
     Secret,
     ServiceName,
+    Share,
     Size,
     StatusCode,
 )
@@ -278,6 +279,7 @@ __all__ = [
     "SessionSettings",
     "SharedFailures",
     "SharedNonces",
+    "Share",
     "Shorthand",
     "SignatureAlgorithm",
     "SignatureKey",
@@ -347,6 +349,7 @@ __all__ = [
     "recoded",
     "remarks_on_limits",
     "remarks_on_nobody",
+    "response_cache",
     "said_of_token",
     "settings_print",
     "shown",

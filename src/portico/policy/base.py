@@ -68,6 +68,8 @@ class RouteInfo(NamedTuple):
     captures: Mapping[str, frozenset[str]] = MappingProxyType({})
     methods: tuple[str, ...] = ()
     """The methods that the route takes; none is any."""
+    print_: bytes = b""
+    """What tells a route that takes these requests to this endpoint from any other, whatever it is called."""
 
     def check_captures(self, names: Iterable[str]) -> None:
         """Raise ConfigError where one of the paths has no capture of such a name, which would leave its place empty."""

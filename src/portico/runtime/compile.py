@@ -4,6 +4,7 @@ once."""
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import random
 import re
@@ -310,7 +311,7 @@ class _Routes:
     def route(self, config: RouteConfig, patterns: Mapping[str, PathPattern]) -> Route:
         """Compile one route: its chain of policies and its endpoint."""
         captures = {path: pattern.capture_names for path, pattern in patterns.items()}
-        info = RouteInfo(config.name, config.path, captures, tuple(config.methods))
+        info = RouteInfo(config.name, config.path, captures, tuple(config.methods), _print_of(config))
         logger = logging.getLogger(f"portico.route.{config.name}")
         places = {"global": "global", "service": f"service:{_service_of(config)}", "route": f"route:{config.name}"}
         env = RouteEnv(self._env, info, logger, places["route"])
@@ -396,6 +397,13 @@ class _Routes:
 
     def _error(self, origin: str, message: str, hint: str = "") -> None:
         self._findings.error(place_of(origin), message, hint)
+
+
+def _print_of(config: RouteConfig) -> bytes:
+    """Return what tells a route from those that take other requests, or lead elsewhere."""
+    asks = (config.path, config.hosts, config.methods, config.headers, config.query, config.cookies)
+    said = repr((asks, config.endpoint.kind, config.endpoint.config))
+    return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _service_of(config: RouteConfig) -> str:

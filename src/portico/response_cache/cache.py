@@ -1,0 +1,418 @@
+"""What becomes of a request: it is answered by what is at hand or in the store, or it has it fetched."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from portico.caching.answering import answer
+from portico.caching.invalidation import invalidated
+from portico.caching.reuse import Decision, Verdict, decide, may_stand_in, passes_by, select
+from portico.caching.status import CacheStatus, Forward
+from portico.caching.storing import speaks_for_a_user
+from portico.caching.validation import updated_by_head
+from portico.http.body import Body
+from portico.http.headers import Headers
+from portico.http.message import Handler, Request, Response
+from portico.observe.exchange import Exchange
+from portico.policy.base import Env
+from portico.policy.verdicts import Trouble
+from portico.response_cache.fetching import Errand, Fetching
+from portico.response_cache.flight import Came, Flight, FlightContent
+from portico.response_cache.keys import SPECIAL, KeySettings, Place, Places, Vetting, scheme_of
+from portico.response_cache.memory import Given, Kept, Memory, alike
+from portico.response_cache.record import Entry
+from portico.response_cache.settings import CacheSettings, Users
+from portico.response_cache.shelf import Shelf
+
+LONGEST_WAIT: Final = 3600.0
+"""Seconds that a request waits for its own fetch at most; services give up long before."""
+_TURNS: Final = 3
+"""How often a request looks anew, where what it has waited for was for others."""
+_WORDS: Final = {Forward.STALE: b"EXPIRED", Forward.REQUEST: b"EXPIRED"}
+"""What nginx's `$upstream_cache_status` calls these; all others are a MISS, or a BYPASS."""
+
+
+class ResponseCache:
+    """The cache of one policy on one route."""
+
+    def __init__(
+        self, settings: CacheSettings, key: KeySettings, env: Env, bypass: Callable[[Request], bool] | None = None
+    ) -> None:
+        """`bypass` says for which requests there is none."""
+        self._settings = settings
+        self._rules = settings.rules
+        self._route = env.route.print_.hex()
+        self._clock = env.clock
+        self._wall = env.wall
+        self._spawn = env.spawn
+        self._bypass = bypass
+        marks = hashlib.blake2b(repr((settings, replace(key, parts=()))).encode(), digest_size=8).hexdigest()
+        self._places = Places(key, f"{env.place}\0{marks}")
+        self._vetting = Vetting(key.headers)
+        self._plain = self._vetting.plain
+
+        def count(what: str) -> Callable[[], None]:
+            return env.counter("portico_cache_requests_total", result=what).add
+
+        self._hit, self._missed, self._stale, self._passed = map(count, ("hit", "miss", "stale", "pass"))
+        self._memory: Memory = env.share(
+            ("cache", settings.memory),
+            lambda: Memory(settings.memory, env.counter("portico_cache_evicted_total")),
+        )
+        trouble = Trouble(
+            env.logger, env.clock, "cache: the store cannot be asked", "requests go to their services meanwhile"
+        )
+        self._shelf = Shelf(
+            env.store.volatile,
+            env.purges,
+            env.clock,
+            env.wall,
+            trouble,
+            env.counter("portico_cache_store_failures_total"),
+            settings.keep_stale,
+            apart=self._places.apart,
+        )
+        self._fetching = Fetching(settings, self._route, env, self._shelf, self._memory, self._entries_for)
+        self._flights: dict[tuple[str, bytes], Flight] = {}
+
+    async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - as in policies
+        """Answer a request, with the service's help or without."""
+        headers = request.headers
+        if passes_by(request) is not None:
+            return await self._pass_by(request, next)
+        plain = self._plain.issuperset(headers.index) and request.method == "GET"
+        if (not plain and not self._vetting.passes(headers)) or (self._bypass is not None and self._bypass(request)):
+            return self._told(await self._through(request, next), CacheStatus(forward=Forward.BYPASS), b"BYPASS")
+        place = self._places.of(request)
+        kept = self._memory.get(place.text)
+        if plain and kept is not None and self._shelf.alive_in_memory(kept):
+            given = kept.signatures.get(self._signature(kept, headers))
+            if given is not None:
+                now = self._wall()
+                if now < given.stale_at:
+                    return self._give(given, now)
+        return await self._look(request, next, place, kept, _TURNS)
+
+    def close(self) -> None:
+        """End what is being fetched; nobody waits for it."""
+        for flight in tuple(self._flights.values()):
+            flight.cancel()
+
+    # What is answered at once.
+
+    def _signature(self, kept: Kept, headers: Headers) -> tuple[object, ...]:
+        """Return all of a request that may make a difference among the answers of a place."""
+        index = headers.index
+        if len(headers.pairs) == len(index):
+            return (self._route, b"cookie" in index, *[index.get(name) for name in kept.names])
+        return (self._route, b"cookie" in index, *[tuple(headers.get_all(name)) for name in kept.names])
+
+    def _give(self, given: Given, now: float) -> Response:
+        second = int(now)
+        if given.second != second:
+            stored = given.entry.stored
+            block = stored.headers.copy()
+            block.set(b"Age", b"%d" % int(stored.age(now)))
+            self._tell(block, CacheStatus(hit=True, ttl=stored.ttl(now)), b"HIT")
+            given.block, given.second = block, second
+        self._hit()
+        return Response(given.entry.stored.status, given.block.copy(), given.content)
+
+    def _answer(self, request: Request, entry: Entry, status: CacheStatus, word: bytes, now: float) -> Response:
+        content = entry.content
+        assert content is not None
+        told = answer(request, entry.stored, entry.length, now)
+        self._tell(told.headers, status, word)
+        return Response(told.status, told.headers, content[told.begin : told.end])
+
+    def _tell(self, headers: Headers, status: CacheStatus, word: bytes) -> None:
+        settings = self._settings
+        if settings.name:
+            headers.add(b"Cache-Status", status.text(settings.name))
+        if settings.header:
+            headers.set(settings.header, word)
+
+    def _told(self, response: Response, status: CacheStatus, word: bytes) -> Response:
+        """Return an answer of the service's, with what is said of how it came about."""
+        if not self._settings.show_tags:
+            for name in self._settings.tags:
+                response.headers.remove(name)
+        self._tell(response.headers, status, word)
+        return response
+
+    # What is not answered at once.
+
+    def _entries_for(self, request: Request, kept: Kept | None) -> list[Entry]:
+        """Return which of the answers of a place may be for a request."""
+        if kept is None:
+            return []
+        careful = self._settings.cookies and b"cookie" in request.headers.index
+        return [each for each in kept.entries if each.route == self._route and not (careful and each.implied)]
+
+    def _decide(self, request: Request, entries: Sequence[Entry]) -> Decision:
+        return decide(request, [entry.stored for entry in entries], self._wall(), self._rules)
+
+    async def _look(self, request: Request, next: Handler, place: Place, kept: Kept | None, turns: int) -> Response:  # noqa: A002
+        """Answer by what is at hand, or in the store, or go on."""
+        alive = kept is not None and self._shelf.alive_in_memory(kept)
+        entries = self._entries_for(request, kept) if alive else []
+        decision = self._decide(request, entries)
+        if not decision.gives:
+            loaded = await self._shelf.load(place, kept)
+            if loaded is not None:
+                kept = loaded
+                if kept.entries:
+                    self._memory.put(place.text, kept)
+            elif kept is not None and not self._shelf.unchanged(kept):
+                kept = None
+            entries = self._entries_for(request, kept)
+            decision = self._decide(request, entries)
+        if decision.gives:
+            assert kept is not None
+            response = await self._given(request, next, place, kept, entries, decision)
+            if response is not None:
+                return response
+            entries = [entry for entry in entries if entry.stored is not decision.stored]
+            decision = self._decide(request, entries)
+        if decision.verdict is Verdict.REFUSE:
+            self._missed()
+            refused = Response.problem(504, "not-cached", "Not cached", "There is no answer kept that would do.")
+            return self._told(refused, decision.status, b"MISS")
+        if decision.verdict is Verdict.PASS or request.method == "HEAD":
+            return await self._pass(request, next, place, entries, decision)
+        alike_ = self._alike(request, entries)
+        return await self._fetch(request, next, Errand(place, kept, entries, decision, alike_), turns)
+
+    async def _given(
+        self,
+        request: Request,
+        next: Handler,  # noqa: A002
+        place: Place,
+        kept: Kept,
+        entries: Sequence[Entry],
+        decision: Decision,
+    ) -> Response | None:
+        """Return the answer that was decided on; None where its content is lost."""
+        entry = _decided(entries, decision)
+        whole = await self._shelf.content(place, entry)
+        if whole is None:
+            return None
+        if whole is not entry:
+            kept = kept.with_entry(entry, whole)
+            self._memory.put(place.text, kept)
+        now = self._wall()
+        if decision.verdict is Verdict.GIVE_AND_RENEW:
+            self._stale()
+            alike_ = self._alike(request, entries)
+            self._renew(request, next, Errand(place, kept, entries, decision, alike_))
+            return self._answer(request, whole, decision.status, b"UPDATING", now)
+        self._hit()
+        if decision.ttl is not None and decision.ttl <= 0:
+            return self._answer(request, whole, decision.status, b"STALE", now)
+        headers = request.headers
+        if request.method == "GET" and SPECIAL.isdisjoint(headers.index):
+            assert whole.content is not None
+            kept.remember(self._signature(kept, headers), Given(whole, whole.content))
+        return self._answer(request, whole, decision.status, b"HIT", now)
+
+    async def _pass_by(self, request: Request, next: Handler) -> Response:  # noqa: A002
+        """Leave a request to the service that no cache has to do with, and have go what it has changed."""
+        why = passes_by(request)
+        response = await self._through(request, next)
+        if why is Forward.METHOD and response.problem_value is None:
+            for place in invalidated(request, response.status, response.headers, scheme_of(request)):
+                await self._shelf.changed(self._places.uri_of(request, place.path, place.query))
+        return self._told(response, CacheStatus(forward=why), b"BYPASS")
+
+    async def _through(self, request: Request, next: Handler) -> Response:  # noqa: A002
+        self._passed()
+        return await next(request)
+
+    async def _pass(
+        self,
+        request: Request,
+        next: Handler,  # noqa: A002
+        place: Place,
+        entries: Sequence[Entry],
+        decision: Decision,
+    ) -> Response:
+        """Leave a request to the service; what a HEAD tells of what is kept is taken in."""
+        asked = self._wall()
+        self._missed()
+        response = await next(request)
+        if request.method == "HEAD" and response.status == 200 and response.problem_value is None and entries:
+            stored = [entry.stored for entry in entries]
+            change = updated_by_head(request, response.headers, stored, asked, self._wall(), self._rules)
+            if change is not None:
+                await self._fetching.changed(place, entries, change, asked)
+        return self._told(response, decision.status, b"MISS")
+
+    async def _by_itself(self, request: Request, next: Handler, errand: Errand) -> Response:  # noqa: A002
+        """Have a request answered for itself alone."""
+        asked = self._wall()
+        self._missed()
+        response = await next(request)
+        if self._fetching.judge(request, response, asked, self._wall()) is not None:
+            self._memory.unmark(errand.place.text, errand.alike)  # the next one may be shared
+        return self._told(response, errand.decision.status, _WORDS.get(errand.decision.why or Forward.BYPASS, b"MISS"))
+
+    # What is fetched.
+
+    def _alike(self, request: Request, entries: Sequence[Entry]) -> bytes:
+        """Return what requests have in common that may share a fetch."""
+        index = request.headers.index
+        flags = (self._settings.users is Users.HEED and speaks_for_a_user(request)), b"cookie" in index
+        return repr((self._route, flags)).encode() + alike(entries, request, self._rules)
+
+    async def _fetch(self, request: Request, next: Handler, errand: Errand, turns: int) -> Response:  # noqa: A002
+        """Have it fetched, or wait for who does so already."""
+        where = (errand.place.text, errand.alike)
+        if not turns or self._memory.marked(*where, self._clock()):
+            return await self._by_itself(request, next, errand)
+        flight = self._flights.get(where)
+        if flight is not None and errand.decision.why is not Forward.REQUEST:
+            entry = await self._follow(request, flight)
+            if entry is not None:
+                self._missed()
+                status = replace(errand.decision.status, collapsed=True)
+                return self._answer(request, entry, status, b"MISS", self._wall())
+            if flight.over and not self._memory.marked(*where, self._clock()):
+                kept = self._memory.get(errand.place.text)
+                return await self._look(request, next, errand.place, kept, turns - 1)
+            return await self._by_itself(request, next, errand)
+        flight = self._launch(request, next, errand, where)
+        response = await self._lead(request, flight, errand)
+        if response is None:
+            return await self._by_itself(request, next, errand)
+        self._missed()
+        return response
+
+    def _launch(
+        self,
+        request: Request,
+        next: Handler,  # noqa: A002
+        errand: Errand,
+        where: tuple[str, bytes],
+    ) -> Flight:
+        """Begin a fetch, in which those who come after share."""
+        exchange = Exchange(self._clock())
+        if request.exchange is not None:
+            exchange.route = request.exchange.route
+        flight = Flight(exchange, self._fetching.lonely)
+        seen = request.copy(Body())
+        self._flights.setdefault(where, flight)
+
+        async def fetch() -> None:
+            try:
+                await self._fetching.run(flight, seen, next, errand)
+            finally:
+                if self._flights.get(where) is flight:
+                    del self._flights[where]
+
+        work = fetch()
+        self._spawn(work, "cache")
+        if inspect.getcoroutinestate(work) == inspect.CORO_CLOSED:  # this configuration is over
+            flight.end(self._clock())
+            self._flights.pop(where, None)
+        return flight
+
+    def _renew(self, request: Request, next: Handler, errand: Errand) -> None:  # noqa: A002
+        """Have what is stale validated, unless that is under way, or too much is."""
+        where = (errand.place.text, errand.alike)
+        if where not in self._flights and not self._memory.marked(*where, self._clock()):
+            flight = self._launch(request, next, errand, where)
+            flight.led = False
+            flight.watch()
+            asyncio.get_running_loop().call_soon(flight.leave)
+
+    async def _follow(self, request: Request, flight: Flight) -> Entry | None:
+        """Wait for a fetch, and return what it came to, where that is for this request too."""
+        wait = self._settings.wait
+        if request.deadline is not None:
+            wait = min(wait, request.deadline - self._clock())
+        flight.watch()
+        try:
+            async with asyncio.timeout(max(0.0, wait)):
+                await flight.until_over()
+        except TimeoutError:
+            return None
+        finally:
+            flight.leave()
+        came = flight.came
+        return came.entry if came is not None and came.shared and self._is_for(request, came) else None
+
+    def _is_for(self, request: Request, came: Came) -> bool:
+        """Whether another request's answer is for this one, too."""
+        entry, now = came.entry, self._wall()
+        if entry.implied and self._settings.cookies and b"cookie" in request.headers.index:
+            return False
+        if came.stands_in and not may_stand_in(entry.stored, request, now, self._rules):
+            return False
+        return select(request, [entry.stored], now, self._rules) is not None
+
+    async def _lead(self, request: Request, flight: Flight, errand: Errand) -> Response | None:
+        """Return the answer that a fetch of one's own brings, as it comes; None where one has to ask anew."""
+        flight.watch()
+        plain = SPECIAL.isdisjoint(request.headers.index)
+        streams = False
+        until = self._clock() + LONGEST_WAIT if request.deadline is None else request.deadline
+        try:
+            async with asyncio.timeout_at(until):
+                await flight.until_begun()
+                if not plain:
+                    await flight.until_over()
+            _take(request.exchange, flight.exchange)
+            response = self._led(request, flight, errand, plain)
+            streams = response is not None and response.body.whole is None
+        except TimeoutError:
+            return Response.problem(504, "service-timeout", "The service did not answer in time")
+        else:
+            return response
+        finally:
+            if not streams:
+                flight.leave()
+                flight.let_go(self._clock())
+
+    def _led(self, request: Request, flight: Flight, errand: Errand, plain: bool) -> Response | None:
+        came, given, decision = flight.came, flight.given, errand.decision
+        begun = flight.begun
+        if came is not None and (begun is None or not plain):
+            return self._answer(request, came.entry, came.status, came.word, self._wall())
+        if not plain and (given is None or given.problem_value is None):
+            return None  # it has asked for a part, or has something already, and the fetch has not said so
+        word = _WORDS.get(decision.why or Forward.BYPASS, b"MISS")
+        if given is not None:
+            if given.body.whole is None:
+                given.body = self._coming(request, flight)
+                given.body.of_answer = True
+            return self._told(given, decision.status, word)
+        if begun is None:
+            return None
+        whole = None if came is None else came.entry.content
+        body = self._coming(request, flight) if whole is None else Body(whole)
+        response = Response(begun.status, begun.headers.copy(), body)
+        return self._told(response, replace(decision.status, stored=True), word)
+
+    def _coming(self, request: Request, flight: Flight) -> Body:
+        """Return content as it comes, which is given up at the end of the request."""
+        content = FlightContent(flight, self._clock)
+        if request.exchange is not None:
+            request.exchange.on_end(lambda _: content.close())
+        return Body.stream(content, flight.length)
+
+
+def _decided(entries: Sequence[Entry], decision: Decision) -> Entry:
+    """Return the answer that was decided on."""
+    return next(entry for entry in entries if entry.stored is decision.stored)
+
+
+def _take(exchange: Exchange | None, of: Exchange) -> None:
+    """Have the record of a request tell of its fetch."""
+    if exchange is not None:
+        exchange.service, exchange.target, exchange.error = of.service, of.target, of.error
+        exchange.sent, exchange.first_byte, exchange.tries = of.sent, of.first_byte, of.tries

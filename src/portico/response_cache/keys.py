@@ -1,0 +1,168 @@
+"""Where an answer is kept: under the URI that was asked for, and whatever else makes a difference.
+
+What HTTP has for that, method, URI and Vary, is not all by which services answer. The host with its port, as they are
+told it, is a part of the place; requests with a header that has some of them take another URI or method for what was
+asked for are none of the cache's business, since whoever sends one chooses what the others would get (poisoning).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from portico.caching.key import CacheKey
+from portico.caching.variants import known_user
+from portico.http.headers import Headers, spelled
+from portico.http.message import Request
+
+_MISLEADING: Final = frozenset(
+    b"x-forwarded-prefix x-forwarded-path x-forwarded-uri x-forwarded-url x-forwarded-server x-forwarded-scheme"
+    b" x-forwarded-ssl x-forwarded-method x-forwarded-port-override x-host x-original-host x-http-host-override"
+    b" x-original-url x-original-uri x-rewrite-url x-rewrite-uri x-url-scheme x-script-name x-http-method"
+    b" x-http-method-override x-method-override front-end-https".split()
+)
+"""Fields by which some services are told another URI, host, scheme or method than the request has."""
+SPECIAL: Final = frozenset(
+    b"if-none-match if-modified-since if-match if-unmodified-since range if-range cache-control pragma".split()
+)
+"""Fields by which a client says what it has, and what it takes from a cache."""
+_VETTED: Final = 4096
+"""Names of fields that are known not to be among these."""
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+@dataclass(frozen=True, slots=True)
+class KeySettings:
+    """What makes a difference, and what of the query does not."""
+
+    only: tuple[str, ...] | None = None
+    without: tuple[str, ...] = ()
+    in_order: bool = False
+    headers: tuple[bytes, ...] = ()
+    """Fields of requests, in lower case, each value of which is answered apart."""
+    texts: tuple[str, ...] = ()
+    """What else is read of a request, in words."""
+    parts: tuple[Callable[[Request], str], ...] = ()
+    """The same, compiled."""
+    users: bool = False
+    """Whether each user is answered apart."""
+
+
+class Place(NamedTuple):
+    """Where the answers for a request are kept."""
+
+    uri: str
+    """What stands for the URI: what is changed there is changed at each of its places."""
+    text: str
+    """The place itself."""
+
+    @property
+    def url(self) -> bytes:
+        """The URL, as what is purged is named."""
+        return self.uri.rpartition("\0GET ")[2].encode("utf-8", "surrogateescape")
+
+
+class Places:
+    """Finds the place of a request."""
+
+    __slots__ = ("_apart", "_key", "_settings", "scope")
+
+    def __init__(self, settings: KeySettings, scope: str) -> None:
+        """`scope` is of all that is kept by one policy."""
+        self.scope = scope
+        self._settings = settings
+        self._key = CacheKey(settings.only, settings.without, in_order=settings.in_order)
+        self._apart = bool(settings.headers or settings.parts or settings.users)
+
+    @property
+    def apart(self) -> bool:
+        """Whether a URI may have several places."""
+        return self._apart
+
+    def of(self, request: Request) -> Place:
+        """Return the place of a request."""
+        scheme, port = _origin(request)
+        uri = f"{self.scope}\0{port}\0{self._key.of(request, scheme)}"
+        return Place(uri, f"{uri}\0{self._difference(request)}" if self._apart else uri)
+
+    def uri_of(self, request: Request, path: str, query: str | None) -> str:
+        """Return what stands for another URI of the same origin."""
+        scheme, port = _origin(request)
+        return f"{self.scope}\0{port}\0{self._key.of_place(request, scheme, path, query)}"
+
+    def _difference(self, request: Request) -> str:
+        """Return a digest of what is told apart; credentials among it are found in no store."""
+        settings, headers = self._settings, request.headers
+        digest = hashlib.blake2b(digest_size=16)
+        for name in settings.headers:
+            values = headers.get_all(name)
+            digest.update(b"%d;" % len(values))
+            for value in values:
+                digest.update(b"%d:%b" % (len(value), value))
+        for part in settings.parts:
+            value = part(request).encode("utf-8", "surrogatepass")
+            digest.update(b"%d:%b" % (len(value), value))
+        if settings.users:
+            user = known_user(request)
+            if user is not None:
+                whose = f"u{user.kind}\0{user.consumer}\0{user.name}".encode("utf-8", "surrogatepass")
+            else:
+                whose = b"a" + (headers.get(b"authorization") or b"")
+            digest.update(whose)
+        return digest.hexdigest()
+
+
+def scheme_of(request: Request) -> str:
+    """Return the scheme that a request came by."""
+    return "http" if request.client is None else request.client.scheme
+
+
+def digest_of(text: str) -> bytes:
+    """Return the key of a place in the store: URLs, which may have secrets in them, are found in none."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=20).digest()
+
+
+def _origin(request: Request) -> tuple[str, str]:
+    """Return the scheme, and the host with its port where a service is told of another than the request's name."""
+    client = request.client
+    if client is None:
+        return "http", ""
+    asked = client.asked(request.headers.index.get(b"host"))
+    if asked is None:
+        return client.scheme, ""
+    text = asked.decode("latin-1").lower()
+    if text == request.host:
+        return client.scheme, ""
+    default = _DEFAULT_PORTS.get(client.scheme, "")
+    return client.scheme, "" if default and text == request.host + default else text
+
+
+class Vetting:
+    """Finds requests that some services would take for other ones than they seem to be, and the plainest of all."""
+
+    __slots__ = ("_keyed", "_vetted", "plain")
+
+    def __init__(self, keyed: tuple[bytes, ...]) -> None:
+        """`keyed` are fields that are part of the key, and so mislead nobody."""
+        self._keyed = frozenset(spelled(name) for name in keyed)
+        self._vetted: set[bytes] = set()
+        self.plain: set[bytes] = set()
+        """Fields that neither mislead nor say anything of what the client has, or would have from a cache."""
+
+    def passes(self, headers: Headers) -> bool:
+        """Whether no field of a request misleads."""
+        return self._vetted.issuperset(headers.index) or self._vet(headers)
+
+    def _vet(self, headers: Headers) -> bool:
+        for name in headers.index:
+            plain = spelled(name)
+            if plain in _MISLEADING and plain not in self._keyed:
+                return False
+        if len(self._vetted) + len(headers.index) > _VETTED:
+            self._vetted.clear()
+            self.plain.clear()
+        self._vetted.update(headers.index)
+        self.plain.update(name for name in headers.index if name not in SPECIAL)
+        return True

@@ -1,0 +1,151 @@
+"""What a worker has at hand of what is kept: bounded in bytes, and what was used longest ago goes first.
+
+What is here is as good as the store's while the stamp of its place is unchanged.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final
+
+from portico.caching.rules import CachingRules
+from portico.caching.variants import variant_of
+from portico.http.headers import Headers
+from portico.http.message import Request
+from portico.response_cache.record import Entry
+from portico.state.board import Counter
+
+_LARGEST: Final = 8
+"""One place may have this part of the whole, at most."""
+_SIGNATURES: Final = 64
+"""Ways in which requests were found to have the same fields, for each place."""
+MOST_MARKS: Final = 8192
+"""Places of which it is remembered that what is asked for there is not kept."""
+BUFFERED: Final = 64 * 1024 * 1024
+"""The bytes of contents on their way that a worker may hold to keep them; beyond it, they pass."""
+
+
+class Given:
+    """An answer at hand, with the head that it is sent with in this second."""
+
+    __slots__ = ("block", "content", "entry", "second", "stale_at")
+
+    def __init__(self, entry: Entry, content: bytes) -> None:
+        self.entry = entry
+        self.content = content
+        self.stale_at = entry.stored.stale_at
+        self.second = -1
+        self.block = Headers()
+
+
+class Kept:
+    """The answers of one place, as they were in the store when it had this stamp."""
+
+    __slots__ = ("entries", "names", "read", "signatures", "size", "slot", "stamp", "uri")
+
+    def __init__(self, uri: str, entries: Sequence[Entry], slot: int, stamp: int, read: float) -> None:
+        """`read` is when it was read from the store, by the worker's clock."""
+        self.uri = uri
+        self.entries = tuple(entries)
+        self.slot = slot
+        self.stamp = stamp
+        self.read = read
+        self.size = 300 + sum(entry.size for entry in entries)
+        self.names = tuple(sorted({name for entry in entries for name in entry.stored.vary}))
+        self.signatures: dict[tuple[object, ...], Given] = {}
+
+    def with_entry(self, old: Entry, new: Entry) -> Kept:
+        """Return the same with another answer in the place of one."""
+        return Kept(self.uri, [new if each is old else each for each in self.entries], self.slot, self.stamp, self.read)
+
+    def remember(self, signature: tuple[object, ...], given: Given) -> None:
+        """Have requests of the same fields answered the same."""
+        if len(self.signatures) >= _SIGNATURES:
+            self.signatures.clear()
+        self.signatures[signature] = given
+
+
+class Memory:
+    """All that a worker has at hand; its caches share it."""
+
+    __slots__ = ("_evicted", "_kept", "_marks", "_most", "buffered", "size")
+
+    def __init__(self, most: int, evicted: Counter) -> None:
+        self._most = most
+        self._evicted = evicted
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._marks: OrderedDict[tuple[str, bytes], float] = OrderedDict()
+        self.size = 0
+        """The bytes that are taken, nearly."""
+        self.buffered = 0
+        """The bytes of contents on their way."""
+
+    def get(self, place: str) -> Kept | None:
+        """Return what is at hand of a place."""
+        kept = self._kept.get(place)
+        if kept is not None:
+            self._kept.move_to_end(place)
+        return kept
+
+    def put(self, place: str, kept: Kept) -> None:
+        """Have it at hand, unless it is too large."""
+        self.drop(place)
+        if kept.size > self._most // _LARGEST:
+            return
+        self._kept[place] = kept
+        self.size += kept.size
+        while self.size > self._most:
+            self.drop(next(iter(self._kept)))
+            self._evicted.add()
+
+    def drop(self, place: str) -> None:
+        """Have it at hand no more."""
+        kept = self._kept.pop(place, None)
+        if kept is not None:
+            self.size -= kept.size
+
+    def mark(self, place: str, alike: bytes, until: float) -> None:
+        """Remember for a while that what such requests are answered is not kept."""
+        self._marks[place, alike] = until
+        self._marks.move_to_end((place, alike))
+        if len(self._marks) > MOST_MARKS:
+            self._marks.popitem(last=False)
+
+    def unmark(self, place: str, alike: bytes) -> None:
+        """Forget that."""
+        self._marks.pop((place, alike), None)
+
+    def marked(self, place: str, alike: bytes, now: float) -> bool:
+        """Whether it is so."""
+        until = self._marks.get((place, alike))
+        if until is None:
+            return False
+        if now >= until:
+            del self._marks[place, alike]
+            return False
+        return True
+
+    @property
+    def room(self) -> bool:
+        """Whether more may be held of contents on their way."""
+        return self.buffered <= BUFFERED
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._kept.clear()
+        self._marks.clear()
+        self.size = 0
+
+
+def alike(kept: Sequence[Entry], request: Request, rules: CachingRules) -> bytes:
+    """Return what requests have in common that are likely to be answered the same, by what is kept for the URI."""
+    vary: tuple[bytes, ...] = ()
+    latest = 0.0
+    for entry in kept:
+        if entry.stored.received >= latest:
+            latest, vary = entry.stored.received, entry.stored.vary
+    return variant_of(vary, request, rules)

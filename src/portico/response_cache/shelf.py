@@ -1,0 +1,239 @@
+"""What is kept, in the store: records of answers, when something was changed, and who is fetching what.
+
+The store may fail at any time, and then nothing is kept: nobody waits for it again for a while.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from struct import Struct
+from typing import Any, Final, TypeVar
+
+from portico.errors import StoreUnavailable
+from portico.policy.verdicts import Trouble
+from portico.response_cache import record
+from portico.response_cache.keys import Place, digest_of
+from portico.response_cache.memory import Kept
+from portico.response_cache.record import INLINE, Entry, is_same
+from portico.state.board import Counter
+from portico.state.purges import CLOCK_SKEW, LONGEST_KEPT, Purges
+from portico.state.store import Space
+
+APART_KEPT: Final = 86400.0
+"""The same where a URI is answered apart for many: so long it is remembered that something was changed there."""
+CHANGED: Final = 600.0
+"""Seconds for which that is remembered otherwise, as what was kept is deleted: for fetches that were under way."""
+LONGEST_FETCH: Final = CHANGED / 2
+"""What has taken longer to come is not kept: nobody knows any more whether it was changed meanwhile."""
+REST: Final = 1.0
+"""Seconds for which a store that has failed is not asked again."""
+
+_RECORD: Final = b"c"
+_CHANGED: Final = b"i"
+_LEASE: Final = b"l"
+_TIME: Final = Struct("<d")
+
+T = TypeVar("T")
+
+
+class Shelf:
+    """Reads and writes what is kept by one policy."""
+
+    def __init__(
+        self,
+        space: Space,
+        purges: Purges,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        trouble: Trouble,
+        failures: Counter,
+        keep_stale: float,
+        *,
+        apart: bool,
+    ) -> None:
+        """`keep_stale` is how long what is stale is kept to be validated; `apart`, whether a URI has several places."""
+        self._space = space
+        self._purges = purges
+        self._clock = clock
+        self._wall = wall
+        self._trouble = trouble
+        self._failures = failures
+        self._keep_stale = keep_stale
+        self._apart = apart
+        self._rests_until = float("-inf")
+
+    async def load(self, place: Place, before: Kept | None = None) -> Kept | None:
+        """Return what is kept at a place, with the contents that `before` has; None where the store has no answer."""
+        uri = digest_of(place.uri)
+        slot = self._purges.slot(uri)
+        stamp = self._purges.stamp_at(slot)  # ahead of what it is to vouch for
+        entries: Iterable[Entry] = ()
+        found = await self._try(self._space.get(_RECORD + digest_of(place.text)))
+        if isinstance(found, bytes):
+            entries = await self._try(self._alive(record.decode(found), uri, place.url))
+            if entries is None:
+                return None
+        elif found is _FAILED:
+            return None
+        if before is not None:
+            entries = _with_contents(entries, before.entries)
+        return Kept(place.uri, tuple(entries), slot, stamp, self._clock())
+
+    async def content(self, place: Place, entry: Entry) -> Entry | None:
+        """Return an answer with all of its content; None where that is not there any more, or not whole."""
+        if entry.content is not None:
+            return entry
+        key, parts = digest_of(place.text), []
+        for number, size in enumerate(record.part_sizes(entry.length)):
+            part = await self._try(self._space.get(record.part_key(key, entry.name, number)))
+            if not isinstance(part, bytes) or len(part) != size:
+                return None
+            parts.append(part)
+        return entry.with_content(b"".join(parts))
+
+    async def keep(self, place: Place, entries: Iterable[Entry], gone: Iterable[Entry] = ()) -> bool:
+        """Keep answers, each in the place of that before it unless that is newer, and have others go."""
+        key = digest_of(place.text)
+        return await self._try(self._keep(key, list(entries), list(gone))) is True
+
+    async def changed(self, uri: str) -> None:
+        """Have all go that is kept for a URI, and was asked for before now."""
+        key = digest_of(uri)
+        ttl = APART_KEPT if self._apart else CHANGED
+        when = self._wall() + (0.0 if self._purges.holds is None else CLOCK_SKEW)
+        try:
+            await self._try(self._space.put(_CHANGED + key, _TIME.pack(when), ttl))
+            if not self._apart:
+                await self._try(self._space.delete(_RECORD + key))
+        finally:
+            self._purges.forget(key)
+
+    async def claim(self, key: bytes, ttl: float) -> int | None:
+        """Return the token by which a fetch is ours; 0 where it is somebody else's; None without a store."""
+        found = await self._try(self._space.claim(_LEASE + key, ttl))
+        return None if found is _FAILED else found.token
+
+    async def still_ours(self, key: bytes, token: int, ttl: float) -> bool:
+        """Whether a fetch is still ours, as it is for some time more; by its end `release` it."""
+        return await self._try(self._space.settle(_LEASE + key, token, b"written", ttl)) is True
+
+    async def release(self, key: bytes, token: int) -> None:
+        """Let others fetch it."""
+        await self._try(self._space.release(_LEASE + key, token))
+
+    async def written(self, key: bytes) -> None:
+        """Let others fetch it, after `still_ours` has said so."""
+        await self._try(self._space.delete(_LEASE + key))
+
+    def alive_in_memory(self, kept: Kept) -> bool:
+        """Whether what is at hand is as good as what is in the store."""
+        purges = self._purges
+        if purges.stamp_at(kept.slot) != kept.stamp:
+            return False
+        holds = purges.holds
+        return holds is None or self._clock() - kept.read < holds
+
+    def unchanged(self, kept: Kept) -> bool:
+        """Whether nobody of this machine has said that it is good no more."""
+        return self._purges.stamp_at(kept.slot) == kept.stamp
+
+    def forget(self, uri: str) -> None:
+        """Have all workers read anew what is kept for a URI."""
+        self._purges.forget(digest_of(uri))
+
+    def stamp(self, uri: str) -> tuple[int, int]:
+        """Return the slot of a URI, and its stamp."""
+        slot = self._purges.slot(digest_of(uri))
+        return slot, self._purges.stamp_at(slot)
+
+    def lives(self, entry: Entry) -> float:
+        """Return for how many seconds an answer is of use."""
+        stored, life = entry.stored, entry.stored.life
+        stale = max(life.while_revalidate, life.if_error)
+        if stored.etag is not None or stored.modified is not None:
+            stale = max(stale, self._keep_stale)
+        lives = max(0.0, stored.ttl(self._wall())) + stale
+        return min(max(1.0, lives), APART_KEPT if self._apart else LONGEST_KEPT)
+
+    async def _alive(self, entries: Iterable[Entry], uri: bytes, url: bytes) -> tuple[Entry, ...]:
+        """Leave out what was asked for before something was changed, or purged."""
+        found = await self._space.get(_CHANGED + uri)
+        changed = 0.0 if found is None or len(found) != _TIME.size else _TIME.unpack(found)[0]
+        since = self._purges.since
+        return tuple(
+            [
+                entry
+                for entry in entries
+                if entry.asked >= changed and entry.asked >= await since(entry.tags, url, entry.asked)
+            ]
+        )
+
+    async def _keep(self, key: bytes, entries: list[Entry], gone: list[Entry]) -> bool:
+        found = await self._space.get(_RECORD + key)
+        before = () if found is None else record.decode(found)
+        now = self._wall()
+        wanted = []
+        for entry in entries:
+            if any(is_same(entry, each) and each.asked > entry.asked for each in before):
+                continue  # somebody was quicker, and has asked later
+            if now - entry.asked > LONGEST_FETCH:
+                continue
+            wanted.append(await self._parted(key, entry, now))
+        left = [each for each in before if not any(is_same(each, other) for other in (*wanted, *gone))]
+        kept = [*left, *wanted]
+        if not kept:
+            await self._space.delete(_RECORD + key)
+        elif wanted or gone:
+            ttl = max(self.lives(entry) for entry in kept)
+            await self._space.put(_RECORD + key, record.encode(kept), ttl)
+        return bool(wanted)
+
+    async def _parted(self, key: bytes, entry: Entry, now: float) -> Entry:
+        """Write a content that is large in parts, ahead of the record that names them."""
+        content = entry.content
+        if content is None or len(content) <= INLINE:
+            return dataclasses.replace(entry, name=b"", parts_until=0.0)
+        lives = self.lives(entry)
+        if entry.name and entry.parts_until >= now + lives:
+            return entry
+        entry = dataclasses.replace(entry, name=secrets.token_bytes(12), parts_until=now + 2 * lives)
+        for number, part in enumerate(record.parts_of(content)):
+            await self._space.put(record.part_key(key, entry.name, number), part, 2 * lives)
+        return entry
+
+    async def _try(self, work: Awaitable[T]) -> T | Any:
+        """Return what comes of asking the store, or `_FAILED`."""
+        if self._clock() < self._rests_until:
+            _close(work)
+            return _FAILED
+        try:
+            return await work
+        except StoreUnavailable as error:
+            self._rests_until = self._clock() + REST
+            self._failures.add()
+            self._trouble.tell(str(error))
+            return _FAILED
+
+
+class _Failed:
+    """Stands for what a store has no answer to."""
+
+
+_FAILED: Final = _Failed()
+
+
+def _close(work: Awaitable[Any]) -> None:
+    close = getattr(work, "close", None)
+    if close is not None:
+        close()
+
+
+def _with_contents(entries: Iterable[Entry], before: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Return answers with the large contents that are at hand already."""
+    known = {entry.name: entry.content for entry in before if entry.name and entry.content is not None}
+    return tuple(
+        entry if entry.content is not None or entry.name not in known else entry.with_content(known[entry.name])
+        for entry in entries
+    )
