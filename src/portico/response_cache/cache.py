@@ -82,21 +82,28 @@ class ResponseCache:
 
     async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - as in policies
         """Answer a request, with the service's help or without."""
-        headers = request.headers
+        headers, memory = request.headers, self._memory
+        if (
+            self._plain.issuperset(headers.index)
+            and request.method == "GET"
+            and request.body.length == 0
+            and not request.upgrade
+            and (self._bypass is None or not self._bypass(request))
+        ):
+            kept = memory.get(self._places.text_of(request))
+            if kept is not None and self._shelf.alive_in_memory(kept):
+                given = kept.signatures.get(self._signature(kept, headers))
+                now = self._wall()
+                if given is not None and now < given.stale_at:
+                    return self._give(given, now)
+            return await self._look(request, next, self._places.of(request), kept, _TURNS)
         if passes_by(request) is not None:
             return await self._pass_by(request, next)
-        plain = self._plain.issuperset(headers.index) and request.method == "GET"
-        if (not plain and not self._vetting.passes(headers)) or (self._bypass is not None and self._bypass(request)):
-            return self._told(await self._through(request, next), CacheStatus(forward=Forward.BYPASS), b"BYPASS")
+        if not self._vetting.passes(headers) or (self._bypass is not None and self._bypass(request)):
+            self._passed()
+            return self._told(await next(request), CacheStatus(forward=Forward.BYPASS), b"BYPASS")
         place = self._places.of(request)
-        kept = self._memory.get(place.text)
-        if plain and kept is not None and self._shelf.alive_in_memory(kept):
-            given = kept.signatures.get(self._signature(kept, headers))
-            if given is not None:
-                now = self._wall()
-                if now < given.stale_at:
-                    return self._give(given, now)
-        return await self._look(request, next, place, kept, _TURNS)
+        return await self._look(request, next, place, memory.get(place.text), _TURNS)
 
     def close(self) -> None:
         """End what is being fetched; nobody waits for it."""
@@ -223,15 +230,12 @@ class ResponseCache:
     async def _pass_by(self, request: Request, next: Handler) -> Response:  # noqa: A002
         """Leave a request to the service that no cache has to do with, and have go what it has changed."""
         why = passes_by(request)
-        response = await self._through(request, next)
+        self._passed()
+        response = await next(request)
         if why is Forward.METHOD and response.problem_value is None:
             for place in invalidated(request, response.status, response.headers, scheme_of(request)):
                 await self._shelf.changed(self._places.uri_of(request, place.path, place.query))
         return self._told(response, CacheStatus(forward=why), b"BYPASS")
-
-    async def _through(self, request: Request, next: Handler) -> Response:  # noqa: A002
-        self._passed()
-        return await next(request)
 
     async def _pass(
         self,
@@ -275,13 +279,13 @@ class ResponseCache:
         if not turns or self._memory.marked(*where, self._clock()):
             return await self._by_itself(request, next, errand)
         flight = self._flights.get(where)
-        if flight is not None and errand.decision.why is not Forward.REQUEST:
-            entry = await self._follow(request, flight)
+        if flight is not None and not flight.over and errand.decision.why is not Forward.REQUEST:
+            entry, over = await self._follow(request, flight)
             if entry is not None:
                 self._missed()
                 status = replace(errand.decision.status, collapsed=True)
                 return self._answer(request, entry, status, b"MISS", self._wall())
-            if flight.over and not self._memory.marked(*where, self._clock()):
+            if over and not self._memory.marked(*where, self._clock()):
                 kept = self._memory.get(errand.place.text)
                 return await self._look(request, next, errand.place, kept, turns - 1)
             return await self._by_itself(request, next, errand)
@@ -305,7 +309,9 @@ class ResponseCache:
             exchange.route = request.exchange.route
         flight = Flight(exchange, self._fetching.lonely)
         seen = request.copy(Body())
-        self._flights.setdefault(where, flight)
+        before = self._flights.get(where)
+        if before is None or before.over:  # one that is over may still be written to the store
+            self._flights[where] = flight
 
         async def fetch() -> None:
             try:
@@ -318,20 +324,17 @@ class ResponseCache:
         self._spawn(work, "cache")
         if inspect.getcoroutinestate(work) == inspect.CORO_CLOSED:  # this configuration is over
             flight.end(self._clock())
-            self._flights.pop(where, None)
         return flight
 
     def _renew(self, request: Request, next: Handler, errand: Errand) -> None:  # noqa: A002
         """Have what is stale validated, unless that is under way, or too much is."""
         where = (errand.place.text, errand.alike)
-        if where not in self._flights and not self._memory.marked(*where, self._clock()):
-            flight = self._launch(request, next, errand, where)
-            flight.led = False
-            flight.watch()
-            asyncio.get_running_loop().call_soon(flight.leave)
+        under_way = self._flights.get(where)
+        if (under_way is None or under_way.over) and not self._memory.marked(*where, self._clock()):
+            self._launch(request, next, errand, where).led = False
 
-    async def _follow(self, request: Request, flight: Flight) -> Entry | None:
-        """Wait for a fetch, and return what it came to, where that is for this request too."""
+    async def _follow(self, request: Request, flight: Flight) -> tuple[Entry | None, bool]:
+        """Wait for a fetch, and return what it came to, where that is for this request too, and whether it is over."""
         wait = self._settings.wait
         if request.deadline is not None:
             wait = min(wait, request.deadline - self._clock())
@@ -340,11 +343,11 @@ class ResponseCache:
             async with asyncio.timeout(max(0.0, wait)):
                 await flight.until_over()
         except TimeoutError:
-            return None
+            return None, False
         finally:
             flight.leave()
         came = flight.came
-        return came.entry if came is not None and came.shared and self._is_for(request, came) else None
+        return came.entry if came is not None and came.shared and self._is_for(request, came) else None, True
 
     def _is_for(self, request: Request, came: Came) -> bool:
         """Whether another request's answer is for this one, too."""

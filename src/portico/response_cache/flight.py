@@ -66,14 +66,12 @@ class Flight:
         "length",
         "over",
         "size",
-        "started",
         "trailing",
     )
 
     def __init__(self, exchange: Exchange, lonely: Lonely) -> None:
         self.exchange = exchange
         """Its own record: those of the requests that wait may end before it."""
-        self.started = False
         self.led = True
         """Whether the one who has begun it is still there."""
         self.begun: Response | None = None
@@ -115,13 +113,8 @@ class Flight:
     def leave(self) -> None:
         """Have one less wait for it; where that was the last one, it has to hurry, or has no use at all."""
         self._watchers -= 1
-        if self._watchers or self.over or self._alone is None:
-            return
-        if self._lonely.count >= MOST_ALONE:
-            self.cancel()
-        elif self._alone.when() is None:
-            self._lonely.count += 1
-            self._alone.reschedule(asyncio.get_running_loop().time() + ALONE)
+        if not self._watchers and not self.over and self._alone is not None:
+            self._be_alone(self._alone)
 
     def cancel(self) -> None:
         """End it."""
@@ -157,9 +150,10 @@ class Flight:
 
     def start(self, alone: asyncio.Timeout) -> None:
         """Note who is at it, and what ends it when nobody waits any more."""
-        self.started = True
         self._alone = alone
         self._task = asyncio.current_task()
+        if not self._watchers:
+            self._be_alone(alone)
 
     def begin(self, response: Response) -> None:
         """Note the head of an answer that is to be kept."""
@@ -210,6 +204,13 @@ class Flight:
             self._lonely.count -= 1
         self._alone = None
         self._task = None
+
+    def _be_alone(self, alone: asyncio.Timeout) -> None:
+        if self._lonely.count >= MOST_ALONE:
+            self.cancel()
+        elif alone.when() is None:
+            self._lonely.count += 1
+            alone.reschedule(asyncio.get_running_loop().time() + ALONE)
 
     def _known(self) -> bool:
         return self.begun is not None or self.over

@@ -30,6 +30,8 @@ SPECIAL: Final = frozenset(
 """Fields by which a client says what it has, and what it takes from a cache."""
 _VETTED: Final = 4096
 """Names of fields that are known not to be among these."""
+_ORIGINS: Final = 1024
+"""Hosts whose beginning of a place is kept at hand."""
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
@@ -67,30 +69,52 @@ class Place(NamedTuple):
 class Places:
     """Finds the place of a request."""
 
-    __slots__ = ("_apart", "_key", "_settings", "scope")
+    __slots__ = ("_beginnings", "_key", "_plain", "_settings", "apart", "scope")
 
     def __init__(self, settings: KeySettings, scope: str) -> None:
         """`scope` is of all that is kept by one policy."""
         self.scope = scope
         self._settings = settings
         self._key = CacheKey(settings.only, settings.without, in_order=settings.in_order)
-        self._apart = bool(settings.headers or settings.parts or settings.users)
-
-    @property
-    def apart(self) -> bool:
+        self._plain = settings.only is None and not settings.without and not settings.in_order
+        self.apart = bool(settings.headers or settings.parts or settings.users)
         """Whether a URI may have several places."""
-        return self._apart
+        self._beginnings: dict[tuple[bytes | None, str], tuple[str, str]] = {}
 
     def of(self, request: Request) -> Place:
         """Return the place of a request."""
-        scheme, port = _origin(request)
-        uri = f"{self.scope}\0{port}\0{self._key.of(request, scheme)}"
-        return Place(uri, f"{uri}\0{self._difference(request)}" if self._apart else uri)
+        uri = self.uri_of(request, request.path, request.query)
+        return Place(uri, f"{uri}\0{self._difference(request)}" if self.apart else uri)
+
+    def text_of(self, request: Request) -> str:
+        """Return the text of a request's place."""
+        if self.apart:
+            return self.of(request).text
+        return self.uri_of(request, request.path, request.query)
 
     def uri_of(self, request: Request, path: str, query: str | None) -> str:
-        """Return what stands for another URI of the same origin."""
-        scheme, port = _origin(request)
-        return f"{self.scope}\0{port}\0{self._key.of_place(request, scheme, path, query)}"
+        """Return what stands for a URI of the same origin."""
+        client, host = request.client, request.headers.index.get(b"host")
+        if client is not None:
+            host = client.asked(host)
+        scheme = "http" if client is None else client.scheme
+        known = self._beginnings.get((host, scheme))
+        if known is None or known[0] != request.host:
+            known = self._begin(request, host, scheme)
+        if query is None:
+            return known[1] + path
+        if self._plain:
+            return f"{known[1]}{path}?{query}"
+        return known[1] + self._key.of_place(request, scheme, path, query)[len(f"GET {scheme}://{request.host}") :]
+
+    def _begin(self, request: Request, asked: bytes | None, scheme: str) -> tuple[str, str]:
+        """Return, and remember, what the text of a place begins with: all ahead of the path."""
+        port = _port_of(request.host, asked, scheme)
+        begin = f"{self.scope}\0{port}\0{self._key.of_place(request, scheme, '', None)}"
+        if len(self._beginnings) >= _ORIGINS:
+            self._beginnings.clear()
+        known = self._beginnings[asked, scheme] = request.host, begin
+        return known
 
     def _difference(self, request: Request) -> str:
         """Return a digest of what is told apart; credentials among it are found in no store."""
@@ -124,19 +148,10 @@ def digest_of(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=20).digest()
 
 
-def _origin(request: Request) -> tuple[str, str]:
-    """Return the scheme, and the host with its port where a service is told of another than the request's name."""
-    client = request.client
-    if client is None:
-        return "http", ""
-    asked = client.asked(request.headers.index.get(b"host"))
-    if asked is None:
-        return client.scheme, ""
-    text = asked.decode("latin-1").lower()
-    if text == request.host:
-        return client.scheme, ""
-    default = _DEFAULT_PORTS.get(client.scheme, "")
-    return client.scheme, "" if default and text == request.host + default else text
+def _port_of(host: str, asked: bytes | None, scheme: str) -> str:
+    """Return the host with its port, where a service is told of another than that the request is for `host`."""
+    text = host if asked is None else asked.decode("latin-1").lower()
+    return "" if text in (host, host + _DEFAULT_PORTS.get(scheme, "")) else text
 
 
 class Vetting:
