@@ -23,8 +23,8 @@ from portico.policy.base import Env
 from portico.policy.verdicts import Trouble
 from portico.response_cache.fetching import Errand, Fetching
 from portico.response_cache.flight import Came, Flight, FlightContent
-from portico.response_cache.keys import SPECIAL, KeySettings, Place, Places, Vetting, scheme_of
-from portico.response_cache.memory import Given, Kept, Memory, alike
+from portico.response_cache.keys import SPECIAL, KeySettings, Place, Places, Vetting, digest_of, scheme_of
+from portico.response_cache.memory import Given, Kept, Memory, Signature, alike
 from portico.response_cache.record import Entry
 from portico.response_cache.settings import CacheSettings, Users
 from portico.response_cache.shelf import Shelf
@@ -78,7 +78,7 @@ class ResponseCache:
             apart=self._places.apart,
         )
         self._fetching = Fetching(settings, self._route, env, self._shelf, self._memory, self._entries_for)
-        self._flights: dict[tuple[str, bytes], Flight] = {}
+        self._flights: dict[bytes, Flight] = {}
 
     async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - as in policies
         """Answer a request, with the service's help or without."""
@@ -112,12 +112,16 @@ class ResponseCache:
 
     # What is answered at once.
 
-    def _signature(self, kept: Kept, headers: Headers) -> tuple[object, ...]:
+    def _signature(self, kept: Kept, headers: Headers) -> Signature:
         """Return all of a request that may make a difference among the answers of a place."""
         index = headers.index
+        if not kept.names:
+            return (self._route, b"cookie" in index, ())
         if len(headers.pairs) == len(index):
-            return (self._route, b"cookie" in index, *[index.get(name) for name in kept.names])
-        return (self._route, b"cookie" in index, *[tuple(headers.get_all(name)) for name in kept.names])
+            return (self._route, b"cookie" in index, tuple([index.get(name) for name in kept.names]))
+        lines = [headers.get_all(name) for name in kept.names]
+        told = (b"\n".join(values) if values else None for values in lines)
+        return (self._route, b"cookie" in index, tuple(told))
 
     def _give(self, given: Given, now: float) -> Response:
         second = int(now)
@@ -192,7 +196,7 @@ class ResponseCache:
             return self._told(refused, decision.status, b"MISS")
         if decision.verdict is Verdict.PASS or request.method == "HEAD":
             return await self._pass(request, next, place, entries, decision)
-        alike_ = self._alike(request, entries)
+        alike_ = self._alike(request, place, entries)
         return await self._fetch(request, next, Errand(place, kept, entries, decision, alike_), turns)
 
     async def _given(
@@ -215,7 +219,7 @@ class ResponseCache:
         now = self._wall()
         if decision.verdict is Verdict.GIVE_AND_RENEW:
             self._stale()
-            alike_ = self._alike(request, entries)
+            alike_ = self._alike(request, place, entries)
             self._renew(request, next, Errand(place, kept, entries, decision, alike_))
             return self._answer(request, whole, decision.status, b"UPDATING", now)
         self._hit()
@@ -224,7 +228,7 @@ class ResponseCache:
         headers = request.headers
         if request.method == "GET" and SPECIAL.isdisjoint(headers.index):
             assert whole.content is not None
-            kept.remember(self._signature(kept, headers), Given(whole, whole.content))
+            kept.remember(self._signature(kept, headers), whole, whole.content)
         return self._answer(request, whole, decision.status, b"HIT", now)
 
     async def _pass_by(self, request: Request, next: Handler) -> Response:  # noqa: A002
@@ -262,21 +266,21 @@ class ResponseCache:
         self._missed()
         response = await next(request)
         if self._fetching.judge(request, response, asked, self._wall()) is not None:
-            self._memory.unmark(errand.place.text, errand.alike)  # the next one may be shared
+            self._memory.unmark(errand.alike)  # the next one may be shared
         return self._told(response, errand.decision.status, _WORDS.get(errand.decision.why or Forward.BYPASS, b"MISS"))
 
     # What is fetched.
 
-    def _alike(self, request: Request, entries: Sequence[Entry]) -> bytes:
-        """Return what requests have in common that may share a fetch."""
+    def _alike(self, request: Request, place: Place, entries: Sequence[Entry]) -> bytes:
+        """Return what requests have in common that may share a fetch, with where that is kept."""
         index = request.headers.index
         flags = (self._settings.users is Users.HEED and speaks_for_a_user(request)), b"cookie" in index
-        return repr((self._route, flags)).encode() + alike(entries, request, self._rules)
+        return digest_of(f"{place.text}\0{self._route}{flags}") + alike(entries, request, self._rules)
 
     async def _fetch(self, request: Request, next: Handler, errand: Errand, turns: int) -> Response:  # noqa: A002
         """Have it fetched, or wait for who does so already."""
-        where = (errand.place.text, errand.alike)
-        if not turns or self._memory.marked(*where, self._clock()):
+        where = errand.alike
+        if not turns or self._memory.marked(where, self._clock()):
             return await self._by_itself(request, next, errand)
         flight = self._flights.get(where)
         if flight is not None and not flight.over and errand.decision.why is not Forward.REQUEST:
@@ -285,11 +289,11 @@ class ResponseCache:
                 self._missed()
                 status = replace(errand.decision.status, collapsed=True)
                 return self._answer(request, entry, status, b"MISS", self._wall())
-            if over and not self._memory.marked(*where, self._clock()):
+            if over and not self._memory.marked(where, self._clock()):
                 kept = self._memory.get(errand.place.text)
                 return await self._look(request, next, errand.place, kept, turns - 1)
             return await self._by_itself(request, next, errand)
-        flight = self._launch(request, next, errand, where)
+        flight = self._launch(request, next, errand)
         response = await self._lead(request, flight, errand)
         if response is None:
             return await self._by_itself(request, next, errand)
@@ -301,14 +305,13 @@ class ResponseCache:
         request: Request,
         next: Handler,  # noqa: A002
         errand: Errand,
-        where: tuple[str, bytes],
     ) -> Flight:
         """Begin a fetch, in which those who come after share."""
         exchange = Exchange(self._clock())
         if request.exchange is not None:
             exchange.route = request.exchange.route
         flight = Flight(exchange, self._fetching.lonely)
-        seen = request.copy(Body())
+        seen, where = request.copy(Body()), errand.alike
         before = self._flights.get(where)
         if before is None or before.over:  # one that is over may still be written to the store
             self._flights[where] = flight
@@ -328,10 +331,10 @@ class ResponseCache:
 
     def _renew(self, request: Request, next: Handler, errand: Errand) -> None:  # noqa: A002
         """Have what is stale validated, unless that is under way, or too much is."""
-        where = (errand.place.text, errand.alike)
+        where = errand.alike
         under_way = self._flights.get(where)
-        if (under_way is None or under_way.over) and not self._memory.marked(*where, self._clock()):
-            self._launch(request, next, errand, where).led = False
+        if (under_way is None or under_way.over) and not self._memory.marked(where, self._clock()):
+            self._launch(request, next, errand).led = False
 
     async def _follow(self, request: Request, flight: Flight) -> tuple[Entry | None, bool]:
         """Wait for a fetch, and return what it came to, where that is for this request too, and whether it is over."""

@@ -25,7 +25,7 @@ from portico.http.message import Handler, Request, Response
 from portico.http.user import USER
 from portico.policy.base import Env
 from portico.response_cache.flight import Came, Flight, Lonely
-from portico.response_cache.keys import Place, digest_of
+from portico.response_cache.keys import Place
 from portico.response_cache.memory import Kept, Memory
 from portico.response_cache.record import Entry, is_same
 from portico.response_cache.settings import CacheSettings, Users
@@ -49,7 +49,7 @@ class Errand(NamedTuple):
     """What is kept for such requests."""
     decision: Decision
     alike: bytes
-    """What such requests have in common."""
+    """What such requests have in common, with where it is kept."""
 
 
 class _Lease:
@@ -90,15 +90,16 @@ class Fetching:
 
     async def run(self, flight: Flight, seen: Request, next: Handler, errand: Errand) -> None:  # noqa: A002
         """Fetch something, and keep it; `seen` is the request for which, with a client's own conditions."""
-        lease = _Lease(digest_of(errand.place.text) + errand.alike[:64])
+        lease, alone = _Lease(errand.alike), asyncio.timeout(None)
         try:
-            async with asyncio.timeout(None) as alone:
+            async with alone:
                 flight.start(alone)
                 errand = await self._turn(flight, seen, errand, lease)
                 if not flight.over:
                     await self._fetch(flight, seen, next, errand, lease)
-        except TimeoutError:  # nobody waits for it any more
-            pass
+        except TimeoutError:
+            if not alone.expired():  # it is not that nobody waits for it any more
+                raise
         finally:
             self._memory.buffered -= flight.size
             flight.end(self._clock())
@@ -187,7 +188,7 @@ class Fetching:
         gone = [] if stale is None or response.status >= 500 else [stale]
         made = self.judge(seen, response, asked, received)
         if made is None or self._is_too_large(response):
-            self._memory.mark(place.text, errand.alike, self._clock() + HIT_FOR_MISS)
+            self._memory.mark(errand.alike, self._clock() + HIT_FOR_MISS)
             flight.give(response)
             if gone:
                 await self._shelf.keep(place, [], gone)
@@ -197,10 +198,10 @@ class Fetching:
             entry = dataclasses.replace(made, stored=stored_, length=len(content), content=content)
             status = CacheStatus(forward=why, stored=True)
             flight.finish(Came(entry, status, b"MISS" if stale is None else b"EXPIRED"))
-            self._memory.unmark(place.text, errand.alike)
+            self._memory.unmark(errand.alike)
             await self._write(errand, [entry], gone, stamp, lease)
         elif flight.broken is None:
-            self._memory.mark(place.text, errand.alike, self._clock() + HIT_FOR_MISS)
+            self._memory.mark(errand.alike, self._clock() + HIT_FOR_MISS)
 
     async def _shown(self, errand: Errand) -> list[Entry]:
         """Return the answers that a service is asked about, that for the request first, with their contents."""

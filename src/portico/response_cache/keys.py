@@ -30,6 +30,8 @@ SPECIAL: Final = frozenset(
 """Fields by which a client says what it has, and what it takes from a cache."""
 _VETTED: Final = 4096
 """Names of fields that are known not to be among these."""
+_LONGEST_NAME: Final = 64
+"""Bytes of a name that is remembered."""
 _ORIGINS: Final = 1024
 """Hosts whose beginning of a place is kept at hand."""
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
@@ -178,6 +180,7 @@ class Vetting:
         if len(self._vetted) + len(headers.index) > _VETTED:
             self._vetted.clear()
             self.plain.clear()
-        self._vetted.update(headers.index)
-        self.plain.update(name for name in headers.index if name not in SPECIAL)
+        names = {name for name in headers.index if len(name) <= _LONGEST_NAME}
+        self._vetted |= names
+        self.plain |= names - SPECIAL
         return True

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from portico.caching.rules import CachingRules
 from portico.caching.variants import variant_of
@@ -20,10 +20,17 @@ _LARGEST: Final = 8
 """One place may have this part of the whole, at most."""
 _SIGNATURES: Final = 64
 """Ways in which requests were found to have the same fields, for each place."""
+_LONGEST_VALUE: Final = 256
+"""Bytes of a field that is remembered so."""
 MOST_MARKS: Final = 8192
 """Places of which it is remembered that what is asked for there is not kept."""
 BUFFERED: Final = 64 * 1024 * 1024
 """The bytes of contents on their way that a worker may hold to keep them; beyond it, they pass."""
+
+
+Signature: TypeAlias = tuple[str, bool, tuple[bytes | None, ...]]
+"""All of a request that may make a difference among the answers of a place: the route, whether it has a cookie, and the
+fields by which some answer varies."""
 
 
 class Given:
@@ -51,19 +58,22 @@ class Kept:
         self.slot = slot
         self.stamp = stamp
         self.read = read
-        self.size = 300 + sum(entry.size for entry in entries)
+        self.size = 600 + 2 * len(uri) + sum(entry.size for entry in entries)
         self.names = tuple(sorted({name for entry in entries for name in entry.stored.vary}))
-        self.signatures: dict[tuple[object, ...], Given] = {}
+        self.signatures: dict[Signature, Given] = {}
 
     def with_entry(self, old: Entry, new: Entry) -> Kept:
         """Return the same with another answer in the place of one."""
         return Kept(self.uri, [new if each is old else each for each in self.entries], self.slot, self.stamp, self.read)
 
-    def remember(self, signature: tuple[object, ...], given: Given) -> None:
+    def remember(self, signature: Signature, entry: Entry, content: bytes) -> None:
         """Have requests of the same fields answered the same."""
+        if any(value is not None and len(value) > _LONGEST_VALUE for value in signature[2]):
+            return
         if len(self.signatures) >= _SIGNATURES:
             self.signatures.clear()
-        self.signatures[signature] = given
+        same = (given for given in self.signatures.values() if given.entry is entry)
+        self.signatures[signature] = next(same, None) or Given(entry, content)
 
 
 class Memory:
@@ -75,7 +85,7 @@ class Memory:
         self._most = most
         self._evicted = evicted
         self._kept: OrderedDict[str, Kept] = OrderedDict()
-        self._marks: OrderedDict[tuple[str, bytes], float] = OrderedDict()
+        self._marks: OrderedDict[bytes, float] = OrderedDict()
         self.size = 0
         """The bytes that are taken, nearly."""
         self.buffered = 0
@@ -105,24 +115,24 @@ class Memory:
         if kept is not None:
             self.size -= kept.size
 
-    def mark(self, place: str, alike: bytes, until: float) -> None:
-        """Remember for a while that what such requests are answered is not kept."""
-        self._marks[place, alike] = until
-        self._marks.move_to_end((place, alike))
+    def mark(self, alike: bytes, until: float) -> None:
+        """Remember for a while that what such requests are answered is not kept; `alike` has a place in it."""
+        self._marks[alike] = until
+        self._marks.move_to_end(alike)
         if len(self._marks) > MOST_MARKS:
             self._marks.popitem(last=False)
 
-    def unmark(self, place: str, alike: bytes) -> None:
+    def unmark(self, alike: bytes) -> None:
         """Forget that."""
-        self._marks.pop((place, alike), None)
+        self._marks.pop(alike, None)
 
-    def marked(self, place: str, alike: bytes, now: float) -> bool:
+    def marked(self, alike: bytes, now: float) -> bool:
         """Whether it is so."""
-        until = self._marks.get((place, alike))
+        until = self._marks.get(alike)
         if until is None:
             return False
         if now >= until:
-            del self._marks[place, alike]
+            del self._marks[alike]
             return False
         return True
 

@@ -27,6 +27,8 @@ CHANGED: Final = 600.0
 """Seconds for which that is remembered otherwise, as what was kept is deleted: for fetches that were under way."""
 LONGEST_FETCH: Final = CHANGED / 2
 """What has taken longer to come is not kept: nobody knows any more whether it was changed meanwhile."""
+MOST_OWED: Final = 1024
+"""Changes that are remembered while the store cannot be told of them."""
 REST: Final = 1.0
 """Seconds for which a store that has failed is not asked again."""
 
@@ -63,9 +65,12 @@ class Shelf:
         self._keep_stale = keep_stale
         self._apart = apart
         self._rests_until = float("-inf")
+        self._owed: dict[bytes, float] = {}
 
     async def load(self, place: Place, before: Kept | None = None) -> Kept | None:
         """Return what is kept at a place, with the contents that `before` has; None where the store has no answer."""
+        if self._owed and not await self._pay():
+            return None
         uri = digest_of(place.uri)
         slot = self._purges.slot(uri)
         stamp = self._purges.stamp_at(slot)  # ahead of what it is to vouch for
@@ -99,16 +104,37 @@ class Shelf:
         return await self._try(self._keep(key, list(entries), list(gone))) is True
 
     async def changed(self, uri: str) -> None:
-        """Have all go that is kept for a URI, and was asked for before now."""
+        """Have all go that is kept for a URI, and was asked for before now.
+
+        Where the store cannot be asked, that is made up for ahead of the next look at it.
+        """
         key = digest_of(uri)
-        ttl = APART_KEPT if self._apart else CHANGED
-        when = self._wall() + (0.0 if self._purges.holds is None else CLOCK_SKEW)
+        if len(self._owed) < MOST_OWED:
+            self._owed[key] = self._now()
+        self._rests_until = float("-inf")  # this is worth a wait
         try:
-            await self._try(self._space.put(_CHANGED + key, _TIME.pack(when), ttl))
-            if not self._apart:
-                await self._try(self._space.delete(_RECORD + key))
+            await self._pay()
         finally:
             self._purges.forget(key)
+
+    async def _pay(self) -> bool:
+        """Write what was changed; return whether all of it was written."""
+        while self._owed:
+            key, when = next(iter(self._owed.items()))
+            if await self._try(self._write_change(key, when)) is _FAILED:
+                return False
+            if self._owed.get(key) == when:
+                del self._owed[key]
+        return True
+
+    async def _write_change(self, key: bytes, when: float) -> None:
+        await self._space.put(_CHANGED + key, _TIME.pack(when), APART_KEPT if self._apart else CHANGED)
+        if not self._apart:
+            await self._space.delete(_RECORD + key)
+
+    def _now(self) -> float:
+        """Return the time of a change, by which no answer from before it is younger, on whatever machine."""
+        return self._wall() + (0.0 if self._purges.holds is None else CLOCK_SKEW)
 
     async def claim(self, key: bytes, ttl: float) -> int | None:
         """Return the token by which a fetch is ours; 0 where it is somebody else's; None without a store."""

@@ -1,0 +1,266 @@
+"""What several workers keep together, in each of the stores."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.harness.loop import DEADLINE
+from tests.response_cache.workers import Fragile, Service, Times, told, workers
+from tests.state.stores import ENGINES, lmdb_store
+
+
+def run(main: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(DEADLINE):
+            await main()
+
+    asyncio.run(bounded())
+
+
+engines = pytest.mark.parametrize("engine", list(ENGINES))
+
+
+@engines
+def test_what_one_worker_has_fetched_all_have(engine: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        service = Service()
+        async with ENGINES[engine](tmp_path) as made, workers(made.store, service) as (one, other):
+            assert await one.content() == b"1"
+            await one.quiet()
+            answer = await other.ask()
+            assert (answer.body.whole, told(answer).partition("=")[0]) == (b"1", "portico; hit; ttl")
+            assert await other.content() == b"1"
+            assert len(service.asked) == 1
+
+    run(main)
+
+
+@engines
+def test_many_at_once_reach_the_service_once(engine: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        service = Service()
+        service.open.clear()
+        async with ENGINES[engine](tmp_path) as made, workers(made.store, service, wait=20) as both:
+            asking = [worker.content() for worker in both for _ in range(10)]
+
+            async def release() -> bytes:
+                await service.reached(1)
+                service.open.set()
+                return b"1"
+
+            assert set(await asyncio.gather(*asking, release())) == {b"1"}
+            assert len(service.asked) == 1
+
+    run(main)
+
+
+@engines
+def test_what_was_changed_by_one_worker_is_given_by_none(engine: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        service = Service()
+        async with ENGINES[engine](tmp_path) as made, workers(made.store, service) as (one, other):
+            assert await one.content() == b"1"
+            await one.quiet()
+            assert await other.content() == b"1"
+            await one.ask(method="PUT")
+            assert (await other.content(), await one.content()) != (b"1", b"1")
+            assert b"1" not in (await other.content(), await one.content())
+
+    run(main)
+
+
+@engines
+def test_what_is_large_is_kept_in_parts_that_are_all_there_or_none(engine: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        service = Service(size=2_500_000)
+        async with (
+            ENGINES[engine](tmp_path) as made,
+            workers(made.store, service, max_size=4 * 2**20, memory=0) as (one, other),
+        ):
+            content = await one.content()
+            await one.quiet()
+            assert await other.content() == content
+            assert len(service.asked) == 1
+            shelf = other.policy._cache._shelf
+            deleted: list[bytes] = []
+            real = made.store.volatile.get
+
+            async def get(key: bytes) -> bytes | None:
+                if len(key) > 30 and key.endswith(b"1"):
+                    deleted.append(key)
+                    return None
+                return await real(key)
+
+            shelf._space.get = get  # type: ignore[method-assign]
+            again = await other.content()
+            assert deleted
+            assert again != content
+            assert len(service.asked) == 2
+
+    run(main)
+
+
+@engines
+def test_what_is_stale_is_renewed_by_one_worker(engine: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        service = Service({"Cache-Control": "max-age=10, stale-while-revalidate=100"})
+        times = Times()
+        async with ENGINES[engine](tmp_path) as made, workers(made.store, service, times=times) as both:
+            one, other = both
+            assert await one.content() == b"1"
+            await one.quiet()
+            assert await other.content() == b"1"
+            times.ahead = 20.0
+            service.open.clear()
+            answers = await asyncio.gather(*(worker.content() for worker in both for _ in range(5)))
+            assert set(answers) == {b"1"}
+            await service.reached(2)
+            service.open.set()
+            for worker in both:
+                await worker.quiet()
+            assert await one.content() == b"2"
+            answer = await other.content()
+            await other.quiet()
+            assert answer in (b"1", b"2")
+            assert await other.content() == b"2"
+            assert len(service.asked) == 2
+
+    run(main)
+
+
+def test_who_was_stopped_overwrites_nothing_that_is_newer(tmp_path: Path) -> None:
+    async def main() -> None:
+        quick, slow, times = Service(), Service(), Times()
+        slow.open.clear()
+        store = lmdb_store(tmp_path, times.wall)
+        async with workers(store, quick, times=times, wait=1) as (stopped, other):
+            stopped.service = slow
+
+            async def old() -> bytes:
+                return (await stopped.content()) + b" of the slow one"
+
+            async def meanwhile() -> bytes:
+                await slow.reached(1)
+                times.ahead += 5.0  # the lease has run out
+                content = await other.content()
+                await other.quiet()
+                slow.open.set()
+                return content + b" of the quick one"
+
+            answers = await asyncio.gather(old(), meanwhile())
+            assert answers == [b"1 of the slow one", b"1 of the quick one"]
+            await stopped.quiet()
+            quick.asked.clear()
+            third = await other.ask()
+            assert "hit" in told(third)
+            assert not quick.asked
+            kept = await stopped.policy._cache._shelf.load(other.policy._cache._places.of(quick_request()))
+            assert kept is not None
+            assert len(kept.entries) == 1
+            assert kept.entries[0].asked > times.wall() - 4.0
+
+        store.close()
+
+    run(main)
+
+
+def test_what_was_asked_for_before_a_change_is_given_to_nobody_after_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        slow, quick = Service(), Service()
+        slow.open.clear()
+        store = lmdb_store(tmp_path)
+        async with workers(store, quick) as (one, other):
+            one.service = slow
+
+            async def change() -> bytes:
+                await slow.reached(1)
+                await other.ask(method="POST")
+                slow.open.set()
+                return b""
+
+            content, _ = await asyncio.gather(one.content(), change())
+            assert content == b"1"
+            await one.quiet()
+            one.service = quick
+            assert "hit" not in told(await one.ask())
+            await one.quiet()
+            assert "hit" in told(await other.ask())
+        store.close()
+
+    run(main)
+
+
+def test_a_store_that_fails_costs_a_look_now_and_then() -> None:
+    async def main() -> None:
+        service, times = Service(), Times()
+        store = Fragile(times.wall)
+        async with workers(store, service, 1, times=times) as (worker,):
+            assert await worker.content() == b"1"
+            await worker.quiet()
+            store.fails, store.asked = True, 0
+            assert await worker.content() == b"1"  # it is at hand
+            assert [await worker.content(f"/{n}") for n in range(10)] == [b"%d" % (n + 2) for n in range(10)]
+            await worker.quiet()
+            assert store.asked == 1
+            counters = worker.env.counters
+            assert counters["portico_cache_store_failures_total"].value == 1
+            times.ahead += 1.5
+            await worker.content("/x")
+            assert store.asked == 2
+            store.fails = False
+            times.ahead += 1.5
+            await worker.content("/y")
+            await worker.quiet()
+            assert "hit" in told(await worker.ask("/y"))
+            assert await worker.content("/3") == b"5"  # it was at hand all the while
+
+    run(main)
+
+
+def test_what_other_machines_may_have_changed_is_read_again_after_a_second() -> None:
+    async def main() -> None:
+        service, times = Service(), Times()
+        store = Fragile(times.wall)
+        type(store).local = property(lambda _: False)  # type: ignore[assignment]
+        try:
+            async with workers(store, service, 1, times=times) as (worker,):
+                await worker.content()
+                await worker.quiet()
+                await worker.content()
+                store.asked = 0
+                await worker.content()
+                assert store.asked == 0
+                times.ahead += 1.5
+                await worker.content()
+                assert 0 < store.asked < 5
+        finally:
+            del type(store).local
+
+    run(main)
+
+
+def test_the_memory_is_bounded() -> None:
+    async def main() -> None:
+        service = Service(size=1000)
+        async with workers(Fragile(), service, 1, memory=100_000) as (worker,):
+            for number in range(200):
+                await worker.content(f"/{number}")
+            await worker.quiet()
+            memory = worker.policy._cache._memory
+            assert memory.size <= 100_000
+            assert 10 < len(memory) < 100
+            assert memory.buffered == 0
+            assert worker.env.counters["portico_cache_evicted_total"].value == 200 - len(memory)
+
+    run(main)
+
+
+def quick_request() -> object:
+    from portico.plugin import Body, Client, Headers, Request
+
+    headers = Headers([(b"Host", b"example.com")])
+    return Request("GET", "/a", None, headers, Body(), "example.com", Client("127.0.0.1", 1, 80, "http"))
