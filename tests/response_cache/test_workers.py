@@ -264,3 +264,36 @@ def quick_request() -> object:
 
     headers = Headers([(b"Host", b"example.com")])
     return Request("GET", "/a", None, headers, Body(), "example.com", Client("127.0.0.1", 1, 80, "http"))
+
+
+def test_what_was_changed_while_the_store_could_not_be_asked_is_made_up_for() -> None:
+    async def main() -> None:
+        service, times = Service(), Times()
+        store = Fragile(times.wall)
+        async with workers(store, service, times=times) as (one, other):
+            assert await one.content() == b"1"
+            await one.quiet()
+            store.fails = True
+            await one.ask(method="PUT")
+            times.ahead += 5.0
+            assert await other.content() == b"3"  # what it had at hand is good no more, though the store has it
+            await other.quiet()
+            store.fails = False
+            times.ahead += 5.0
+            assert await one.content("/other") == b"4"
+            assert await one.content() == b"5"
+
+    run(main)
+
+
+def test_a_worker_that_began_and_found_it_is_not_kept_holds_nobody_up() -> None:
+    async def main() -> None:
+        service = Service({})
+        async with workers(Fragile(), service, wait=20) as both:
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            contents = await asyncio.gather(*(worker.content() for worker in both for _ in range(5)))
+            assert len(set(contents)) == 10
+            assert loop.time() - began < 5
+
+    run(main)
