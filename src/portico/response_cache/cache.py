@@ -16,7 +16,7 @@ from portico.caching.status import CacheStatus, Forward
 from portico.caching.storing import speaks_for_a_user
 from portico.caching.validation import updated_by_head
 from portico.http.body import Body
-from portico.http.headers import Headers
+from portico.http.headers import HeaderBlock, Headers
 from portico.http.message import Handler, Request, Response
 from portico.observe.exchange import Exchange
 from portico.policy.base import Env
@@ -127,12 +127,14 @@ class ResponseCache:
         second = int(now)
         if given.second != second:
             stored = given.entry.stored
-            block = stored.headers.copy()
-            block.set(b"Age", b"%d" % int(stored.age(now)))
-            self._tell(block, CacheStatus(hit=True, ttl=stored.ttl(now)), b"HIT")
-            given.block, given.second = block, second
+            headers = stored.headers.copy()
+            headers.set(b"Age", b"%d" % int(stored.age(now)))
+            self._tell(headers, CacheStatus(hit=True, ttl=stored.ttl(now)), b"HIT")
+            given.block, given.second = HeaderBlock.of(headers), second
         self._hit()
-        return Response(given.entry.stored.status, given.block.copy(), given.content)
+        headers = Headers()
+        headers.set_block(given.block)
+        return Response(given.entry.stored.status, headers, given.content)
 
     def _answer(self, request: Request, entry: Entry, status: CacheStatus, word: bytes, now: float) -> Response:
         content = entry.content

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 from portico.caching.rules import CachingRules
 from portico.caching.variants import variant_of
-from portico.http.headers import Headers
+from portico.http.headers import HeaderBlock
 from portico.http.message import Request
 from portico.response_cache.record import Entry
 from portico.state.board import Counter
@@ -28,6 +28,7 @@ BUFFERED: Final = 64 * 1024 * 1024
 """The bytes of contents on their way that a worker may hold to keep them; beyond it, they pass."""
 
 
+_NOTHING: Final = HeaderBlock(())
 Signature: TypeAlias = tuple[str, bool, tuple[bytes | None, ...]]
 """All of a request that may make a difference among the answers of a place: the route, whether it has a cookie, and the
 fields by which some answer varies."""
@@ -43,7 +44,7 @@ class Given:
         self.content = content
         self.stale_at = entry.stored.stale_at
         self.second = -1
-        self.block = Headers()
+        self.block = _NOTHING
 
 
 class Kept:
