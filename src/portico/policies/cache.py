@@ -67,7 +67,7 @@ was asked for (`X-Original-URL`, `X-HTTP-Method-Override`, `X-Forwarded-Prefix`,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
@@ -205,17 +205,20 @@ class CachePolicy(Policy[Cache], name="cache", stages=(Stage.CACHE,)):
 
     def setup(self, env: Env) -> None:
         """Prepare the rules, the key and the store."""
-        config = self.config
-        users = response_cache.Users(config.users)
-        self._cache = response_cache.ResponseCache(self._settings(users), self._key(env, users), env, self._bypass(env))
+        users = response_cache.Users(self.config.users)
+        settings, key, bypass = self._settings(users), self._key(env, users), self._bypass(env)
+        self._cache: response_cache.ResponseCache | None = None
+        if not env.route.built_in:  # who asks for what is not there gets nothing that could be kept
+            self._cache = response_cache.ResponseCache(settings, key, env, bypass)
 
-    async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - the field's word
+    def handle(self, request: Request, next: Handler) -> Awaitable[Response]:  # type: ignore[override]  # noqa: A002
         """Answer by what is kept, or by what the service says."""
-        return await self._cache.handle(request, next)
+        return next(request) if self._cache is None else self._cache.handle(request, next)
 
     def close(self) -> None:
         """End what is being fetched."""
-        self._cache.close()
+        if self._cache is not None:
+            self._cache.close()
 
     def _settings(self, users: response_cache.Users) -> response_cache.CacheSettings:
         config = self.config

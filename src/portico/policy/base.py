@@ -70,6 +70,8 @@ class RouteInfo(NamedTuple):
     """The methods that the route takes; none is any."""
     print_: bytes = b""
     """What tells a route that takes these requests to this endpoint from any other, whatever it is called."""
+    built_in: bool = False
+    """Whether no file has written it: it is for probes, or answers what no route takes."""
 
     def check_captures(self, names: Iterable[str]) -> None:
         """Raise ConfigError where one of the paths has no capture of such a name, which would leave its place empty."""

@@ -15,6 +15,7 @@ from portico.caching.reuse import Decision, Verdict, decide, may_stand_in, passe
 from portico.caching.status import CacheStatus, Forward
 from portico.caching.storing import speaks_for_a_user
 from portico.caching.validation import updated_by_head
+from portico.caching.validators import CONDITIONS
 from portico.http.body import Body
 from portico.http.headers import HeaderBlock, Headers
 from portico.http.message import Handler, Request, Response
@@ -31,8 +32,10 @@ from portico.response_cache.shelf import Shelf
 
 LONGEST_WAIT: Final = 3600.0
 """Seconds that a request waits for its own fetch at most; services give up long before."""
+_CONDITIONS: Final = frozenset(CONDITIONS)
 _TURNS: Final = 3
 """How often a request looks anew, where what it has waited for was for others."""
+_MISS: Final = Decision(Verdict.FETCH, None, Forward.URI_MISS)
 _WORDS: Final = {Forward.STALE: b"EXPIRED", Forward.REQUEST: b"EXPIRED"}
 """What nginx's `$upstream_cache_status` calls these; all others are a MISS, or a BYPASS."""
 
@@ -96,7 +99,12 @@ class ResponseCache:
                 now = self._wall()
                 if given is not None and now < given.stale_at:
                     return self._give(given, now)
-            return await self._look(request, next, self._places.of(request), kept, _TURNS)
+            place = self._places.of(request)
+            if kept is None:
+                alike_ = self._alike(request, place, ())
+                if memory.marked(alike_, self._clock()):  # most of what is not kept; there is no need to look for it
+                    return await self._by_itself(request, next, Errand(place, None, (), _MISS, alike_))
+            return await self._look(request, next, place, kept, _TURNS)
         if passes_by(request) is not None:
             return await self._pass_by(request, next)
         if not self._vetting.passes(headers) or (self._bypass is not None and self._bypass(request)):
@@ -314,6 +322,7 @@ class ResponseCache:
             exchange.route = request.exchange.route
         flight = Flight(exchange, self._fetching.lonely)
         seen, where = request.copy(Body()), errand.alike
+        seen.method = "GET"  # a HEAD may have it renewed
         before = self._flights.get(where)
         if before is None or before.over:  # one that is over may still be written to the store
             self._flights[where] = flight
@@ -366,7 +375,7 @@ class ResponseCache:
     async def _lead(self, request: Request, flight: Flight, errand: Errand) -> Response | None:
         """Return the answer that a fetch of one's own brings, as it comes; None where one has to ask anew."""
         flight.watch()
-        plain = SPECIAL.isdisjoint(request.headers.index)
+        plain = _CONDITIONS.isdisjoint(request.headers.index)
         streams = False
         until = self._clock() + LONGEST_WAIT if request.deadline is None else request.deadline
         try:

@@ -311,7 +311,8 @@ class _Routes:
     def route(self, config: RouteConfig, patterns: Mapping[str, PathPattern]) -> Route:
         """Compile one route: its chain of policies and its endpoint."""
         captures = {path: pattern.capture_names for path, pattern in patterns.items()}
-        info = RouteInfo(config.name, config.path, captures, tuple(config.methods), _print_of(config))
+        built_in = config.origin == BUILT_IN
+        info = RouteInfo(config.name, config.path, captures, tuple(config.methods), _print_of(config), built_in)
         logger = logging.getLogger(f"portico.route.{config.name}")
         places = {"global": "global", "service": f"service:{_service_of(config)}", "route": f"route:{config.name}"}
         env = RouteEnv(self._env, info, logger, places["route"])
