@@ -548,6 +548,156 @@ def test_a_large_content_is_kept_in_parts() -> None:
         assert len(gw.services["s"].requests) == 1
 
 
+def test_a_record_of_a_request_tells_of_its_fetch() -> None:
+    with gateway(Counting()) as gw:
+        first, second = gw.get("/a").exchange, gw.get("/a").exchange
+        assert (first.service, first.tries, first.first_byte > 0) == ("s", 1, True)
+        assert (second.service, second.tries, second.first_byte) == ("", 0, 0)
+        assert first.bytes_out == second.bytes_out == 1
+
+
+def test_a_head_has_what_is_stale_renewed_as_a_get() -> None:
+    service = Counting({"Cache-Control": "max-age=1, stale-while-revalidate=60"})
+    with gateway(service) as gw:
+        gw.get("/a")
+        gw.clock.advance(2)
+        assert gw.head("/a").status == 200
+        gw.clock.advance(0.1)
+        assert [request.method for request in service.asked] == ["GET", "GET"]
+        assert gw.get("/a").text == "2"
+
+
+def test_what_a_head_tells_is_taken_in() -> None:
+    headers = {"Cache-Control": "max-age=10", "ETag": '"1"', "Content-Length": "4"}
+
+    def says(request: ServiceRequest) -> Reply:
+        return Reply(200, headers, b"kept")
+
+    with gateway(says) as gw:
+        gw.get("/a")
+        gw.clock.advance(11)
+        assert gw.head("/a").status == 200  # it makes what is kept fresh again
+        assert told(gw.get("/a")).startswith("portico; hit")
+        headers["ETag"] = '"2"'
+        gw.clock.advance(11)
+        assert gw.head("/a").headers["etag"] == '"2"'
+        assert gw.get("/a").headers["etag"] == '"2"'
+        assert [request.method for request in gw.services["s"].requests] == ["GET", "HEAD", "HEAD", "GET"]
+
+
+def test_a_client_that_wants_it_anew_has_it_as_it_comes_and_the_others_with_it() -> None:
+    with gateway(slow(b"hello")) as gw:
+        gw.get("/a")
+        again = gw.get("/a", headers={"Cache-Control": "no-cache"})
+        assert (told(again), again.chunks) == ("portico; fwd=request; stored", [b"h", b"e", b"l", b"l", b"o"])
+        assert told(gw.get("/a")).startswith("portico; hit")
+        assert len(gw.services["s"].requests) == 2
+    with gateway(Counting(), "{clients: ignore}") as gw:
+        gw.get("/a")
+        assert gw.get("/a", headers={"Cache-Control": "no-cache"}).text == "1"
+        assert gw.get("/b", headers={"Cache-Control": "no-store"}).text == "2"
+        assert gw.get("/b").text == "3"
+
+
+def test_who_asks_for_himself_is_given_what_is_stale_where_the_service_fails_too() -> None:
+    turns = 0
+
+    async def says(_: ServiceRequest) -> Reply:
+        nonlocal turns
+        turns += 1
+        if turns == 1:
+            return Reply(200, {"Cache-Control": "max-age=1, stale-if-error=60"}, b"kept")
+        await asyncio.sleep(2)
+        return Reply(503)
+
+    with gateway(says, "{wait: 1s}") as gw:
+        gw.get("/a")
+        gw.clock.advance(2)
+        assert {(answer.status, answer.text) for answer in together(gw, 3)} == {(200, "kept")}
+        assert turns == 4
+
+
+def test_a_request_that_has_no_time_left_waits_for_nobody() -> None:
+    text = """
+services: {s: {url: "http://s", timeout: {total: 30s}}}
+policies: [cache, timeout: {after: 1s, total: true}]
+routes: [{path: /**, service: s}]
+"""
+
+    async def says(_: ServiceRequest) -> Reply:
+        await asyncio.sleep(3)
+        return Reply(200, MINUTE, b"late")
+
+    with Gateway(text=text, services={"s": says}) as gw:
+        assert {answer.status for answer in together(gw, 3)} == {504}
+        gw.clock.advance(3)
+        assert gw.get("/a").text == "late"  # that nobody waited for it was no reason to throw it away
+
+
+def test_routes_that_no_file_has_written_keep_nothing() -> None:
+    text = """
+services: {s: {url: "http://s"}}
+policies: [cache: {ttl: {404: 1h}}]
+routes: [{path: /a, service: s}]
+"""
+    with Gateway(text=text, services={"s": Reply(200)}) as gw:
+        answer = gw.get("/nowhere")
+        assert (answer.status, answer.problem, "cache-status" in answer.headers) == (404, "no-route", False)
+        assert "cache-status" not in gw.get("/livez").headers
+
+
+def test_problems_are_not_kept() -> None:
+    with gateway([Refuse, Reply(200)], "{ttl: {502: 1h}}") as gw:
+        assert [gw.get("/a").status for _ in range(2)] == [502, 200]
+
+
+def test_what_is_said_may_be_left_out_or_named_otherwise() -> None:
+    with gateway(
+        Counting({**MINUTE, "Surrogate-Key": "a", "Cache-Status": "other; hit"}), "{name: off, header: X-C}"
+    ) as gw:
+        first, second = gw.get("/a"), gw.get("/a")
+        assert (first.headers["x-c"], told(first)) == ("MISS", "other; hit")
+        assert (second.headers["x-c"], told(second)) == ("HIT", "")
+        assert "surrogate-key" not in first.headers
+    with gateway(Counting({**MINUTE, "Surrogate-Key": "a"}), "{name: edge, show_tags: true}") as gw:
+        first, second = gw.get("/a"), gw.get("/a")
+        assert (told(first), told(second)) == ("edge; fwd=uri-miss; stored", "edge; hit; ttl=60")
+        assert first.headers["surrogate-key"] == second.headers["surrogate-key"] == "a"
+
+
+def test_counters() -> None:
+    with gateway(Counting({"Cache-Control": "max-age=1, stale-while-revalidate=9"})) as gw:
+        gw.get("/a")
+        gw.get("/a")
+        gw.clock.advance(2)
+        gw.get("/a")
+        gw.post("/a")
+        counted = gw.counters
+        assert {name: value for name, value in counted.items() if "cache" in name} == {
+            'portico_cache_requests_total{result="hit"}': 1,
+            'portico_cache_requests_total{result="miss"}': 1,
+            'portico_cache_requests_total{result="pass"}': 1,
+            'portico_cache_requests_total{result="stale"}': 1,
+            "portico_cache_stored_total": 2,
+            "portico_cache_evicted_total": 0,
+            "portico_cache_store_failures_total": 0,
+        }
+
+
+def test_a_path_is_looked_for_as_the_service_sees_it() -> None:
+    """Nobody is led to what looks like a picture and is somebody's account (web cache deception)."""
+    service = Counting({"Cache-Control": "private"})
+    with gateway(service, "{ttl: 60s}") as gw:
+        for path in ("/account/..%61.png", "/account%2Fx.png", "/account/./a.png", "/account;a.png"):
+            assert gw.get(path).text != gw.get(path).text
+        assert [request.path for request in service.asked[:8:2]] == [
+            "/account/..a.png",
+            "/account%2Fx.png",
+            "/account/a.png",
+            "/account;a.png",
+        ]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

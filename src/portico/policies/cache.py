@@ -187,7 +187,7 @@ class Cache(PolicyConfig):
     """Headers of answers with the tags by which they are purged, parted by commas or spaces."""
     show_tags: bool = False
     """Whether clients get these headers."""
-    name: Annotated[str | None, Off(), Field(min_length=1, max_length=64)] = "portico"
+    name: Annotated[Annotated[str, Field(min_length=1, max_length=64)] | None, Off()] = "portico"
     """What the cache is called in `Cache-Status`, which is left out with `off`."""
     header: HeaderName | None = None
     """A header that tells what has happened in a word, such as `X-Cache-Status`; none unless given."""

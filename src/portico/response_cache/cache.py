@@ -11,7 +11,7 @@ from typing import Final
 
 from portico.caching.answering import answer
 from portico.caching.invalidation import invalidated
-from portico.caching.reuse import Decision, Verdict, decide, may_stand_in, passes_by, select
+from portico.caching.reuse import ERRORS, Decision, Verdict, decide, may_stand_in, passes_by, select
 from portico.caching.status import CacheStatus, Forward
 from portico.caching.storing import speaks_for_a_user
 from portico.caching.validation import updated_by_head
@@ -277,6 +277,13 @@ class ResponseCache:
         response = await next(request)
         if self._fetching.judge(request, response, asked, self._wall()) is not None:
             self._memory.unmark(errand.alike)  # the next one may be shared
+        stored = errand.decision.stored
+        if stored is not None and response.status in ERRORS and may_stand_in(stored, request, asked, self._rules):
+            whole = await self._shelf.content(errand.place, _decided(errand.entries, errand.decision))
+            if whole is not None:
+                response.body.close()
+                status = CacheStatus(forward=Forward.STALE, forward_status=response.status, detail="stale-if-error")
+                return self._answer(request, whole, status, b"STALE", asked)
         return self._told(response, errand.decision.status, _WORDS.get(errand.decision.why or Forward.BYPASS, b"MISS"))
 
     # What is fetched.

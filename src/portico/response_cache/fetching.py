@@ -269,6 +269,7 @@ class Fetching:
         ours = lease.token != 0 and await self._shelf.still_ours(lease.key, lease.token, self._lasts)
         if await self._shelf.keep(place, keep, gone):
             self._stored.add()
+            await self._shelf.drop_if_changed(place, stamp)
         if errand.decision.why is Forward.REQUEST:
             self._shelf.forget(place.uri)  # other workers have what was fresh until then
         if ours:

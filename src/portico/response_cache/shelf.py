@@ -5,6 +5,7 @@ The store may fail at any time, and then nothing is kept: nobody waits for it ag
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
@@ -66,6 +67,8 @@ class Shelf:
         self._apart = apart
         self._rests_until = float("-inf")
         self._owed: dict[bytes, float] = {}
+        self._noted = apart or purges.holds is not None
+        """Whether changes are written down: there are other places than that of the URI, or other machines."""
 
     async def load(self, place: Place, before: Kept | None = None) -> Kept | None:
         """Return what is kept at a place, with the contents that `before` has; None where the store has no answer."""
@@ -77,10 +80,8 @@ class Shelf:
         entries: Iterable[Entry] = ()
         found = await self._try(self._space.get(_RECORD + digest_of(place.text)))
         if isinstance(found, bytes):
-            entries = await self._try(self._alive(record.decode(found), uri, place.url))
-            if entries is None:
-                return None
-        elif found is _FAILED:
+            found = entries = await self._try(self._alive(record.decode(found), uri, place.url))
+        if found is _FAILED:
             return None
         if before is not None:
             entries = _with_contents(entries, before.entries)
@@ -96,6 +97,7 @@ class Shelf:
             if not isinstance(part, bytes) or len(part) != size:
                 return None
             parts.append(part)
+            await asyncio.sleep(0)  # others have their turn between large ones
         return entry.with_content(b"".join(parts))
 
     async def keep(self, place: Place, entries: Iterable[Entry], gone: Iterable[Entry] = ()) -> bool:
@@ -110,7 +112,7 @@ class Shelf:
         """
         key = digest_of(uri)
         if len(self._owed) < MOST_OWED:
-            self._owed[key] = self._now()
+            self._owed[key] = self._wall()
         self._rests_until = float("-inf")  # this is worth a wait
         try:
             await self._pay()
@@ -128,13 +130,16 @@ class Shelf:
         return True
 
     async def _write_change(self, key: bytes, when: float) -> None:
-        await self._space.put(_CHANGED + key, _TIME.pack(when), APART_KEPT if self._apart else CHANGED)
-        if not self._apart:
-            await self._space.delete(_RECORD + key)
+        """Write that something was changed.
 
-    def _now(self) -> float:
-        """Return the time of a change, by which no answer from before it is younger, on whatever machine."""
-        return self._wall() + (0.0 if self._purges.holds is None else CLOCK_SKEW)
+        Where all who fetch it are of this machine, the stamp tells them (`drop_if_changed`), and nothing is to be
+        written unless there is something to delete: most of what is changed is not kept.
+        """
+        if self._noted:
+            skew = 0.0 if self._purges.holds is None else CLOCK_SKEW
+            await self._space.put(_CHANGED + key, _TIME.pack(when + skew), APART_KEPT if self._apart else CHANGED)
+        if not self._apart and (self._noted or await self._space.get(_RECORD + key) is not None):
+            await self._space.delete(_RECORD + key)
 
     async def claim(self, key: bytes, ttl: float) -> int | None:
         """Return the token by which a fetch is ours; 0 where it is somebody else's; None without a store."""
@@ -152,6 +157,11 @@ class Shelf:
     async def written(self, key: bytes) -> None:
         """Let others fetch it, after `still_ours` has said so."""
         await self._try(self._space.delete(_LEASE + key))
+
+    async def drop_if_changed(self, place: Place, stamp: tuple[int, int]) -> None:
+        """Have go again what was kept, if the URI was changed since it had this stamp."""
+        if self._purges.stamp_at(stamp[0]) != stamp[1]:
+            await self._try(self._space.delete(_RECORD + digest_of(place.text)))
 
     def alive_in_memory(self, kept: Kept) -> bool:
         """Whether what is at hand is as good as what is in the store."""
@@ -185,7 +195,7 @@ class Shelf:
 
     async def _alive(self, entries: Iterable[Entry], uri: bytes, url: bytes) -> tuple[Entry, ...]:
         """Leave out what was asked for before something was changed, or purged."""
-        found = await self._space.get(_CHANGED + uri)
+        found = await self._space.get(_CHANGED + uri) if self._noted else None
         changed = 0.0 if found is None or len(found) != _TIME.size else _TIME.unpack(found)[0]
         since = self._purges.since
         return tuple(
