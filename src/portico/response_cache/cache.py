@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from portico.caching.answering import answer
 from portico.caching.invalidation import invalidated
-from portico.caching.reuse import ERRORS, Decision, Verdict, decide, may_stand_in, passes_by, select
+from portico.caching.reuse import ERRORS, Decision, Verdict, decide, may_stand_in, passes_by
 from portico.caching.status import CacheStatus, Forward
 from portico.caching.storing import speaks_for_a_user
 from portico.caching.validation import updated_by_head
-from portico.caching.validators import CONDITIONS
-from portico.http.body import Body
-from portico.http.headers import HeaderBlock, Headers
+from portico.http.headers import Headers
 from portico.http.message import Handler, Request, Response
-from portico.observe.exchange import Exchange
 from portico.policy.base import Env
 from portico.policy.verdicts import Trouble
 from portico.response_cache.fetching import Errand, Fetching
-from portico.response_cache.flight import Came, Flight, FlightContent
 from portico.response_cache.keys import SPECIAL, KeySettings, Place, Places, Vetting, digest_of, scheme_of
-from portico.response_cache.memory import Given, Kept, Memory, Signature, alike
+from portico.response_cache.memory import Kept, Memory, Signature, alike
 from portico.response_cache.record import Entry
 from portico.response_cache.settings import CacheSettings, Users
+from portico.response_cache.sharing import Sharing, word_for
 from portico.response_cache.shelf import Shelf
+from portico.response_cache.telling import Telling
 
-LONGEST_WAIT: Final = 3600.0
-"""Seconds that a request waits for its own fetch at most; services give up long before."""
-_CONDITIONS: Final = frozenset(CONDITIONS)
 _TURNS: Final = 3
 """How often a request looks anew, where what it has waited for was for others."""
 _MISS: Final = Decision(Verdict.FETCH, None, Forward.URI_MISS)
-_WORDS: Final = {Forward.STALE: b"EXPIRED", Forward.REQUEST: b"EXPIRED"}
-"""What nginx's `$upstream_cache_status` calls these; all others are a MISS, or a BYPASS."""
 
 
 class ResponseCache:
@@ -52,7 +42,6 @@ class ResponseCache:
         self._route = env.route.print_.hex()
         self._clock = env.clock
         self._wall = env.wall
-        self._spawn = env.spawn
         self._bypass = bypass
         marks = hashlib.blake2b(repr((settings, replace(key, parts=()))).encode(), digest_size=8).hexdigest()
         self._places = Places(key, f"{env.place}\0{marks}")
@@ -81,7 +70,8 @@ class ResponseCache:
             apart=self._places.apart,
         )
         self._fetching = Fetching(settings, self._route, env, self._shelf, self._memory, self._entries_for)
-        self._flights: dict[bytes, Flight] = {}
+        self._telling = Telling(settings)
+        self._sharing = Sharing(settings, env, self._fetching, self._telling)
 
     async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - as in policies
         """Answer a request, with the service's help or without."""
@@ -98,7 +88,8 @@ class ResponseCache:
                 given = kept.signatures.get(self._signature(kept, headers))
                 now = self._wall()
                 if given is not None and now < given.stale_at:
-                    return self._give(given, now)
+                    self._hit()
+                    return self._telling.give(given, now)
             place = self._places.of(request)
             if kept is None:
                 alike_ = self._alike(request, place, ())
@@ -109,14 +100,13 @@ class ResponseCache:
             return await self._pass_by(request, next)
         if not self._vetting.passes(headers) or (self._bypass is not None and self._bypass(request)):
             self._passed()
-            return self._told(await next(request), CacheStatus(forward=Forward.BYPASS), b"BYPASS")
+            return self._telling.told(await next(request), CacheStatus(forward=Forward.BYPASS), b"BYPASS")
         place = self._places.of(request)
         return await self._look(request, next, place, memory.get(place.text), _TURNS)
 
     def close(self) -> None:
-        """End what is being fetched; nobody waits for it."""
-        for flight in tuple(self._flights.values()):
-            flight.cancel()
+        """End what is being fetched."""
+        self._sharing.close()
 
     # What is answered at once.
 
@@ -130,41 +120,6 @@ class ResponseCache:
         lines = [headers.get_all(name) for name in kept.names]
         told = (b"\n".join(values) if values else None for values in lines)
         return (self._route, b"cookie" in index, tuple(told))
-
-    def _give(self, given: Given, now: float) -> Response:
-        second = int(now)
-        if given.second != second:
-            stored = given.entry.stored
-            headers = stored.headers.copy()
-            headers.set(b"Age", b"%d" % int(stored.age(now)))
-            self._tell(headers, CacheStatus(hit=True, ttl=stored.ttl(now)), b"HIT")
-            given.block, given.second = HeaderBlock.of(headers), second
-        self._hit()
-        headers = Headers()
-        headers.set_block(given.block)
-        return Response(given.entry.stored.status, headers, given.content)
-
-    def _answer(self, request: Request, entry: Entry, status: CacheStatus, word: bytes, now: float) -> Response:
-        content = entry.content
-        assert content is not None
-        told = answer(request, entry.stored, entry.length, now)
-        self._tell(told.headers, status, word)
-        return Response(told.status, told.headers, content[told.begin : told.end])
-
-    def _tell(self, headers: Headers, status: CacheStatus, word: bytes) -> None:
-        settings = self._settings
-        if settings.name:
-            headers.add(b"Cache-Status", status.text(settings.name))
-        if settings.header:
-            headers.set(settings.header, word)
-
-    def _told(self, response: Response, status: CacheStatus, word: bytes) -> Response:
-        """Return an answer of the service's, with what is said of how it came about."""
-        if not self._settings.show_tags:
-            for name in self._settings.tags:
-                response.headers.remove(name)
-        self._tell(response.headers, status, word)
-        return response
 
     # What is not answered at once.
 
@@ -203,7 +158,7 @@ class ResponseCache:
         if decision.verdict is Verdict.REFUSE:
             self._missed()
             refused = Response.problem(504, "not-cached", "Not cached", "There is no answer kept that would do.")
-            return self._told(refused, decision.status, b"MISS")
+            return self._telling.told(refused, decision.status, b"MISS")
         if decision.verdict is Verdict.PASS or request.method == "HEAD":
             return await self._pass(request, next, place, entries, decision)
         alike_ = self._alike(request, place, entries)
@@ -230,16 +185,17 @@ class ResponseCache:
         if decision.verdict is Verdict.GIVE_AND_RENEW:
             self._stale()
             alike_ = self._alike(request, place, entries)
-            self._renew(request, next, Errand(place, kept, entries, decision, alike_))
-            return self._answer(request, whole, decision.status, b"UPDATING", now)
+            if not self._memory.marked(alike_, self._clock()):
+                self._sharing.renew(request, next, Errand(place, kept, entries, decision, alike_))
+            return self._telling.answer(request, whole, decision.status, b"UPDATING", now)
         self._hit()
         if decision.ttl is not None and decision.ttl <= 0:
-            return self._answer(request, whole, decision.status, b"STALE", now)
+            return self._telling.answer(request, whole, decision.status, b"STALE", now)
         headers = request.headers
         if request.method == "GET" and SPECIAL.isdisjoint(headers.index):
             assert whole.content is not None
             kept.remember(self._signature(kept, headers), whole, whole.content)
-        return self._answer(request, whole, decision.status, b"HIT", now)
+        return self._telling.answer(request, whole, decision.status, b"HIT", now)
 
     async def _pass_by(self, request: Request, next: Handler) -> Response:  # noqa: A002
         """Leave a request to the service that no cache has to do with, and have go what it has changed."""
@@ -249,7 +205,7 @@ class ResponseCache:
         if why is Forward.METHOD and response.problem_value is None:
             for place in invalidated(request, response.status, response.headers, scheme_of(request)):
                 await self._shelf.changed(self._places.uri_of(request, place.path, place.query))
-        return self._told(response, CacheStatus(forward=why), b"BYPASS")
+        return self._telling.told(response, CacheStatus(forward=why), b"BYPASS")
 
     async def _pass(
         self,
@@ -268,7 +224,7 @@ class ResponseCache:
             change = updated_by_head(request, response.headers, stored, asked, self._wall(), self._rules)
             if change is not None:
                 await self._fetching.changed(place, entries, change, asked)
-        return self._told(response, decision.status, b"MISS")
+        return self._telling.told(response, decision.status, b"MISS")
 
     async def _by_itself(self, request: Request, next: Handler, errand: Errand) -> Response:  # noqa: A002
         """Have a request answered for itself alone."""
@@ -283,8 +239,8 @@ class ResponseCache:
             if whole is not None:
                 response.body.close()
                 status = CacheStatus(forward=Forward.STALE, forward_status=response.status, detail="stale-if-error")
-                return self._answer(request, whole, status, b"STALE", asked)
-        return self._told(response, errand.decision.status, _WORDS.get(errand.decision.why or Forward.BYPASS, b"MISS"))
+                return self._telling.answer(request, whole, status, b"STALE", asked)
+        return self._telling.told(response, errand.decision.status, word_for(errand.decision.why))
 
     # What is fetched.
 
@@ -299,144 +255,25 @@ class ResponseCache:
         where = errand.alike
         if not turns or self._memory.marked(where, self._clock()):
             return await self._by_itself(request, next, errand)
-        flight = self._flights.get(where)
-        if flight is not None and not flight.over and errand.decision.why is not Forward.REQUEST:
-            entry, over = await self._follow(request, flight)
+        flight = self._sharing.under_way(where)
+        if flight is not None and errand.decision.why is not Forward.REQUEST:
+            entry, over = await self._sharing.follow(request, flight)
             if entry is not None:
                 self._missed()
                 status = replace(errand.decision.status, collapsed=True)
-                return self._answer(request, entry, status, b"MISS", self._wall())
+                return self._telling.answer(request, entry, status, b"MISS", self._wall())
             if over and not self._memory.marked(where, self._clock()):
                 kept = self._memory.get(errand.place.text)
                 return await self._look(request, next, errand.place, kept, turns - 1)
             return await self._by_itself(request, next, errand)
-        flight = self._launch(request, next, errand)
-        response = await self._lead(request, flight, errand)
+        flight = self._sharing.launch(request, next, errand)
+        response = await self._sharing.lead(request, flight, errand)
         if response is None:
             return await self._by_itself(request, next, errand)
         self._missed()
         return response
 
-    def _launch(
-        self,
-        request: Request,
-        next: Handler,  # noqa: A002
-        errand: Errand,
-    ) -> Flight:
-        """Begin a fetch, in which those who come after share."""
-        exchange = Exchange(self._clock())
-        if request.exchange is not None:
-            exchange.route = request.exchange.route
-        flight = Flight(exchange, self._fetching.lonely)
-        seen, where = request.copy(Body()), errand.alike
-        seen.method = "GET"  # a HEAD may have it renewed
-        before = self._flights.get(where)
-        if before is None or before.over:  # one that is over may still be written to the store
-            self._flights[where] = flight
-
-        async def fetch() -> None:
-            try:
-                await self._fetching.run(flight, seen, next, errand)
-            finally:
-                if self._flights.get(where) is flight:
-                    del self._flights[where]
-
-        work = fetch()
-        self._spawn(work, "cache")
-        if inspect.getcoroutinestate(work) == inspect.CORO_CLOSED:  # this configuration is over
-            flight.end(self._clock())
-        return flight
-
-    def _renew(self, request: Request, next: Handler, errand: Errand) -> None:  # noqa: A002
-        """Have what is stale validated, unless that is under way, or too much is."""
-        where = errand.alike
-        under_way = self._flights.get(where)
-        if (under_way is None or under_way.over) and not self._memory.marked(where, self._clock()):
-            self._launch(request, next, errand).led = False
-
-    async def _follow(self, request: Request, flight: Flight) -> tuple[Entry | None, bool]:
-        """Wait for a fetch, and return what it came to, where that is for this request too, and whether it is over."""
-        wait = self._settings.wait
-        if request.deadline is not None:
-            wait = min(wait, request.deadline - self._clock())
-        flight.watch()
-        try:
-            async with asyncio.timeout(max(0.0, wait)):
-                await flight.until_over()
-        except TimeoutError:
-            return None, False
-        finally:
-            flight.leave()
-        came = flight.came
-        return came.entry if came is not None and came.shared and self._is_for(request, came) else None, True
-
-    def _is_for(self, request: Request, came: Came) -> bool:
-        """Whether another request's answer is for this one, too."""
-        entry, now = came.entry, self._wall()
-        if entry.implied and self._settings.cookies and b"cookie" in request.headers.index:
-            return False
-        if came.stands_in and not may_stand_in(entry.stored, request, now, self._rules):
-            return False
-        return select(request, [entry.stored], now, self._rules) is not None
-
-    async def _lead(self, request: Request, flight: Flight, errand: Errand) -> Response | None:
-        """Return the answer that a fetch of one's own brings, as it comes; None where one has to ask anew."""
-        flight.watch()
-        plain = _CONDITIONS.isdisjoint(request.headers.index)
-        streams = False
-        until = self._clock() + LONGEST_WAIT if request.deadline is None else request.deadline
-        try:
-            async with asyncio.timeout_at(until):
-                await flight.until_begun()
-                if not plain:
-                    await flight.until_over()
-            _take(request.exchange, flight.exchange)
-            response = self._led(request, flight, errand, plain)
-            streams = response is not None and response.body.whole is None
-        except TimeoutError:
-            return Response.problem(504, "service-timeout", "The service did not answer in time")
-        else:
-            return response
-        finally:
-            if not streams:
-                flight.leave()
-                flight.let_go(self._clock())
-
-    def _led(self, request: Request, flight: Flight, errand: Errand, plain: bool) -> Response | None:
-        came, given, decision = flight.came, flight.given, errand.decision
-        begun = flight.begun
-        if came is not None and (begun is None or not plain):
-            return self._answer(request, came.entry, came.status, came.word, self._wall())
-        if not plain and (given is None or given.problem_value is None):
-            return None  # it has asked for a part, or has something already, and the fetch has not said so
-        word = _WORDS.get(decision.why or Forward.BYPASS, b"MISS")
-        if given is not None:
-            if given.body.whole is None:
-                given.body = self._coming(request, flight)
-                given.body.of_answer = True
-            return self._told(given, decision.status, word)
-        if begun is None:
-            return None
-        whole = None if came is None else came.entry.content
-        body = self._coming(request, flight) if whole is None else Body(whole)
-        response = Response(begun.status, begun.headers.copy(), body)
-        return self._told(response, replace(decision.status, stored=True), word)
-
-    def _coming(self, request: Request, flight: Flight) -> Body:
-        """Return content as it comes, which is given up at the end of the request."""
-        content = FlightContent(flight, self._clock)
-        if request.exchange is not None:
-            request.exchange.on_end(lambda _: content.close())
-        return Body.stream(content, flight.length)
-
 
 def _decided(entries: Sequence[Entry], decision: Decision) -> Entry:
     """Return the answer that was decided on."""
     return next(entry for entry in entries if entry.stored is decision.stored)
-
-
-def _take(exchange: Exchange | None, of: Exchange) -> None:
-    """Have the record of a request tell of its fetch."""
-    if exchange is not None:
-        exchange.service, exchange.target, exchange.error = of.service, of.target, of.error
-        exchange.sent, exchange.first_byte, exchange.tries = of.sent, of.first_byte, of.tries
