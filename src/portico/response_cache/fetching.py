@@ -260,21 +260,17 @@ class Fetching:
     async def _write(
         self, errand: Errand, keep: Sequence[Entry], gone: Sequence[Entry], stamp: tuple[int, int], lease: _Lease
     ) -> None:
-        """Have at hand what has come, and write it to the store; the lease holds until that is done, so that nobody
-        asks meanwhile."""
+        """Have at hand what has come, and write it to the store, and after it that others may fetch."""
         place, before = errand.place, errand.kept
         others = [] if before is None or (before.slot, before.stamp) != stamp else before.entries
         left = [each for each in others if not any(is_same(each, other) for other in (*keep, *gone))]
         self._memory.put(place.text, Kept(place.uri, [*left, *keep], *stamp, self._clock()))
-        ours = lease.token != 0 and await self._shelf.still_ours(lease.key, lease.token, self._lasts)
-        if await self._shelf.keep(place, keep, gone):
+        token, lease.token = lease.token, 0
+        if await self._shelf.keep(place, keep, gone, lease.key, token):
             self._stored.add()
             await self._shelf.drop_if_changed(place, stamp)
         if errand.decision.why is Forward.REQUEST:
             self._shelf.forget(place.uri)  # other workers have what was fresh until then
-        if ours:
-            lease.token = 0
-            await self._shelf.written(lease.key)
 
     def judge(self, request: Request, response: Response, asked: float, received: float) -> Entry | None:
         """Return an answer as it is to be kept, without its content; None where it is not."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import secrets
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from struct import Struct
 from typing import Any, Final, TypeVar
 
@@ -100,10 +100,14 @@ class Shelf:
             await asyncio.sleep(0)  # others have their turn between large ones
         return entry.with_content(b"".join(parts))
 
-    async def keep(self, place: Place, entries: Iterable[Entry], gone: Iterable[Entry] = ()) -> bool:
-        """Keep answers, each in the place of that before it unless that is newer, and have others go."""
-        key = digest_of(place.text)
-        return await self._try(self._keep(key, list(entries), list(gone))) is True
+    async def keep(
+        self, place: Place, entries: Iterable[Entry], gone: Iterable[Entry] = (), lease: bytes = b"", token: int = 0
+    ) -> bool:
+        """Keep answers, each in the place of that before it unless that is newer, and have others go.
+
+        A lease with a token is given back by the same write.
+        """
+        return await self._try(self._keep(digest_of(place.text), list(entries), list(gone), lease, token)) is True
 
     async def changed(self, uri: str) -> None:
         """Have all go that is kept for a URI, and was asked for before now.
@@ -146,17 +150,9 @@ class Shelf:
         found = await self._try(self._space.claim(_LEASE + key, ttl))
         return None if found is _FAILED else found.token
 
-    async def still_ours(self, key: bytes, token: int, ttl: float) -> bool:
-        """Whether a fetch is still ours, as it is for some time more; by its end `release` it."""
-        return await self._try(self._space.settle(_LEASE + key, token, b"written", ttl)) is True
-
     async def release(self, key: bytes, token: int) -> None:
         """Let others fetch it."""
         await self._try(self._space.release(_LEASE + key, token))
-
-    async def written(self, key: bytes) -> None:
-        """Let others fetch it, after `still_ours` has said so."""
-        await self._try(self._space.delete(_LEASE + key))
 
     async def drop_if_changed(self, place: Place, stamp: tuple[int, int]) -> None:
         """Have go again what was kept, if the URI was changed since it had this stamp."""
@@ -206,7 +202,9 @@ class Shelf:
             ]
         )
 
-    async def _keep(self, key: bytes, entries: list[Entry], gone: list[Entry]) -> bool:
+    async def _keep(
+        self, key: bytes, entries: Iterable[Entry], gone: Sequence[Entry], lease: bytes, token: int
+    ) -> bool:
         found = await self._space.get(_RECORD + key)
         before = () if found is None else record.decode(found)
         now = self._wall()
@@ -214,16 +212,19 @@ class Shelf:
         for entry in entries:
             if any(is_same(entry, each) and each.asked > entry.asked for each in before):
                 continue  # somebody was quicker, and has asked later
-            if now - entry.asked > LONGEST_FETCH:
-                continue
-            wanted.append(await self._parted(key, entry, now))
+            if now - entry.asked <= LONGEST_FETCH:
+                wanted.append(await self._parted(key, entry, now))
         left = [each for each in before if not any(is_same(each, other) for other in (*wanted, *gone))]
         kept = [*left, *wanted]
-        if not kept:
-            await self._space.delete(_RECORD + key)
-        elif wanted or gone:
+        writing: list[Awaitable[object]] = []  # what is asked at once is one transaction
+        if kept and (wanted or gone):
             ttl = max(self.lives(entry) for entry in kept)
-            await self._space.put(_RECORD + key, record.encode(kept), ttl)
+            writing.append(self._space.put(_RECORD + key, record.encode(kept), ttl))
+        elif before and not kept:
+            writing.append(self._space.delete(_RECORD + key))
+        if token:
+            writing.append(self._space.release(_LEASE + lease, token))
+        await asyncio.gather(*writing)
         return bool(wanted)
 
     async def _parted(self, key: bytes, entry: Entry, now: float) -> Entry:
