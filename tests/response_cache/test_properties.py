@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from portico.plugin import Headers, Request, Response
 from portico.response_cache.fetching import HIT_FOR_MISS
 from portico.state.memory import MemoryStore
+from portico.testing.clock import FakeTimeLoop
 from tests.harness.caching import T0
 from tests.response_cache.workers import Service, Times, Worker, workers
 
@@ -112,3 +113,69 @@ def test_what_is_at_hand_is_what_the_store_would_have_given(
     at_hand, stored = asyncio.run(both())
     assert at_hand == stored
     assert HIT_FOR_MISS > 100  # or what is remembered of it would make a difference
+
+
+# Nothing that was changed is given afterwards.
+
+ACTIONS = st.lists(
+    st.tuples(
+        st.integers(0, 3),  # seconds since the one before, in tenths
+        st.sampled_from(["GET", "GET", "GET", "POST"]),
+        st.integers(0, 1),  # the worker
+        st.integers(0, 4),  # what it takes the service, in tenths
+        st.booleans(),  # whether it reads its version at the end of that
+    ),
+    max_size=30,
+)
+
+
+class Slow(Service):
+    """Takes its time, and reads its version at the beginning or at the end of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.version = 0
+
+    async def __call__(self, request: Request) -> Response:
+        takes, late = int(request.headers.get(b"x-takes") or b"0"), b"x-late" in request.headers
+        if request.method == "POST":
+            await asyncio.sleep(takes / 10)
+            self.version += 1
+            version = self.version
+            await asyncio.sleep(takes / 10)
+            return Response(200, None, b"%d" % version)
+        version = self.version
+        await asyncio.sleep(takes / 10)
+        version = self.version if late else version
+        return Response(200, Headers([(b"Cache-Control", b"max-age=60")]), b"%d" % version)
+
+
+async def play(actions: Sequence[tuple[int, str, int, int, bool]]) -> None:
+    service, times, changed = Slow(), Times(), 0
+    loop = asyncio.get_running_loop()
+    times.wall = lambda: T0 + loop.time()  # type: ignore[method-assign]
+
+    async def act(worker: Worker, method: str, takes: int, late: bool) -> None:
+        nonlocal changed
+        before = changed
+        headers = {"X-Takes": str(takes)} | ({"X-Late": "1"} if late else {})
+        response = await worker.ask(method=method, **headers)
+        version = int(await response.body.read(100))
+        if method == "POST":
+            changed = max(changed, version)
+        else:
+            assert version >= before, f"{version} was given after {before} had been answered"
+
+    async with workers(MemoryStore(times.wall), service, 2, times) as made, asyncio.TaskGroup() as clients:
+        for seconds, method, worker, takes, late in actions:
+            await asyncio.sleep(seconds / 10 + 0.001)
+            clients.create_task(act(made[worker], method, takes, late))
+
+
+@settings(max_examples=300, deadline=None)
+@given(ACTIONS)
+def test_nothing_is_given_that_was_changed_before_it_was_asked_for(
+    actions: list[tuple[int, str, int, int, bool]],
+) -> None:
+    with asyncio.Runner(loop_factory=FakeTimeLoop) as runner:
+        runner.run(play(actions))

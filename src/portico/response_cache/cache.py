@@ -71,7 +71,7 @@ class ResponseCache:
         )
         self._fetching = Fetching(settings, self._route, env, self._shelf, self._memory, self._entries_for)
         self._telling = Telling(settings)
-        self._sharing = Sharing(settings, env, self._fetching, self._telling)
+        self._sharing = Sharing(settings, env, self._shelf, self._fetching, self._telling)
 
     async def handle(self, request: Request, next: Handler) -> Response:  # noqa: A002 - as in policies
         """Answer a request, with the service's help or without."""

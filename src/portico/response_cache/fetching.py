@@ -161,7 +161,7 @@ class Fetching:
     ) -> None:
         """Ask the service, and keep what it says."""
         place, why = errand.place, errand.decision.why or Forward.STALE
-        stamp = self._shelf.stamp(place.uri)  # ahead of what it is to vouch for
+        stamp = flight.stamp
         shown = await self._shown(errand)
         asked, response = await self._ask(flight, seen, next, errand, shown)
         if response.status == 304 and shown:
@@ -265,6 +265,8 @@ class Fetching:
         others = [] if before is None or (before.slot, before.stamp) != stamp else before.entries
         left = [each for each in others if not any(is_same(each, other) for other in (*keep, *gone))]
         self._memory.put(place.text, Kept(place.uri, [*left, *keep], *stamp, self._clock()))
+        if self._shelf.is_changed(stamp):
+            return  # and so is this of no use; whoever asks now is to ask the service
         token, lease.token = lease.token, 0
         if await self._shelf.keep(place, keep, gone, lease.key, token):
             self._stored.add()

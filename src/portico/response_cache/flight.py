@@ -66,10 +66,13 @@ class Flight:
         "length",
         "over",
         "size",
+        "stamp",
         "trailing",
     )
 
-    def __init__(self, exchange: Exchange, lonely: Lonely) -> None:
+    def __init__(self, exchange: Exchange, lonely: Lonely, stamp: tuple[int, int]) -> None:
+        """`stamp` is that of the URI, ahead of asking; who comes after it was changed does not share in this."""
+        self.stamp = stamp
         self.exchange = exchange
         """Its own record: those of the requests that wait may end before it."""
         self.led = True

@@ -18,6 +18,7 @@ from portico.response_cache.fetching import Errand, Fetching
 from portico.response_cache.flight import Came, Flight, FlightContent
 from portico.response_cache.record import Entry
 from portico.response_cache.settings import CacheSettings
+from portico.response_cache.shelf import Shelf
 from portico.response_cache.telling import Telling
 
 LONGEST_WAIT: Final = 3600.0
@@ -34,12 +35,13 @@ def word_for(why: Forward | None) -> bytes:
 class Sharing:
     """The fetches of one cache that are under way."""
 
-    def __init__(self, settings: CacheSettings, env: Env, fetching: Fetching, telling: Telling) -> None:
+    def __init__(self, settings: CacheSettings, env: Env, shelf: Shelf, fetching: Fetching, telling: Telling) -> None:
         self._settings = settings
         self._rules = settings.rules
         self._clock = env.clock
         self._wall = env.wall
         self._spawn = env.spawn
+        self._shelf = shelf
         self._fetching = fetching
         self._telling = telling
         self._flights: dict[bytes, Flight] = {}
@@ -50,9 +52,9 @@ class Sharing:
             flight.cancel()
 
     def under_way(self, alike: bytes) -> Flight | None:
-        """Return the fetch in which such requests may share."""
+        """Return the fetch in which such requests may share: none that began before something was changed."""
         flight = self._flights.get(alike)
-        return None if flight is None or flight.over else flight
+        return None if flight is None or flight.over or self._shelf.is_changed(flight.stamp) else flight
 
     def launch(
         self,
@@ -64,7 +66,7 @@ class Sharing:
         exchange = Exchange(self._clock())
         if request.exchange is not None:
             exchange.route = request.exchange.route
-        flight = Flight(exchange, self._fetching.lonely)
+        flight = Flight(exchange, self._fetching.lonely, self._shelf.stamp(errand.place.uri))
         seen, where = request.copy(Body()), errand.alike
         seen.method = "GET"  # a HEAD may have it renewed
         if self.under_way(where) is None:  # one that is over may still be written to the store

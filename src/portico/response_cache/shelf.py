@@ -154,10 +154,15 @@ class Shelf:
         """Let others fetch it."""
         await self._try(self._space.release(_LEASE + key, token))
 
+    def is_changed(self, stamp: tuple[int, int]) -> bool:
+        """Whether a URI was changed since it had this stamp."""
+        return self._purges.stamp_at(stamp[0]) != stamp[1]
+
     async def drop_if_changed(self, place: Place, stamp: tuple[int, int]) -> None:
-        """Have go again what was kept, if the URI was changed since it had this stamp."""
-        if self._purges.stamp_at(stamp[0]) != stamp[1]:
+        """Have go again what was kept, if the URI was changed since it had this stamp; and what others have read."""
+        if self.is_changed(stamp):
             await self._try(self._space.delete(_RECORD + digest_of(place.text)))
+            self._purges.forget(digest_of(place.uri))
 
     def alive_in_memory(self, kept: Kept) -> bool:
         """Whether what is at hand is as good as what is in the store."""
