@@ -221,6 +221,22 @@ def test_a_store_that_fails_costs_a_look_now_and_then() -> None:
     run(main)
 
 
+def test_a_store_that_is_full_can_be_read() -> None:
+    async def main() -> None:
+        service = Service()
+        store = Fragile()
+        async with workers(store, service, memory=0) as (one, other):
+            assert await one.content() == b"1"
+            await one.quiet()
+            store.is_full = True
+            assert await other.content("/new") == b"2"
+            await other.quiet()
+            assert await other.content() == b"1"
+            assert "hit" in told(await other.ask())
+
+    run(main)
+
+
 def test_what_other_machines_may_have_changed_is_read_again_after_a_second() -> None:
     async def main() -> None:
         service, times = Service(), Times()

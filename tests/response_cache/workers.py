@@ -128,6 +128,7 @@ class Fragile(MemoryStore):
     def __init__(self, wall: Callable[[], float] = time.time) -> None:
         super().__init__(wall)
         self.fails = False
+        self.is_full = False
         self.asked = 0
         space = self.volatile
         for name in ("get", "put", "delete", "claim", "settle", "release"):
@@ -136,7 +137,7 @@ class Fragile(MemoryStore):
     def _failing(self, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def call(*arguments: Any) -> Any:
             self.asked += 1
-            if self.fails:
+            if self.fails or (self.is_full and method.__name__ in ("put", "claim", "settle")):
                 raise StoreUnavailable("the test has it fail")
             return await method(*arguments)
 

@@ -65,7 +65,8 @@ class Shelf:
         self._failures = failures
         self._keep_stale = keep_stale
         self._apart = apart
-        self._rests_until = float("-inf")
+        self._reading = _Rest()
+        self._writing = _Rest()  # one that is full can be read
         self._owed: dict[bytes, float] = {}
         self._noted = apart or purges.holds is not None
         """Whether changes are written down: there are other places than that of the URI, or other machines."""
@@ -78,9 +79,9 @@ class Shelf:
         slot = self._purges.slot(uri)
         stamp = self._purges.stamp_at(slot)  # ahead of what it is to vouch for
         entries: Iterable[Entry] = ()
-        found = await self._try(self._space.get(_RECORD + digest_of(place.text)))
+        found = await self._try(self._space.get(_RECORD + digest_of(place.text)), self._reading)
         if isinstance(found, bytes):
-            found = entries = await self._try(self._alive(record.decode(found), uri, place.url))
+            found = entries = await self._try(self._alive(record.decode(found), uri, place.url), self._reading)
         if found is _FAILED:
             return None
         if before is not None:
@@ -93,7 +94,7 @@ class Shelf:
             return entry
         key, parts = digest_of(place.text), []
         for number, size in enumerate(record.part_sizes(entry.length)):
-            part = await self._try(self._space.get(record.part_key(key, entry.name, number)))
+            part = await self._try(self._space.get(record.part_key(key, entry.name, number)), self._reading)
             if not isinstance(part, bytes) or len(part) != size:
                 return None
             parts.append(part)
@@ -107,7 +108,10 @@ class Shelf:
 
         A lease with a token is given back by the same write.
         """
-        return await self._try(self._keep(digest_of(place.text), list(entries), list(gone), lease, token)) is True
+        return (
+            await self._try(self._keep(digest_of(place.text), list(entries), list(gone), lease, token), self._writing)
+            is True
+        )
 
     async def changed(self, uri: str) -> None:
         """Have all go that is kept for a URI, and was asked for before now.
@@ -117,7 +121,7 @@ class Shelf:
         key = digest_of(uri)
         if len(self._owed) < MOST_OWED:
             self._owed[key] = self._wall()
-        self._rests_until = float("-inf")  # this is worth a wait
+        self._writing.until = float("-inf")  # this is worth a wait
         try:
             await self._pay()
         finally:
@@ -127,7 +131,7 @@ class Shelf:
         """Write what was changed; return whether all of it was written."""
         while self._owed:
             key, when = next(iter(self._owed.items()))
-            if await self._try(self._write_change(key, when)) is _FAILED:
+            if await self._try(self._write_change(key, when), self._writing) is _FAILED:
                 return False
             if self._owed.get(key) == when:
                 del self._owed[key]
@@ -147,12 +151,12 @@ class Shelf:
 
     async def claim(self, key: bytes, ttl: float) -> int | None:
         """Return the token by which a fetch is ours; 0 where it is somebody else's; None without a store."""
-        found = await self._try(self._space.claim(_LEASE + key, ttl))
+        found = await self._try(self._space.claim(_LEASE + key, ttl), self._writing)
         return None if found is _FAILED else found.token
 
     async def release(self, key: bytes, token: int) -> None:
         """Let others fetch it."""
-        await self._try(self._space.release(_LEASE + key, token))
+        await self._try(self._space.release(_LEASE + key, token), self._writing)
 
     def is_changed(self, stamp: tuple[int, int]) -> bool:
         """Whether a URI was changed since it had this stamp."""
@@ -161,7 +165,7 @@ class Shelf:
     async def drop_if_changed(self, place: Place, stamp: tuple[int, int]) -> None:
         """Have go again what was kept, if the URI was changed since it had this stamp; and what others have read."""
         if self.is_changed(stamp):
-            await self._try(self._space.delete(_RECORD + digest_of(place.text)))
+            await self._try(self._space.delete(_RECORD + digest_of(place.text)), self._writing)
             self._purges.forget(digest_of(place.uri))
 
     def alive_in_memory(self, kept: Kept) -> bool:
@@ -245,18 +249,27 @@ class Shelf:
             await self._space.put(record.part_key(key, entry.name, number), part, 2 * lives)
         return entry
 
-    async def _try(self, work: Awaitable[T]) -> T | Any:
+    async def _try(self, work: Awaitable[T], rest: _Rest) -> T | Any:
         """Return what comes of asking the store, or `_FAILED`."""
-        if self._clock() < self._rests_until:
+        if self._clock() < rest.until:
             _close(work)
             return _FAILED
         try:
             return await work
         except StoreUnavailable as error:
-            self._rests_until = self._clock() + REST
+            rest.until = self._writing.until = self._clock() + REST  # what cannot be read is not written either
             self._failures.add()
             self._trouble.tell(str(error))
             return _FAILED
+
+
+class _Rest:
+    """Until when the store is not asked again."""
+
+    __slots__ = ("until",)
+
+    def __init__(self) -> None:
+        self.until = float("-inf")
 
 
 class _Failed:
