@@ -182,6 +182,17 @@ def test_what_one_worker_has_go_the_other_gives_no_more(folder: Path, service: S
         assert {got.body for got in answers} == {b"3"}
 
 
+def test_what_is_purged_is_given_by_no_worker(folder: Path, service: Service, held: Held) -> None:
+    held.open.set()
+    with Gateway(folder, config(service), workers=2) as gateway:
+        gateway.agent_answers()
+        both(gateway, "/a?x=1", lambda got: "hit" in got.told)
+        done = portico_here("purge", f"http://127.0.0.1:{gateway.port}/a", "--file", str(gateway.file))
+        assert done.code == 0, done.err
+        answers = both(gateway, "/a?x=1", lambda got: "hit" in got.told)
+        assert {got.body for got in answers} == {b"2"}
+
+
 def test_what_is_too_large_or_breaks_off_is_not_kept(folder: Path) -> None:
     content = os.urandom(300_000)
 

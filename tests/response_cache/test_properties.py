@@ -102,7 +102,7 @@ async def step(worker: Worker, service: Versions, times: Times, what: str, how: 
     return None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(STEPS, SAYS, st.sampled_from(["", "Accept", "Accept, Cookie"]))
 def test_what_is_at_hand_is_what_the_store_would_have_given(
     steps: list[tuple[str, object]], said: str, vary: str
@@ -172,7 +172,7 @@ async def play(actions: Sequence[tuple[int, str, int, int, bool]]) -> None:
             clients.create_task(act(made[worker], method, takes, late))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(ACTIONS)
 def test_nothing_is_given_that_was_changed_before_it_was_asked_for(
     actions: list[tuple[int, str, int, int, bool]],

@@ -52,7 +52,8 @@ workers of the machine have go at once; other machines with the same Redis withi
 asked, requests go to the service, or are answered from memory. An answer that is not whole is never kept, nor one over
 `max_size`, which passes as it comes.
 
-**Purging.** `portico purge` has answers go by URL, by tag, or all of them. Services tag their answers by `Cache-Tag` or
+**Purging.** `portico purge` has answers go by URL, by tag, or all of them
+([purging](../../operations.md#purging)). Services tag their answers by `Cache-Tag` or
 `Surrogate-Key`, which clients do not get unless `show_tags` is set.
 
 **Telling.** `Cache-Status` (RFC 9211) says what has happened, as in `portico; hit; ttl=42` or `portico; fwd=stale`;
