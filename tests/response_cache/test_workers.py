@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from portico.plugin import Body, Client, Headers, Request, Response
 from tests.harness.loop import DEADLINE
+from tests.harness.policy import Pieces
 from tests.response_cache.workers import Fragile, Service, Times, told, workers
 from tests.state.stores import ENGINES, lmdb_store
 
@@ -275,9 +277,7 @@ def test_the_memory_is_bounded() -> None:
     run(main)
 
 
-def quick_request() -> object:
-    from portico.plugin import Body, Client, Headers, Request
-
+def quick_request() -> Request:
     headers = Headers([(b"Host", b"example.com")])
     return Request("GET", "/a", None, headers, Body(), "example.com", Client("127.0.0.1", 1, 80, "http"))
 
@@ -311,5 +311,50 @@ def test_a_worker_that_began_and_found_it_is_not_kept_holds_nobody_up() -> None:
             contents = await asyncio.gather(*(worker.content() for worker in both for _ in range(5)))
             assert len(set(contents)) == 10
             assert loop.time() - began < 5
+
+    run(main)
+
+
+class Streaming(Service):
+    """Answers in pieces of 1000 bytes."""
+
+    async def __call__(self, request: Request) -> Response:
+        self.asked.append(request)
+        headers = Headers([(b"Cache-Control", b"max-age=60")])
+        return Response(200, headers, Body.stream(Pieces([b"x" * 1000] * 10), None))
+
+
+def test_what_a_slow_client_has_not_read_is_counted() -> None:
+    async def main() -> None:
+        async with workers(Fragile(), Streaming(), 1) as (worker,):
+            memory = worker.policy._cache._memory  # type: ignore[union-attr]
+            response = await worker.ask()
+            first = await response.body.chunk()
+            await worker.quiet()
+            assert memory.buffered == 10_000
+            assert first + await response.body.read(2**20) == b"x" * 10_000
+            response.body.close()
+            response.body.close()
+            assert memory.buffered == 0
+            assert "hit" in told(await worker.ask())
+
+    run(main)
+
+
+def test_where_too_much_is_on_its_way_it_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("portico.response_cache.memory.BUFFERED", 15_000)
+
+    async def main() -> None:
+        async with workers(Fragile(), Streaming(), 1) as (worker,):
+            slow = [await worker.ask(f"/{number}") for number in range(5)]
+            await worker.quiet()
+            memory = worker.policy._cache._memory  # type: ignore[union-attr]
+            assert memory.buffered <= 15_000 + 5 * 1000
+            for response in slow:
+                assert await response.body.read(2**20) == b"x" * 10_000
+                response.body.close()
+            assert memory.buffered == 0
+            assert "hit" in told(await worker.ask("/0"))
+            assert "hit" not in told(await worker.ask("/4"))
 
     run(main)

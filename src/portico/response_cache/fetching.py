@@ -23,6 +23,7 @@ from portico.http.body import Body
 from portico.http.headers import Headers
 from portico.http.message import Handler, Request, Response
 from portico.http.user import USER
+from portico.observe.exchange import Exchange
 from portico.policy.base import Env
 from portico.response_cache.flight import Came, Flight, Lonely
 from portico.response_cache.keys import Place
@@ -86,7 +87,11 @@ class Fetching:
         self._entries_for = entries_for
         self._lasts = max(1.0, settings.wait)
         self._stored = env.counter("portico_cache_stored_total")
-        self.lonely = Lonely()
+        self._lonely = Lonely()
+
+    def flight(self, exchange: Exchange, place: Place) -> Flight:
+        """Return what is to be run; `exchange` is its record."""
+        return Flight(exchange, self._lonely, self._memory, self._shelf.stamp(place.uri))
 
     async def run(self, flight: Flight, seen: Request, next: Handler, errand: Errand) -> None:  # noqa: A002
         """Fetch something, and keep it; `seen` is the request for which, with a client's own conditions."""
@@ -101,7 +106,6 @@ class Fetching:
             if not alone.expired():  # it is not that nobody waits for it any more
                 raise
         finally:
-            self._memory.buffered -= flight.size
             flight.end(self._clock())
         if lease.token:
             await self._shelf.release(lease.key, lease.token)
@@ -233,17 +237,15 @@ class Fetching:
 
     async def _collect(self, flight: Flight, response: Response) -> bool:
         """Take in a content as it comes; return whether all of it is there, and may be kept."""
-        body, memory = response.body, self._memory
+        body = response.body
         flight.begin(response)
         if body.whole is not None:
             flight.add(body.whole)
-            memory.buffered += len(body.whole)
             return True
         try:
             while piece := await body.chunk():
                 flight.add(piece)
-                memory.buffered += len(piece)
-                if flight.size > self._settings.max_size or not memory.room:
+                if flight.size > self._settings.max_size or not self._memory.room:
                     flight.hand_over(body)
                     return False
             if body.length is not None and flight.size != body.length:

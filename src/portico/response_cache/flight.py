@@ -15,6 +15,7 @@ from portico.errors import BodyTruncated, PorticoError
 from portico.http.body import Body, Trailers
 from portico.http.message import Response
 from portico.observe.exchange import Exchange, Outcome
+from portico.response_cache.memory import Memory
 from portico.response_cache.record import Entry
 
 ALONE: Final = 30.0
@@ -51,7 +52,9 @@ class Flight:
 
     __slots__ = (
         "_alone",
+        "_held",
         "_lonely",
+        "_memory",
         "_pieces",
         "_tail",
         "_task",
@@ -65,13 +68,18 @@ class Flight:
         "led",
         "length",
         "over",
+        "read",
         "size",
         "stamp",
         "trailing",
     )
 
-    def __init__(self, exchange: Exchange, lonely: Lonely, stamp: tuple[int, int]) -> None:
+    def __init__(self, exchange: Exchange, lonely: Lonely, memory: Memory, stamp: tuple[int, int]) -> None:
         """`stamp` is that of the URI, ahead of asking; who comes after it was changed does not share in this."""
+        self.read = False
+        """Whether somebody reads the pieces, who may be slow."""
+        self._held = 0
+        self._memory = memory
         self.stamp = stamp
         self.exchange = exchange
         """Its own record: those of the requests that wait may end before it."""
@@ -169,6 +177,8 @@ class Flight:
         """Note the next piece of it."""
         self._pieces.append(piece)
         self.size += len(piece)
+        self._held += len(piece)
+        self._memory.buffered += len(piece)
         self._tell()
 
     def content(self) -> bytes:
@@ -207,6 +217,13 @@ class Flight:
             self._lonely.count -= 1
         self._alone = None
         self._task = None
+        self.free()
+
+    def free(self) -> None:
+        """Count what was held no more, unless somebody still reads it."""
+        if self.over and not self.read:
+            self._memory.buffered -= self._held
+            self._held = 0
 
     def _be_alone(self, alone: asyncio.Timeout) -> None:
         if self._lonely.count >= MOST_ALONE:
@@ -245,6 +262,7 @@ class FlightContent:
         self._clock = clock
         self._at = 0
         self._closed = False
+        flight.read = True
 
     async def read(self) -> bytes:
         """Return the next piece, or b"" at the end."""
@@ -262,5 +280,7 @@ class FlightContent:
         """Give up the rest."""
         if not self._closed:
             self._closed = True
+            self._flight.read = False
             self._flight.leave()
             self._flight.let_go(self._clock())
+            self._flight.free()

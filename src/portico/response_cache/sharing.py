@@ -66,7 +66,7 @@ class Sharing:
         exchange = Exchange(self._clock())
         if request.exchange is not None:
             exchange.route = request.exchange.route
-        flight = Flight(exchange, self._fetching.lonely, self._shelf.stamp(errand.place.uri))
+        flight = self._fetching.flight(exchange, errand.place)
         seen, where = request.copy(Body()), errand.alike
         seen.method = "GET"  # a HEAD may have it renewed
         if self.under_way(where) is None:  # one that is over may still be written to the store
