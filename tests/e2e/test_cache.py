@@ -121,7 +121,7 @@ def state_of(server: ValkeyServer) -> str:
     return f"state: {{store: 'redis://127.0.0.1:{server.port}', timeout: 5s}}\n"
 
 
-def config(service: Service, cache: str = "{wait: 20s}") -> str:
+def config(service: Service, cache: str = "{wait: 60s}") -> str:
     return CONFIG.format(port=service.port, cache=cache)
 
 
@@ -233,7 +233,7 @@ def test_it_goes_on_without_its_store(folder: Path, service: Service, held: Held
                 assert ask(gateway, f"/new/{number}").status == 200
                 kept = ask(gateway, "/kept")
                 assert (kept.status, kept.body) == (200, b"1")
-            assert time.monotonic() - began < 20 * 0.5
+            assert time.monotonic() - began < DEADLINE
             assert gateway.log().count("cache: the store cannot be asked") == 1
             server.start()
             wait_for(lambda: "hit" in ask(gateway, "/back").told, "answers to be kept again")
