@@ -674,10 +674,10 @@ def test_counters() -> None:
         gw.post("/a")
         counted = gw.counters
         assert {name: value for name, value in counted.items() if "cache" in name} == {
-            'portico_cache_requests_total{result="hit"}': 1,
-            'portico_cache_requests_total{result="miss"}': 1,
-            'portico_cache_requests_total{result="pass"}': 1,
-            'portico_cache_requests_total{result="stale"}': 1,
+            'portico_cache_requests_total{policy="cache",result="hit"}': 1,
+            'portico_cache_requests_total{policy="cache",result="miss"}': 1,
+            'portico_cache_requests_total{policy="cache",result="pass"}': 1,
+            'portico_cache_requests_total{policy="cache",result="stale"}': 1,
             "portico_cache_stored_total": 2,
             "portico_cache_evicted_total": 0,
             "portico_cache_store_failures_total": 0,

@@ -58,9 +58,9 @@ asked, requests go to the service, or are answered from memory. An answer that i
 
 **Telling.** `Cache-Status` (RFC 9211) says what has happened, as in `portico; hit; ttl=42` or `portico; fwd=stale`;
 `header` names one for nginx's word: HIT, MISS, EXPIRED, STALE, UPDATING, REVALIDATED or BYPASS. A client that says
-`only-if-cached` is answered 504 where nothing is kept. Counted are `portico_cache_requests_total`, by `result` (`hit`,
-`stale`, `miss`, `pass`), `portico_cache_stored_total`, `portico_cache_evicted_total` (from the memory of workers) and
-`portico_cache_store_failures_total`.
+`only-if-cached` is answered 504 where nothing is kept. `portico_cache_requests_total` counts, by `policy` and `result`
+(`hit`, `stale`, `miss`, `pass`); so do `portico_cache_stored_total`, `portico_cache_evicted_total` (from the memory of
+workers) and `portico_cache_store_failures_total`.
 
 **Poisoning.** The path is in its normal form before it is looked for, and is the one that the service sees. Host, port
 and scheme are part of the key. Requests with headers by which some services take another path, host or method for what

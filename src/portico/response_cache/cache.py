@@ -48,8 +48,10 @@ class ResponseCache:
         self._vetting = Vetting(key.headers)
         self._plain = self._vetting.plain
 
+        name = env.place.rpartition(":")[2]  # not the route's: a board has no room for each of them
+
         def count(what: str) -> Callable[[], None]:
-            return env.counter("portico_cache_requests_total", result=what).add
+            return env.counter("portico_cache_requests_total", policy=name, result=what).add
 
         self._hit, self._missed, self._stale, self._passed = map(count, ("hit", "miss", "stale", "pass"))
         self._memory: Memory = env.share(
@@ -83,14 +85,15 @@ class ResponseCache:
             and not request.upgrade
             and (self._bypass is None or not self._bypass(request))
         ):
-            kept = memory.get(self._places.text_of(request))
+            text = self._places.text_of(request)
+            kept = memory.get(text)
             if kept is not None and self._shelf.alive_in_memory(kept):
                 given = kept.signatures.get(self._signature(kept, headers))
                 now = self._wall()
                 if given is not None and now < given.stale_at:
                     self._hit()
                     return self._telling.give(given, now)
-            place = self._places.of(request)
+            place = self._places.of(request) if self._places.apart else Place(text, text)
             if kept is None:
                 alike_ = self._alike(request, place, ())
                 if memory.marked(alike_, self._clock()):  # most of what is not kept; there is no need to look for it
