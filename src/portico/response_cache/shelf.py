@@ -122,10 +122,11 @@ class Shelf:
         if len(self._owed) < MOST_OWED:
             self._owed[key] = self._wall()
         self._writing.until = float("-inf")  # this is worth a wait
+        self._purges.forget(key)  # whoever writes from now on takes it away again; what was written before is found
         try:
             await self._pay()
         finally:
-            self._purges.forget(key)
+            self._purges.forget(key)  # who has read it meanwhile reads again
 
     async def _pay(self) -> bool:
         """Write what was changed; return whether all of it was written."""
