@@ -360,3 +360,44 @@ def test_where_too_much_is_on_its_way_it_passes(monkeypatch: pytest.MonkeyPatch)
             assert "hit" not in told(await worker.ask("/4"))
 
     run(main)
+
+
+def test_what_a_head_tells_of_a_large_content_leaves_its_parts_as_they_are(tmp_path: Path) -> None:
+    async def main() -> None:
+        service, times = Service({"Cache-Control": "max-age=10", "ETag": '"1"'}, size=2_000_000), Times()
+        store = lmdb_store(tmp_path, times.wall)
+        async with workers(store, service, 1, times, max_size=4 * 2**20, memory=0) as (worker,):
+            content = await worker.content()
+            await worker.quiet()
+            times.ahead += 11
+            await worker.ask(method="HEAD")
+            answer = await worker.ask()
+            assert told(answer).startswith("portico; hit")
+            assert answer.body.whole == content
+        store.close()
+
+    run(main)
+
+
+def test_what_a_head_tells_brings_nothing_back_that_was_changed(tmp_path: Path) -> None:
+    async def main() -> None:
+        service, slow = Service({"Cache-Control": "max-age=60", "ETag": '"1"'}), Service()
+        slow.headers = service.headers
+        store = lmdb_store(tmp_path)
+        async with workers(store, service) as (one, other):
+            await one.content()
+            await one.quiet()
+            slow.open.clear()
+            one.service = slow
+
+            async def change() -> None:
+                await slow.reached(1)
+                await other.ask(method="PUT")
+                slow.open.set()
+
+            await asyncio.gather(one.ask(method="HEAD", Cache_Control="no-cache"), change())
+            one.service = service
+            assert "hit" not in told(await one.ask())
+        store.close()
+
+    run(main)

@@ -219,14 +219,14 @@ class ResponseCache:
         decision: Decision,
     ) -> Response:
         """Leave a request to the service; what a HEAD tells of what is kept is taken in."""
-        asked = self._wall()
+        asked, stamp = self._wall(), self._shelf.stamp(place.uri)
         self._missed()
         response = await next(request)
         if request.method == "HEAD" and response.status == 200 and response.problem_value is None and entries:
             stored = [entry.stored for entry in entries]
             change = updated_by_head(request, response.headers, stored, asked, self._wall(), self._rules)
             if change is not None:
-                await self._fetching.changed(place, entries, change, asked)
+                await self._fetching.learnt(place, entries, change, asked, stamp)
         return self._telling.told(response, decision.status, b"MISS")
 
     async def _by_itself(self, request: Request, next: Handler, errand: Errand) -> Response:  # noqa: A002

@@ -110,11 +110,15 @@ class Fetching:
         if lease.token:
             await self._shelf.release(lease.key, lease.token)
 
-    async def changed(self, place: Place, entries: Sequence[Entry], change: Change, asked: float) -> None:
-        """Keep what was learnt of an answer that is kept."""
-        keep, gone = _sorted_out(entries, [change], asked)
-        await self._shelf.keep(place, keep, gone)
-        self._shelf.forget(place.uri)
+    async def learnt(
+        self, place: Place, entries: Sequence[Entry], change: Change, asked: float, stamp: tuple[int, int]
+    ) -> None:
+        """Keep what was learnt of an answer that is kept, unless its URI was changed since it had that stamp."""
+        if not self._shelf.is_changed(stamp):
+            keep, gone = _sorted_out(entries, [change], asked)
+            await self._shelf.keep(place, keep, gone)
+            await self._shelf.drop_if_changed(place, stamp)
+            self._shelf.forget(place.uri)
 
     async def _turn(self, flight: Flight, seen: Request, errand: Errand, lease: _Lease) -> Errand:
         """Wait until it is ours to fetch, or nobody knows; or finish the flight with what another worker has."""

@@ -240,7 +240,9 @@ class Shelf:
     async def _parted(self, key: bytes, entry: Entry, now: float) -> Entry:
         """Write a content that is large in parts, ahead of the record that names them."""
         content = entry.content
-        if content is None or len(content) <= INLINE:
+        if content is None:
+            return entry  # its parts are as they were
+        if len(content) <= INLINE:
             return dataclasses.replace(entry, name=b"", parts_until=0.0)
         lives = self.lives(entry)
         if entry.name and entry.parts_until >= now + lives:
