@@ -120,7 +120,7 @@ def test_what_is_at_hand_is_what_the_store_would_have_given(
 ACTIONS = st.lists(
     st.tuples(
         st.integers(0, 3),  # seconds since the one before, in tenths
-        st.sampled_from(["GET", "GET", "GET", "POST"]),
+        st.sampled_from(["GET", "GET", "GET", "RELOAD", "HEAD", "POST"]),
         st.integers(0, 1),  # the worker
         st.integers(0, 4),  # what it takes the service, in tenths
         st.booleans(),  # whether it reads its version at the end of that
@@ -147,10 +147,13 @@ class Slow(Service):
         version = self.version
         await asyncio.sleep(takes / 10)
         version = self.version if late else version
-        return Response(200, Headers([(b"Cache-Control", b"max-age=60")]), b"%d" % version)
+        headers = Headers([(b"Cache-Control", b"max-age=60"), (b"ETag", b'"%d"' % version)])
+        if request.headers.get(b"if-none-match") == b'"%d"' % version:
+            return Response(304, headers)
+        return Response(200, headers, b"" if request.method == "HEAD" else b"%d" % version)
 
 
-async def play(actions: Sequence[tuple[int, str, int, int, bool]]) -> None:
+async def play(actions: Sequence[tuple[int, str, int, int, bool]], users: str) -> None:
     service, times, changed = Slow(), Times(), 0
     loop = asyncio.get_running_loop()
     times.wall = lambda: T0 + loop.time()  # type: ignore[method-assign]
@@ -159,23 +162,27 @@ async def play(actions: Sequence[tuple[int, str, int, int, bool]]) -> None:
         nonlocal changed
         before = changed
         headers = {"X-Takes": str(takes)} | ({"X-Late": "1"} if late else {})
-        response = await worker.ask(method=method, **headers)
-        version = int(await response.body.read(100))
+        if method in ("RELOAD", "HEAD"):
+            headers["Cache-Control"] = "no-cache"
+        response = await worker.ask(method=method.replace("RELOAD", "GET"), **headers)
+        content = await response.body.read(100)
+        version = int(content or (response.headers.get(b"etag") or b"").strip(b'"'))
         if method == "POST":
             changed = max(changed, version)
         else:
             assert version >= before, f"{version} was given after {before} had been answered"
 
-    async with workers(MemoryStore(times.wall), service, 2, times) as made, asyncio.TaskGroup() as clients:
+    async with workers(MemoryStore(times.wall), service, 2, times, users=users) as made, asyncio.TaskGroup() as clients:
         for seconds, method, worker, takes, late in actions:
             await asyncio.sleep(seconds / 10 + 0.001)
             clients.create_task(act(made[worker], method, takes, late))
 
 
 @settings(max_examples=100, deadline=None)
-@given(ACTIONS)
+@given(ACTIONS, st.sampled_from(["heed", "apart"]))
 def test_nothing_is_given_that_was_changed_before_it_was_asked_for(
-    actions: list[tuple[int, str, int, int, bool]],
+    actions: list[tuple[int, str, int, int, bool]], users: str
 ) -> None:
+    """What was changed is told by stamps alone, or where there are several places by a time in the store as well."""
     with asyncio.Runner(loop_factory=FakeTimeLoop) as runner:
-        runner.run(play(actions))
+        runner.run(play(actions, users))
