@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-WHEEL_TESTS ?= tests/wire tests/http tests/net tests/policy tests/routing tests/runtime tests/upstream tests/testing tests/e2e
+WHEEL_TESTS ?= tests/wire tests/http tests/net tests/policy tests/routing tests/runtime tests/response_cache tests/policies/test_cache.py tests/upstream tests/testing tests/e2e
 
 .DEFAULT_GOAL := help
 .PHONY: help run test tools check no-compiler format lint types layers docs docs-check bench fuzz wheel test-wheel soak clean

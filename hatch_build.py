@@ -55,6 +55,11 @@ COMPILED = (
     "upstream/stack",
     "policy/authentication",
     "jose/verifier",
+    "response_cache/memory",
+    "response_cache/keys",
+    "response_cache/telling",
+    "response_cache/shelf",
+    "response_cache/cache",
     "runtime/runtime",
 )
 """What runs for each request. See docs/decisions for what each layer of it gains."""
