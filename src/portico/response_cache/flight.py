@@ -254,7 +254,7 @@ class Flight:
 class FlightContent:
     """The content of an answer that is being kept, for the one who has begun the fetch."""
 
-    __slots__ = ("_at", "_clock", "_closed", "_flight")
+    __slots__ = ("_at", "_clock", "_closed", "_ended", "_flight")
 
     def __init__(self, flight: Flight, clock: Callable[[], float]) -> None:
         """It takes the place of a watcher of the flight."""
@@ -262,14 +262,24 @@ class FlightContent:
         self._clock = clock
         self._at = 0
         self._closed = False
+        self._ended = False
         flight.read = True
 
     async def read(self) -> bytes:
         """Return the next piece, or b"" at the end."""
+        if self._ended:
+            return b""
         if self._closed:
             raise BodyTruncated("the answer was given up")
-        piece = await self._flight.next_piece(self._at)
+        try:
+            piece = await self._flight.next_piece(self._at)
+        except PorticoError:
+            self.close()
+            raise
         self._at += 1
+        if not piece:
+            self._ended = True
+            self.close()  # whoever reads all of it need not say so
         return piece
 
     def trailers(self) -> Trailers:

@@ -69,6 +69,8 @@ class Sharing:
         flight = self._fetching.flight(exchange, errand.place)
         seen, where = request.copy(Body()), errand.alike
         seen.method = "GET"  # a HEAD may have it renewed
+        if errand.decision.gives:
+            seen.headers.remove(b"cache-control")  # the client has its answer, and what it takes is of no account
         if self.under_way(where) is None:  # one that is over may still be written to the store
             self._flights[where] = flight
 
