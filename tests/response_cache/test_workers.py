@@ -349,7 +349,7 @@ def test_where_too_much_is_on_its_way_it_passes() -> None:
     async def main() -> None:
         async with workers(Fragile(), Streaming(), 1) as (worker,):
             memory = worker.policy._cache._memory  # type: ignore[union-attr]
-            memory.may_buffer = 15_000
+            memory.most_buffered = 15_000
             slow = []
             for number in range(5):
                 slow.append(await worker.ask(f"/{number}"))

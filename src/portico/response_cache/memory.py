@@ -80,7 +80,7 @@ class Kept:
 class Memory:
     """All that a worker has at hand; its caches share it."""
 
-    __slots__ = ("_evicted", "_kept", "_marks", "_most", "buffered", "may_buffer", "size")
+    __slots__ = ("_evicted", "_kept", "_marks", "_most", "buffered", "most_buffered", "size")
 
     def __init__(self, most: int, evicted: Counter) -> None:
         self._most = most
@@ -89,7 +89,7 @@ class Memory:
         self._marks: OrderedDict[bytes, float] = OrderedDict()
         self.size = 0
         """The bytes that are taken, nearly."""
-        self.may_buffer = BUFFERED
+        self.most_buffered = BUFFERED
         self.buffered = 0
         """The bytes of contents on their way."""
 
@@ -141,7 +141,7 @@ class Memory:
     @property
     def room(self) -> bool:
         """Whether more may be held of contents on their way."""
-        return self.buffered <= self.may_buffer
+        return self.buffered <= self.most_buffered
 
     def __len__(self) -> int:
         return len(self._kept)
