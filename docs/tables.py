@@ -133,7 +133,10 @@ def _default(value: object, kind: str) -> str:
 
 @cache
 def _known() -> dict[str, str]:
-    return {_print(schema): kind for kind, _, schema in _values()}
+    kinds: dict[str, str] = {}
+    for kind, _, schema in _values():
+        kinds.setdefault(_print(schema), kind)  # a narrower kind has the same forms, and comes later
+    return kinds
 
 
 def _values() -> Iterator[tuple[str, str, Schema]]:
