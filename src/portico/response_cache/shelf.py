@@ -59,6 +59,8 @@ class Shelf:
         """`keep_stale` is how long what is stale is kept to be validated; `apart`, whether a URI has several places."""
         self._space = space
         self._purges = purges
+        self._stamp_at = purges.stamp_at
+        self._holds = purges.holds
         self._clock = clock
         self._wall = wall
         self._trouble = trouble
@@ -171,10 +173,9 @@ class Shelf:
 
     def alive_in_memory(self, kept: Kept) -> bool:
         """Whether what is at hand is as good as what is in the store."""
-        purges = self._purges
-        if purges.stamp_at(kept.slot) != kept.stamp:
+        if self._stamp_at(kept.slot) != kept.stamp:
             return False
-        holds = purges.holds
+        holds = self._holds
         return holds is None or self._clock() - kept.read < holds
 
     def unchanged(self, kept: Kept) -> bool:

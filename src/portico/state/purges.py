@@ -65,6 +65,8 @@ class Purges:
         self._stamps = stamps
         self._clock = clock
         self._wall = wall
+        self.stamp_at: Callable[[int], int] = stamps.at
+        """Returns the stamp of a slot; it takes some hundredths of a microsecond."""
         self._skew = 0.0 if store.local else CLOCK_SKEW
         self.holds: float | None = None if store.local else HOLDS
         """Seconds that what is in memory may be believed while its stamp is the same; None for any time."""
@@ -75,10 +77,6 @@ class Purges:
     def slot(self, place: bytes) -> int:
         """Return the number of a place's slot, for `stamp_at`; a place is any bytes, such as a key of the store."""
         return self._stamps.slot(place)
-
-    def stamp_at(self, slot: int) -> int:
-        """Return the stamp of a slot; it takes some hundredths of a microsecond."""
-        return self._stamps[slot]
 
     def stamp(self, place: bytes) -> int:
         """Return a number that changes when anything was purged, or something at this place was forgotten by any worker

@@ -33,13 +33,15 @@ _FILE: Final = "stamps-v1"
 class Stamps:
     """The stamps of one machine."""
 
-    __slots__ = ("_map", "_memory", "_now", "_slots")
+    __slots__ = ("_map", "_memory", "_now", "_slots", "at")
 
     def __init__(self, memory: mmap.mmap, now: Callable[[], int] = time.monotonic_ns) -> None:
         self._map = memory
         self._memory = memoryview(memory)
         self._slots = self._memory.cast("Q")
         self._now = now
+        self.at: Callable[[int], int] = self._slots.__getitem__
+        """Returns a stamp; each hit of a cache asks for one, and so it is no method of ours."""
 
     @classmethod
     def private(cls) -> Stamps:
