@@ -266,6 +266,7 @@ routes: [{path: /**, respond: here}]
         for key, limit in (("app-has-a-long-key", "10000"), ("gold-has-a-long-key", "1000"), (None, "100")):
             answer = at.get("/", headers={} if key is None else {"X-API-Key": key})
             assert answer.headers["X-RateLimit-Limit"] == limit
+        assert at.get("/", client="192.0.2.8").headers["X-RateLimit-Remaining"] == "99"  # guests are not all one
 
 
 @pytest.mark.parametrize(

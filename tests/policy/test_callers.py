@@ -47,6 +47,12 @@ def test_the_same_name_of_another_policy_is_another_caller() -> None:
     assert len({*keys, key(request_of(), "user")}) == 6
 
 
+def test_guests_are_not_one_caller() -> None:
+    guest = User("guest", kind="anonymous")
+    one, other = request_of("10.1.2.3", guest), request_of("10.1.2.4", guest)
+    assert key(one, "user") == key(one, "address") != key(other, "user")
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [

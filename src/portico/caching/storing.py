@@ -19,9 +19,10 @@ from portico.caching.freshness import (
 )
 from portico.caching.rules import CachingRules, SetCookie
 from portico.caching.stored import NotStored, Stored, kept_fields
-from portico.caching.variants import known_user, variant_of, vary_of
+from portico.caching.variants import variant_of, vary_of
 from portico.http.headers import Headers
 from portico.http.message import Request
+from portico.http.user import known_user
 
 _NEVER: Final = frozenset((206, 304, 407, 412, 416, 417, 428, 429, 431, 511))
 """Statuses whose answers speak of parts, of conditions or of a proxy that the next request need not have, or that must

@@ -11,12 +11,10 @@ from portico.caching.rules import CachingRules
 from portico.http.headers import Headers
 from portico.http.message import Request
 from portico.http.negotiation import CODING_ALIASES
-from portico.http.user import USER, User
+from portico.http.user import known_user
 
 MAX_NAMES: Final = 16
 """Fields that one Vary may name; an answer with more is not kept."""
-_NOBODY: Final = "anonymous"
-"""The kind of a user who is anyone."""
 _ALIASES: Final = {alias.encode(): name.encode() for alias, name in CODING_ALIASES.items()}
 
 
@@ -46,12 +44,6 @@ def variant_of(vary: tuple[bytes, ...], request: Request, rules: CachingRules) -
     if rules.per_user:
         _feed(digest.update, b"user", _whose(request))
     return digest.digest()
-
-
-def known_user(request: Request) -> User | None:
-    """Return the one who is asking, where somebody has found that out; one who stands for anyone is none."""
-    user = request.get(USER)
-    return None if user is None or user.kind == _NOBODY else user
 
 
 def _whose(request: Request) -> bytes | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from portico.http.message import Key
+from portico.http.message import Key, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +43,12 @@ class User:
 
 USER: Final[Key[User]] = Key("user")
 """Where a policy that authenticates puts the User; nothing is there while nobody is known."""
+
+NOBODY: Final = "anonymous"
+"""The kind of a user who stands for whoever has shown nothing."""
+
+
+def known_user(request: Request) -> User | None:
+    """Return the one who is asking, where somebody has found that out; one who stands for anyone is none."""
+    user = request.get(USER)
+    return None if user is None or user.kind == NOBODY else user

@@ -23,9 +23,10 @@ nothing of it, unless it changes the windows. Routes that have the policy from t
 counts; to give one a count of its own, have the policy on the route.
 
 Each caller is counted alone: by default a user (a [consumer](../configuration.md#consumers) under whichever of its
-credentials), or, where nobody is known, the address, in IPv6 the network of 64 bits. Behind a proxy, only with
-`trusted_proxies` has each client its own. In the stage `guard`, requests are counted before anyone is asked who they
-are, so that many wrong passwords are refused as well; addresses are all that can be told apart there.
+credentials), or, where nobody is known, or `anonymous` has let them in, the address, in IPv6 the network of 64 bits.
+Behind a proxy, only with `trusted_proxies` has each client its own. In the stage `guard`, requests are counted before
+anyone is asked who they are, so that many wrong passwords are refused as well; addresses are all that can be told apart
+there.
 
 How it is counted:
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from portico.config.forms import OneOrMany
 from portico.config.values import BadValue
 from portico.http.message import Request
-from portico.http.user import USER
+from portico.http.user import known_user
 from portico.policy.attempts import origin_of
 from portico.policy.base import RouteInfo
 from portico.policy.condition import ConditionError, Expression
@@ -26,8 +26,9 @@ def _address(request: Request) -> bytes:
 
 
 def _user(request: Request) -> bytes:
-    """Return which consumer it is, by whatever credential; or the user, of whoever knows them; or the address."""
-    user = request.get(USER)
+    """Return which consumer it is, by whatever credential; or the user, of whoever knows them; or the address, also
+    where a user stands for all who have shown nothing."""
+    user = known_user(request)
     if user is None:
         return b"a" + origin_of(request.client)
     if user.consumer:
@@ -64,9 +65,9 @@ class CallerKey:
     """What a caller is counted under.
 
     `user` is the consumer, whatever it has proved itself by; else the user, told from those of the same name whom
-    another policy knows; else the address. `address` is the client's, in IPv6 the network of 64 bits. `everyone` is the
-    same for all. Any other part is an expression; where that is empty for a request, the address stands for it, so that
-    nobody escapes a limit by leaving something out.
+    another policy knows; else the address, also of whom `anonymous` has let in. `address` is the client's, in IPv6 the
+    network of 64 bits. `everyone` is the same for all. Any other part is an expression; where that is empty for a
+    request, the address stands for it, so that nobody escapes a limit by leaving something out.
     """
 
     __slots__ = ("_expressions", "_reads", "of")
