@@ -92,6 +92,13 @@ def test_several_parts_tell_apart_whatever_one_of_them_does() -> None:
     assert len(keys) == 6
 
 
+def test_what_an_expression_says_is_not_told_and_not_long() -> None:
+    for said in (b"sesame", b"sesame" * 1000):
+        found = key(request_of(authorization=said), "user", "headers['authorization']")
+        assert b"sesame" not in found
+        assert len(found) < 64
+
+
 def test_everyone_is_one_caller() -> None:
     assert key(request_of(), "everyone") == key(request_of("10.9.9.9", User("ada")), "everyone")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
@@ -17,6 +18,9 @@ from portico.policy.condition import ConditionError, Expression
 
 MOST_PARTS: Final = 8
 """Of a key."""
+
+_DIGEST: Final = 20
+"""Bytes that stand for what an expression says."""
 
 _Read = Callable[[Request], bytes]
 
@@ -67,7 +71,8 @@ class CallerKey:
     `user` is the consumer, whatever it has proved itself by; else the user, told from those of the same name whom
     another policy knows; else the address, also of whom `anonymous` has let in. `address` is the client's, in IPv6 the
     network of 64 bits. `everyone` is the same for all. Any other part is an expression; where that is empty for a
-    request, the address stands for it, so that nobody escapes a limit by leaving something out.
+    request, the address stands for it, so that nobody escapes a limit by leaving something out. What it says is in the
+    key as a digest, which is of one length, and tells nobody a token.
     """
 
     __slots__ = ("_expressions", "_reads", "of")
@@ -94,6 +99,9 @@ def _reader(expression: Expression) -> _Read:
 
     def part(request: Request) -> bytes:
         text = read(request)
-        return b"x" + text.encode("utf-8", "surrogatepass") if text else _address(request)
+        if not text:
+            return _address(request)
+        # a token or a key may be what is read, and would stand in the store for others to find
+        return b"x" + blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST).digest()
 
     return part
