@@ -558,6 +558,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"limits": [{**GCRA, "burst": 100, "delay": True}]}, "would wait"),
     ({"limits": [{**GCRA, "name": 'a"b'}]}, "match pattern"),
     ({"limits": "5/1m", "cost": 6}, "a request that costs 6 never fits into 5/1m"),
+    ({"limits": "999999/1m", "cost": 200_000}, "200000 is more than a request may cost at most"),
+    ({"limits": "5/1m", "cost": {"before": 3, "most": 2}}, "3 is more than a request may cost at most"),
     ({"limits": "5/1m", "cost": -1}, "greater than or equal to 0"),
     ({"limits": "5/1m", "cost": "user.roles"}, "a text is wanted here"),
     ({"limits": "5/1m", "cost": {"strip": True, "header": None}}, "no header to strip"),

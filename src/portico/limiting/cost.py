@@ -28,7 +28,7 @@ class Costs:
 
     def __init__(self, cost: Cost) -> None:
         self._most = cost.most
-        self.constant = min(cost.before, cost.most) if isinstance(cost.before, int) else 1
+        self.constant = cost.before if isinstance(cost.before, int) else 1
         """What a request counts for which nothing else is said."""
         self.before: Callable[[Request], int] | None = None
         """Returns what a request counts when it comes; None where that is the same for all."""

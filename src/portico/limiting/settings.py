@@ -170,6 +170,12 @@ class Cost(PolicyConfig):
     strip: bool = False
     """Whether the client is not told that header."""
 
+    @model_validator(mode="after")
+    def _at_most(self) -> Cost:
+        if isinstance(self.before, int) and self.before > self.most:
+            raise BadValue(f"{self.before} is more than a request may cost at most", f"write most: {self.before} as well")
+        return self
+
     @field_validator("strip")
     @classmethod
     def _of_header(cls, strip: bool, info: Any) -> bool:
