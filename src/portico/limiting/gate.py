@@ -90,7 +90,7 @@ class Gate:
         if verdict.allowed and not budget.delays and verdict.known:  # nearly always
             self._allowed.add()
         else:
-            refused = await self._refused(request, counted, verdict)
+            refused = await self._refused(request, counted, cost, verdict)
         if refused is not None:
             response = refused
             if standing is not None:
@@ -109,7 +109,7 @@ class Gate:
             tell(response.headers, outermost)
         return response
 
-    async def _refused(self, request: Request, counted: Counted, verdict: Verdict) -> Response | None:
+    async def _refused(self, request: Request, counted: Counted, cost: int, verdict: Verdict) -> Response | None:
         """Return the answer to who may not pass; None for who may, once it is their turn."""
         if not verdict.known:
             self._unchecked.add()
@@ -120,6 +120,9 @@ class Gate:
                 wait = budget.turn(verdict)
                 if wait > 0 and not await self._turn(request, wait):
                     self._limited.add()
+                    given_back = budget.check.charge(counted.key, -cost)
+                    if type(given_back) is not Verdict:
+                        await given_back  # type: ignore[misc] # as in `handle`
                     return self._answer([budget.terms.limits[at].name for at, _ in budget.delays], wait)
             self._allowed.add()
             return None

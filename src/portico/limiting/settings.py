@@ -173,7 +173,9 @@ class Cost(PolicyConfig):
     @model_validator(mode="after")
     def _at_most(self) -> Cost:
         if isinstance(self.before, int) and self.before > self.most:
-            raise BadValue(f"{self.before} is more than a request may cost at most", f"write most: {self.before} as well")
+            raise BadValue(
+                f"{self.before} is more than a request may cost at most", f"write most: {self.before} as well"
+            )
         return self
 
     @field_validator("strip")
