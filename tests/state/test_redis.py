@@ -156,6 +156,17 @@ def test_a_record_lives_as_long_as_what_was_charged_takes_to_come_back(server: V
     run(main)
 
 
+def test_a_record_that_would_outlive_all_times_is_kept(server: ValkeyServer) -> None:
+    async def main() -> None:
+        year = 366 * 86400.0
+        async with connected(server) as store:
+            assert (await take(store.volatile, b"a", Limits([Rate(1, year, 10**9)]))).left == (10**9 - 1,)
+            owed = await store.volatile.charge(b"b", Limits([Rate(1, year)]), 10**12)
+            assert (owed.allowed, owed.left) == (False, (0,))
+
+    run(main)
+
+
 def test_what_is_asked_in_one_turn_is_one_write(server: ValkeyServer) -> None:
     async def main() -> None:
         async with connected(server) as store:

@@ -23,6 +23,9 @@ _MICRO: Final = 1_000_000
 _NUMBERS: Final = 3
 """What each limit has of a record: what is used, since when, and what was used in the window before."""
 
+_LONGEST: Final = 10**15
+"""Milliseconds that a Redis is told to keep a record at most; from some thousand times as many on it refuses to."""
+
 _AGES: Final = 2**33
 """Seconds of a window that begins in 1970, and ends in 2242."""
 
@@ -250,7 +253,7 @@ class Limits:
             (rule.kind, f"{rule.weight:.0f}", f"{rule.capacity:.0f}", f"{rule.drain:.0f}", f"{rule.period:.0f}")
             for rule in self.rules
         ]
-        lives = str(max(1, math.ceil(self.lives / 1000)))
+        lives = str(min(max(1, math.ceil(self.lives / 1000)), _LONGEST))
         self.arguments = tuple(part.encode() for part in (lives, *(each for rule in numbers for each in rule)))
         """What the script is told of them."""
 
@@ -434,7 +437,7 @@ if fits or charge then
     end
   end
   if cost ~= 0 then
-    redis.call('SET', KEYS[1], struct.pack(form, unpack(state)), 'PX', string.format('%.0f', lives))
+    redis.call('SET', KEYS[1], struct.pack(form, unpack(state)), 'PX', string.format('%.0f', math.min(lives, 1e15)))
   end
 end
 return struct.pack('<dd', fits and 1 or 0, now) .. struct.pack(form, unpack(state))
