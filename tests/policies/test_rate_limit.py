@@ -127,6 +127,22 @@ def test_which_headers_tell_it(headers: str, names: set[str]) -> None:
         assert set(limits_of(at.get("/"))) == {*names, "Retry-After"}
 
 
+@pytest.mark.parametrize(
+    ("window", "name"),
+    [
+        ("90s", "90s"),
+        ("120s", "2m"),
+        ("1d", "1d"),
+        ("500ms", "0.5s"),
+        ("1000001s", "1000001s"),
+        ("123457.25s", "123457.25s"),
+    ],
+)
+def test_a_limit_is_called_by_its_window(window: str, name: str) -> None:
+    with gateway(f"5/{window}") as at:
+        assert at.get("/").headers["RateLimit"].startswith(f'"5/{name}";')
+
+
 def test_what_a_service_says_of_its_own_limits_is_replaced_unless_nothing_is_told() -> None:
     own = {"RateLimit": "theirs", "X-RateLimit-Remaining": "7", "RateLimit-Reset": "1", "Retry-After": "5"}
     with gateway("5/1m", Reply(headers=own)) as at:
