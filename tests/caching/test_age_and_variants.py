@@ -130,9 +130,10 @@ def test_users_have_their_own() -> None:
     assert select(ann, [stored], T0, rules) is stored
     for other in (bob, nobody, asking("Authorization: Bearer a")):
         assert select(other, [stored], T0, rules) is None
-    named_alike = asking()
-    named_alike[USER] = User("ann", kind="basic-auth")
-    assert select(named_alike, [stored], T0, rules) is None
+    for whoever in (User("ann", kind="basic-auth"), User("ann", kind="jwt", claims={"iss": "https://other.example"})):
+        named_alike = asking()
+        named_alike[USER] = whoever
+        assert select(named_alike, [stored], T0, rules) is None
     public = keep("Cache-Control: max-age=60", nobody, rules)
     assert select(asking(), [public], T0, rules) is public
 

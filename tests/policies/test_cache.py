@@ -302,6 +302,14 @@ def test_users_may_be_answered_apart() -> None:
         assert gw.get("/a", slots={USER: as_user("bob")}).text == "5"
 
 
+def test_users_of_the_same_name_of_two_issuers_are_answered_apart() -> None:
+    ours, theirs = (User("ada", kind="jwt", claims={"iss": f"https://{name}.example"}) for name in ("a", "b"))
+    with gateway(Counting(), "{users: apart}") as gw:
+        for _ in range(2):
+            assert gw.get("/a", slots={USER: ours}).text == "1"
+            assert gw.get("/a", slots={USER: theirs}).text == "2"
+
+
 def test_users_may_be_answered_alike() -> None:
     with gateway(Counting(), "{users: alike}") as gw:
         assert gw.get("/a", slots={USER: as_user("ada")}).text == "1"

@@ -41,10 +41,11 @@ def test_the_same_name_of_another_policy_is_another_caller() -> None:
         User("ada", kind="jwt"),
         User("ada", kind="oidc"),
         User("a", kind="jwtda"),
+        User("ada", kind="jwt", claims={"iss": "https://other.example"}),
         User("bob", kind="jwt"),
     ]
     keys = [key(request_of(user=user), "user") for user in users]
-    assert len({*keys, key(request_of(), "user")}) == 6
+    assert len({*keys, key(request_of(), "user")}) == 7
 
 
 def test_guests_are_not_one_caller() -> None:

@@ -11,7 +11,7 @@ from portico.caching.rules import CachingRules
 from portico.http.headers import Headers
 from portico.http.message import Request
 from portico.http.negotiation import CODING_ALIASES
-from portico.http.user import known_user
+from portico.http.user import identity_of, known_user
 
 MAX_NAMES: Final = 16
 """Fields that one Vary may name; an answer with more is not kept."""
@@ -50,7 +50,7 @@ def _whose(request: Request) -> bytes | None:
     user = known_user(request)
     if user is None:
         return request.headers.get(b"authorization")
-    return f"{user.kind}\0{user.consumer}\0{user.name}".encode("utf-8", "surrogatepass")
+    return identity_of(user)
 
 
 def _feed(update: Callable[[bytes], None], name: bytes, value: bytes | None) -> None:

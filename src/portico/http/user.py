@@ -52,3 +52,10 @@ def known_user(request: Request) -> User | None:
     """Return the one who is asking, where somebody has found that out; one who stands for anyone is none."""
     user = request.get(USER)
     return None if user is None or user.kind == NOBODY else user
+
+
+def identity_of(user: User) -> bytes:
+    """Return what tells a user from all others: a name is only as unique as the policy that knows it, and that of a
+    token as its issuer (RFC 7519 section 4.1.2)."""
+    issuer = user.claims.get("iss", "")
+    return f"{user.kind}\0{user.consumer}\0{issuer}\0{user.name}".encode("utf-8", "surrogatepass")

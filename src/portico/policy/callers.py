@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from portico.config.forms import OneOrMany
 from portico.config.values import BadValue
 from portico.http.message import Request
-from portico.http.user import known_user
+from portico.http.user import identity_of, known_user
 from portico.policy.attempts import origin_of
 from portico.policy.base import RouteInfo
 from portico.policy.condition import ConditionError, Expression
@@ -37,7 +37,7 @@ def _user(request: Request) -> bytes:
         return b"a" + origin_of(request.client)
     if user.consumer:
         return b"c" + user.consumer.encode("utf-8", "surrogatepass")
-    return f"u{user.kind}\0{user.name}".encode("utf-8", "surrogatepass")
+    return b"u" + identity_of(user)
 
 
 def _everyone(request: Request) -> bytes:

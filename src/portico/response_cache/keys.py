@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from portico.caching.key import CacheKey
-from portico.caching.variants import known_user
 from portico.http.headers import Headers, spelled
 from portico.http.message import Request
+from portico.http.user import identity_of, known_user
 
 _MISLEADING: Final = frozenset(
     b"x-forwarded-prefix x-forwarded-path x-forwarded-uri x-forwarded-url x-forwarded-server x-forwarded-scheme"
@@ -133,7 +133,7 @@ class Places:
         if settings.users:
             user = known_user(request)
             if user is not None:
-                whose = f"u{user.kind}\0{user.consumer}\0{user.name}".encode("utf-8", "surrogatepass")
+                whose = b"u" + identity_of(user)
             else:
                 whose = b"a" + (headers.get(b"authorization") or b"")
             digest.update(whose)
