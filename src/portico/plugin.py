@@ -61,7 +61,7 @@ from portico.jose.rules import TokenRules, claim_at
 from portico.jose.signer import TokenSigner, published_key
 from portico.jose.verifier import BearerReader, FixedKeys, Keys, TokenVerifier
 from portico.limiting.ahead import TakenAhead
-from portico.limiting.budgets import Budget, Budgets, Check, budget_of, prefix_of
+from portico.limiting.budgets import Budget, Budgets, Check, budget_of, checks_of, prefix_of
 from portico.limiting.gate import Counted, Gate
 from portico.limiting.periods import Periods
 from portico.limiting.periods import Unit as PeriodUnit
@@ -321,6 +321,7 @@ __all__ = [
     "caching",
     "certificate_reader",
     "check_reservable",
+    "checks_of",
     "claim_at",
     "codings_of",
     "cookies_of",

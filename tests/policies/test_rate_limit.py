@@ -13,7 +13,7 @@ from portico.http.headers import Headers
 from portico.plugin import USER, Client, ConfigError, Request, Response, StoreUnavailable, User
 from portico.policies.rate_limit import RateLimit, RateLimitPolicy
 from portico.state.limits import Limits, Verdict
-from portico.state.memory import MemoryStore
+from portico.state.memory import MemorySpace, MemoryStore
 from portico.testing import Answer, Gateway, Reply
 from tests.harness.loop import run
 from tests.harness.policy import TestEnv
@@ -492,6 +492,27 @@ def test_what_becomes_of_requests_while_the_store_has_no_answer(on_failure: str,
             assert [answer.status for answer in await asked(dry, 3)] == [200] * 3
 
     asyncio.run(main())
+
+
+def test_what_a_worker_counts_by_itself_is_in_one_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[MemorySpace] = []
+
+    class Noted(MemorySpace):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            made.append(self)
+
+    for module in ("portico.limiting.budgets", "portico.state.check"):
+        monkeypatch.setattr(f"{module}.MemorySpace", Noted)
+    text = """
+policies: [{rate-limit: {limits: 5/1m, on_store_failure: local, plans: {a: 9/1m, b: 8/1m}}}]
+routes:
+  - {path: /a, respond: a, policies: [{rate-limit: {limits: 3/1m, on_store_failure: local}, name: own}]}
+  - {path: /b, respond: b, policies: [{quota: {requests: 3/day, on_store_failure: local}}]}
+"""
+    with Gateway(text=text) as at:
+        assert [at.get("/a").status for _ in range(4)] == [200, 200, 200, 429]
+        assert len(made) == 1
 
 
 @pytest.mark.parametrize("engine", sorted(ENGINES))

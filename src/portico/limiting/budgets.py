@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from portico.http.message import Request
 from portico.limiting.settings import LimitSettings
 from portico.limiting.told import Terms, Told
+from portico.policy.base import Env
 from portico.policy.condition import Condition, Expression
-from portico.state.check import LimitCheck
+from portico.state.check import LimitCheck, OnStoreFailure
 from portico.state.limits import Limits, Verdict
-from portico.state.store import key_of
+from portico.state.memory import MemorySpace
+from portico.state.store import Space, key_of
+
+_LOCAL: Final = 32 * 1024 * 1024
+"""The bytes, nearly, in which a worker counts by itself."""
 
 
 class Check(Protocol):
@@ -53,6 +58,14 @@ class Budget:
 def prefix_of(place: str, *which: str) -> bytes:
     """Return what tells the keys of one budget from those of all others, also after a reload."""
     return hashlib.blake2b("\0".join((place, *which)).encode("utf-8", "surrogatepass"), digest_size=10).digest()
+
+
+def checks_of(env: Env, space: Space, on_failure: OnStoreFailure) -> Callable[[Limits], LimitCheck]:
+    """Return what makes checks of limits in a space. Ask in each `setup`: it leases the memory in which the worker
+    counts by itself, which is one for all of its limits, as clients can fill whatever there is."""
+    local = env.share(("limits", "local"), lambda: MemorySpace(env.wall, _LOCAL)) if on_failure == "local" else None
+    logger, wall = env.logger, env.wall
+    return lambda limits: LimitCheck(space, limits, on_failure, logger, wall, local)
 
 
 def budget_of(prefix: bytes, settings: Sequence[LimitSettings], check: Callable[[Limits], LimitCheck]) -> Budget | None:

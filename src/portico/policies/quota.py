@@ -43,7 +43,7 @@ period stays used when somebody changes to another plan.
 from __future__ import annotations
 
 import re
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Annotated, Any, Final, TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -60,7 +60,6 @@ from portico.plugin import (
     Env,
     Gate,
     Handler,
-    LimitCheck,
     LimitingConfig,
     Limits,
     Nothing,
@@ -74,6 +73,7 @@ from portico.plugin import (
     Terms,
     Told,
     Total,
+    checks_of,
     prefix_of,
 )
 
@@ -155,7 +155,8 @@ class QuotaPolicy(Policy[Quota], name="quota", stages=(Stage.LIMIT,)):
         if env.place.startswith("route:"):
             key.check_captures(env.route)
         space = env.store.durable
-        self._shared = env.share((self.name, env.place, space, config.text), lambda: _Shared(config, env, key))
+        check = checks_of(env, space, config.on_store_failure)
+        self._shared = env.share((self.name, env.place, space, config.text), lambda: _Shared(config, env, key, check))
         self._gate = self._shared.gate
         self._spawn = env.spawn
         for each in self._shared.ahead:
@@ -174,7 +175,7 @@ class QuotaPolicy(Policy[Quota], name="quota", stages=(Stage.LIMIT,)):
 class _Shared:
     """What all routes around which the policy stands have together."""
 
-    def __init__(self, config: Quota, env: Env, key: CallerKey) -> None:
+    def __init__(self, config: Quota, env: Env, key: CallerKey, check_of: Callable[[Limits], Check]) -> None:
         self.ahead: list[TakenAhead] = []
         prefix = prefix_of(env.place)  # one for all plans, which share what was used
         space = env.store.durable
@@ -183,7 +184,7 @@ class _Shared:
             if not amount:
                 return None
             limits = Limits([Total(amount, _LIVES)])
-            check: Check = LimitCheck(space, limits, config.on_store_failure, env.logger, env.wall)
+            check = check_of(limits)
             if not config.exact:
                 check = TakenAhead(space, limits, check, env.clock)
                 self.ahead.append(check)

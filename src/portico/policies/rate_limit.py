@@ -100,7 +100,7 @@ are `allowed`, `limited`, and `unchecked` where the store had no answer.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -125,6 +125,7 @@ from portico.plugin import (
     Stage,
     Tier,
     budget_of,
+    checks_of,
     prefix_of,
     remarks_on_limits,
     remarks_on_nobody,
@@ -183,18 +184,16 @@ class RateLimitPolicy(Policy[RateLimit], name="rate-limit", stages=(Stage.LIMIT,
                 for tier in config.tiers:
                     Condition(tier.when).check_captures(path, known)
         space = env.store.volatile
-        self._gate = env.share((self.name, env.place, space, config.text), lambda: _gate(config, env, key))
+        check = checks_of(env, space, config.on_store_failure)
+        self._gate = env.share((self.name, env.place, space, config.text), lambda: _gate(config, env, key, check))
 
     def handle(self, request: Request, next: Handler) -> Coroutine[Any, Any, Response]:  # noqa: A002 - the field's word
         """Let a request pass, or not."""
         return self._gate.handle(request, next)
 
 
-def _gate(config: RateLimit, env: Env, key: CallerKey) -> Gate:
+def _gate(config: RateLimit, env: Env, key: CallerKey, check: Callable[[Limits], LimitCheck]) -> Gate:
     def budget(limits: LimitList, *which: str) -> Budget | None:
-        def check(together: Limits) -> LimitCheck:
-            return LimitCheck(env.store.volatile, together, config.on_store_failure, env.logger, env.wall)
-
         return budget_of(prefix_of(env.place, *which), limits, check)
 
     budgets = Budgets(

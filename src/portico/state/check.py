@@ -29,7 +29,9 @@ class LimitCheck:
         on_failure: OnStoreFailure,
         logger: logging.Logger,
         wall: Callable[[], float] = time.time,
+        local: MemorySpace | None = None,
     ) -> None:
+        """`local` is where a worker counts by itself; a memory of its own unless given."""
         self.limits = limits
         self.failures = 0
         """Checks that the store had no answer to."""
@@ -37,7 +39,7 @@ class LimitCheck:
         self._charge = space.charge
         self._on_failure = on_failure
         self._logger = logger
-        self._local = MemorySpace(wall) if on_failure == "local" else None
+        self._local = (MemorySpace(wall) if local is None else local) if on_failure == "local" else None
         self._failing = False
 
     def take(self, key: bytes, cost: int = 1) -> Verdict | Awaitable[Verdict]:

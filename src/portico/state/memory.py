@@ -105,6 +105,11 @@ class MemorySpace:
             await self.delete(key)
         return owned
 
+    def close(self) -> None:
+        """Let go of it."""
+        self._records.clear()
+        self._taken = 0
+
     def __len__(self) -> int:
         return len(self._records)
 
