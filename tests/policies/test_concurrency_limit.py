@@ -304,6 +304,19 @@ def test_without_a_store(
         assert statuses(at_once(gateway, 3)) == [200, 200, 429]
 
 
+def test_a_dry_run_without_a_store_does_not_say_that_there_are_too_many(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def down(*_: object) -> None:
+        raise StoreUnavailable("it is down")
+
+    with gateway_of("concurrency-limit: {requests: 2, on_store_failure: deny, dry_run: true}") as gateway:
+        monkeypatch.setattr(MemorySpace, "hold", down)
+        assert statuses(at_once(gateway, 2)) == [200, 200]
+        assert counted(gateway) == {"dry-run": 2, "unchecked": 2}
+    assert "under way" not in caplog.text
+
+
 def alone(requests: int = 1) -> ConcurrencyLimitPolicy:
     """Return a policy without a gateway around it."""
     policy = ConcurrencyLimitPolicy(ConcurrencyLimit(requests=requests))

@@ -182,7 +182,8 @@ class ConcurrencyLimitPolicy(Policy[ConcurrencyLimit], name="concurrency-limit",
             return response
         if self.config.dry_run:
             self._spared.add()
-            self._tell(rules.most)
+            if entered is NoPlace.FULL:  # and the log knows already of a store that is down
+                self._tell(rules.most)
             return await next(request)
         self._limited.add()
         return self._full() if entered is NoPlace.FULL else _unavailable()
