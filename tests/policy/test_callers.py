@@ -119,7 +119,9 @@ def test_what_can_be_counted_by(value: object) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("ip", "ip"),
+        ("ip", "there is no 'ip'; write user, address, everyone, or an expression"),
+        ("adress", "did you mean 'address'"),
+        ("headers.x", "write headers\\['x'\\]"),
         ("user.roles", "a text is wanted here, and this is a list of texts"),
         ("method == 'GET'", "a text is wanted here, and this is a truth value"),
         ([], "at least 1"),

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 from portico.config.forms import OneOrMany
+from portico.config.nearest import did_you_mean
 from portico.config.values import BadValue
 from portico.http.message import Request
 from portico.http.user import identity_of, known_user
@@ -45,6 +46,7 @@ def _everyone(request: Request) -> bytes:
 
 
 _NAMED: Final[dict[str, _Read]] = {"user": _user, "address": _address, "everyone": _everyone}
+_FORMS: Final = "write user, address, everyone, or an expression such as headers['x-tenant']"
 
 
 def _part(text: str) -> str:
@@ -52,8 +54,8 @@ def _part(text: str) -> str:
         try:
             Expression(text)
         except ConditionError as error:
-            hint = error.hint or "write user, address, everyone, or an expression such as headers['x-tenant']"
-            raise BadValue(str(error), hint) from None
+            hint = did_you_mean(text, _NAMED) or ("" if text.isidentifier() else error.hint)
+            raise BadValue(str(error), hint or _FORMS) from None
     return text
 
 
