@@ -29,8 +29,9 @@ should be one that writes what it has to a disk. It is kept for two months after
 To write each request to a disk would have each wait for it, for some milliseconds. So each worker takes requests ahead,
 for callers that come often: as many as such a caller makes in a second or two, and no more than a hundredth of what is
 left. Nobody may ever make more than the quota. What a worker has taken and does not give out it gives back after half a
-minute; of one that ends meanwhile, a caller loses that. With `exact` each request is written by itself, and waits for
-it. In a Redis, that takes no longer than a rate limit does.
+minute; of one that ends meanwhile, or is given other settings of the quota, a caller loses that. With `exact` each
+request is written by itself, and waits for it. In a Redis, that takes no longer than a rate limit does. Give a route
+that has a quota a `name`, by which its counts are found again.
 
 Whose plan is one of `plans` may what it says, whoever else what `requests` says. `plan` is an expression, as in
 [rate-limit](rate-limit.md): with the same in both, a plan ties consumers to limits and quotas. What has been used in a

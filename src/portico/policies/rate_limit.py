@@ -20,7 +20,8 @@ All limits of a list have to be kept to. A request beyond one of them is answere
 none; `violated-policies` of the problem has the names of the limits. What is counted is counted by the
 [store](../configuration.md#state): exactly, over all workers, and with a Redis over all machines; a reload changes
 nothing of it, unless it changes the windows. Routes that have the policy from the file or from a service share its
-counts; to give one a count of its own, have the policy on the route.
+counts; to give one a count of its own, have the policy on the route. They are found again by the route's name: give it
+a `name`, as those without one are numbered where their paths begin alike.
 
 Each caller is counted alone: by default a user (a [consumer](../configuration.md#consumers) under whichever of its
 credentials), or, where nobody is known, or `anonymous` has let them in, the address, in IPv6 the network of 64 bits.
