@@ -648,6 +648,7 @@ def test_requests_are_counted_by_what_became_of_them() -> None:
         for key in ("a", "a", "b", "b", None, "no key"):
             pay(made, key)
         pay(made, "a", body=b"other")
+        assert all('{policy="idempotency-key",' in name for name in made.counters if "idempotency_key" in name)
         counted = {name.partition('result="')[2].rstrip('"}'): count for name, count in made.counters.items() if count}
     assert counted == {"first": 2, "replayed": 1, "unknown": 1, "missing": 1, "invalid": 1, "reused": 1}
 

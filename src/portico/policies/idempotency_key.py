@@ -59,8 +59,8 @@ paid twice; with `on_store_failure: allow` they pass without this protection.
 
 The content of a request with a key has to be whole to be compared: more than `max_body` is a 413. So has its answer,
 up to `max_answer`, before the client gets any of it: events are better streamed on a route without this policy.
-Browsers need the header in `headers` of [cors](cors.md). `portico_idempotency_key_requests_total` counts by `result`:
-`first`, `replayed`, or why there was neither.
+Browsers need the header in `headers` of [cors](cors.md). `portico_idempotency_key_requests_total` counts by the name
+of the policy and by `result`: `first`, `replayed`, or why there was neither.
 """
 
 from __future__ import annotations
@@ -210,8 +210,9 @@ class IdempotencyKeyPolicy(Policy[IdempotencyKey], name="idempotency-key", stage
             except ConditionError as error:
                 raise ConfigError(f"key: {error}") from None
         self._caller = caller.of
+        name = env.place.rpartition(":")[2]  # not the route's: a board has no room for each result of each of them
         self._counters = {
-            result: env.counter(_COUNTER, policy=env.place, result=result)
+            result: env.counter(_COUNTER, policy=name, result=result)
             for result in ("first", "replayed", "missing", "invalid", *(each.value for each in Standing))
         }
         rules = OnceRules(
