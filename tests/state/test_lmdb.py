@@ -404,6 +404,34 @@ def test_a_map_that_is_full_makes_room_and_fails_nobody(tmp_path: Path) -> None:
     store.close()
 
 
+def test_claims_are_not_what_makes_room(tmp_path: Path) -> None:
+    store = lmdb_store(tmp_path, size=1024 * 1024)
+
+    async def main() -> None:
+        for space in (store.volatile, store.durable):
+            claims = {b"%d" % number: await space.claim(b"%d" % number, 60.0) for number in range(0, 2000, 20)}
+            for number in range(300):
+                await space.put(b"%d, a value" % number, b"x" * 20_000, HOUR)
+            assert space.evicted > 100
+            for key, claim in claims.items():
+                assert await space.settle(key, claim.token, b"", HOUR)
+
+    run(main)
+    store.close()
+
+
+def test_where_there_are_only_claims_they_do(tmp_path: Path) -> None:
+    store = lmdb_store(tmp_path, size=1024 * 1024)
+
+    async def main() -> None:
+        for number in range(0, 12_000, 50):
+            await asyncio.gather(*(store.volatile.claim(b"%0100d" % (number + each), HOUR) for each in range(50)))
+        assert store.volatile.evicted > 1000
+
+    run(main)
+    store.close()
+
+
 def test_a_map_that_nobody_tidies_for_a_while_is_never_so_full_that_nobody_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,6 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from struct import Struct
 from typing import Final, NamedTuple
 
 import lmdb
@@ -27,11 +26,8 @@ from portico.state.board import WAITS, Counter, Mark
 from portico.state.holders import Held
 from portico.state.limits import Limits, Verdict
 from portico.state.store import HOLDERS, Claim, Filled, StoreHealth, checked, key_of
-from portico.state.tidy import EXPIRES, META, Tidier
+from portico.state.tidy import EXPIRES, META, TRAILER, VALUES, Tidier
 from portico.state.writer import Txn, Writer
-
-_TRAILER: Final = Struct("<Qd")
-"""What stands behind a value: the token of a claim or 0, and when it expires."""
 
 _TOKEN: Final = META + b"token"
 _MOST_PROCESSES: Final = 1024
@@ -107,24 +103,24 @@ class LmdbSpace:
         """Return a value. A look waits for nobody: it sees what was written last."""
         try:
             with self._env.begin() as txn:
-                value, token = _read(txn, key_of(b"v", key), self._micros())
+                value, token = _read(txn, key_of(VALUES, key), self._micros())
         except lmdb.Error as error:
             raise self._failed(f"the store cannot be read: {error}") from None
         return None if token else value
 
     async def put(self, key: bytes, value: bytes, ttl: float) -> None:
         """Keep a value."""
-        whole, kept = key_of(b"v", key), checked(value) + self._trailer(0, ttl)
+        whole, kept = key_of(VALUES, key), checked(value) + self._trailer(0, ttl)
         await self._writer.do(lambda txn: txn.put(whole, kept), len(kept))
 
     async def delete(self, key: bytes) -> None:
         """Forget a value, or a claim."""
-        whole = key_of(b"v", key)
+        whole = key_of(VALUES, key)
         await self._writer.do(lambda txn: txn.delete(whole))
 
     async def claim(self, key: bytes, ttl: float) -> Claim:
         """Claim a key."""
-        whole = key_of(b"v", key)
+        whole = key_of(VALUES, key)
 
         def job(txn: Txn) -> Claim:
             value, token = _read(txn, whole, self._micros())
@@ -138,7 +134,7 @@ class LmdbSpace:
 
     async def settle(self, key: bytes, token: int, value: bytes, ttl: float) -> bool:
         """Make a value of a claim."""
-        whole, kept = key_of(b"v", key), checked(value) + self._trailer(0, ttl)
+        whole, kept = key_of(VALUES, key), checked(value) + self._trailer(0, ttl)
 
         def job(txn: Txn) -> bool:
             return self._owned(txn, whole, token) and txn.put(whole, kept)
@@ -147,7 +143,7 @@ class LmdbSpace:
 
     async def release(self, key: bytes, token: int) -> bool:
         """Give a claim back."""
-        whole = key_of(b"v", key)
+        whole = key_of(VALUES, key)
         return await self._writer.do(lambda txn: self._owned(txn, whole, token) and txn.delete(whole))
 
     def close(self) -> None:
@@ -164,7 +160,7 @@ class LmdbSpace:
         return StoreUnavailable(why)
 
     def _trailer(self, token: int, ttl: float) -> bytes:
-        return _TRAILER.pack(token, self._micros() + ttl * 1_000_000)
+        return TRAILER.pack(token, self._micros() + ttl * 1_000_000)
 
     def _micros(self) -> float:
         return self._wall() * 1_000_000 // 1
@@ -383,10 +379,10 @@ def _read(txn: Txn, whole: bytes, now: float) -> tuple[bytes | None, int]:
     kept = txn.get(whole)
     if kept is None:
         return None, 0
-    token, expires = _TRAILER.unpack_from(kept, len(kept) - _TRAILER.size)
+    token, expires = TRAILER.unpack_from(kept, len(kept) - TRAILER.size)
     if expires <= now:
         return None, 0
-    return kept[: -_TRAILER.size], token
+    return kept[: -TRAILER.size], token
 
 
 def _next_token(txn: Txn, first: int) -> int:

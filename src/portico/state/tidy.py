@@ -14,6 +14,12 @@ from portico.state.store import Filled
 EXPIRES: Final = Struct("<d")
 """The end of each record: when it can be forgotten, in microseconds since 1970."""
 
+TRAILER: Final = Struct("<Qd")
+"""The end of the record of a value: the token of a claim or 0, and when it expires."""
+
+VALUES: Final = b"v"
+"""What the keys of records of values begin with."""
+
 META: Final = b"\0"
 """What the keys of records begin with that are the store's own, and never expire."""
 
@@ -93,14 +99,19 @@ class Tidier:
     def _take_away(self, *, evict: bool) -> tuple[int, int]:
         """Delete what has expired of the next records, and the half of the others that does so next if it has to be;
         return how many that were of each.
+
+        Claims would be the first of these, and nobody could make them anew: they go where there is nothing else.
         """
         now = self._wall() * 1_000_000
         with self._env.begin() as txn:
             at, _ = _hand(txn)
             seen = list(_from(txn, at))
-        old = [key for key, expires in seen if expires <= now]
-        alive = sorted((expires, key) for key, expires in seen if expires > now) if evict else []
-        evicted = [key for _, key in alive[: (len(alive) + 1) // 2]]
+        old = [key for key, expires, _ in seen if expires <= now]
+        alive = [each for each in seen if each[1] > now] if evict else []
+        if len(seen) < STEP or not all(claimed for *_, claimed in alive):
+            alive = [each for each in alive if not each[2]]
+        alive.sort(key=lambda each: each[1])
+        evicted = [key for key, *_ in alive[: (len(alive) + 1) // 2]]
         with self._env.begin(write=True) as txn:
             for key in old + evicted:
                 txn.delete(key)
@@ -118,8 +129,8 @@ def _hand(txn: lmdb.Transaction[bytes]) -> tuple[bytes, float]:
     return held[EXPIRES.size :], begun
 
 
-def _from(txn: lmdb.Transaction[bytes], at: bytes) -> Iterator[tuple[bytes, float]]:
-    """Iterate over the next records behind a key, and when they expire."""
+def _from(txn: lmdb.Transaction[bytes], at: bytes) -> Iterator[tuple[bytes, float, bool]]:
+    """Iterate over the next records behind a key, when they expire, and whether they are claims."""
     with txn.cursor() as cursor:
         found = cursor.set_range(at + b"\0") if at else cursor.first()
         count = 0
@@ -128,6 +139,16 @@ def _from(txn: lmdb.Transaction[bytes], at: bytes) -> Iterator[tuple[bytes, floa
             if not key.startswith(META):
                 value = cursor.value()
                 (expires,) = EXPIRES.unpack_from(value, len(value) - EXPIRES.size)
-                yield key, expires
+                yield (
+                    key,
+                    expires,
+                    key.startswith(VALUES) and TRAILER.unpack_from(value, len(value) - TRAILER.size)[0] > 0,
+                )
                 count += 1
             found = cursor.next()
+
+
+def _token(value: bytes) -> int:
+    """Return the token of a claim; 0 of what is a value already."""
+    token: int = TRAILER.unpack_from(value, len(value) - TRAILER.size)[0]
+    return token
