@@ -160,6 +160,8 @@ class Failing:
         self.failing: list[str] = []
         """What becomes of the next operations: nothing for one that is well, or `before`, or `after`."""
         self.down = False
+        self.slow = 0.0
+        """Seconds until it says what has come of a claim."""
 
     @asynccontextmanager
     async def _around(self) -> AsyncIterator[None]:
@@ -172,7 +174,9 @@ class Failing:
 
     async def claim(self, key: bytes, ttl: float) -> Claim:
         async with self._around():
-            return await self._space.claim(key, ttl)
+            claim = await self._space.claim(key, ttl)
+            await asyncio.sleep(self.slow)
+            return claim
 
     async def settle(self, key: bytes, token: int, value: bytes, ttl: float) -> bool:
         async with self._around():
@@ -309,6 +313,21 @@ def test_one_whose_claim_has_ended_is_not_kept(caplog: pytest.LogCaptureFixture)
 
     in_fake_time(main)
     assert "an answer came after its claim had ended" in caplog.text
+
+
+def test_a_claim_that_was_heard_of_too_late_is_none() -> None:
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            space = failing_space()
+            space.slow = 61.0  # as where the worker was stopped
+            worker, service = Worker(space, group), Service()
+            service.go.set()
+            assert await worker.ask(service) is Standing.NO_STORE
+            assert service.asked == 0
+            space.slow = 0.0
+            assert await worker.ask(service) == (b"1", False)
+
+    in_fake_time(main)
 
 
 def test_work_that_never_begins_is_not_waited_for_forever() -> None:

@@ -175,6 +175,9 @@ class _Flight:
         if self._left:  # nothing was sent, and nobody waits for it
             await self._release(claim.token)
             return Standing.UNDER_WAY
+        if clock() >= claimed + rules.work:  # the store took so long to say so that it may be somebody else's by now
+            await self._release(claim.token)
+            return Standing.UNDER_WAY if waited else Standing.NO_STORE
         return await self._carry_out(claim.token, claimed)
 
     async def _carry_out(self, token: int, claimed: float) -> _Found:
