@@ -298,21 +298,31 @@ def test_one_that_could_never_be_kept_is_told_to_the_log(caplog: pytest.LogCaptu
     assert "an answer could not be kept" in caplog.text
 
 
-def test_one_whose_claim_has_ended_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("another", [False, True])
+def test_one_whose_claim_has_ended_is_kept_unless_another_has_come(
+    another: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     async def main() -> None:
         async with asyncio.TaskGroup() as group:
             wall = Wall()
             space = MemorySpace(wall)
-            worker, service = Worker(space, group), Service()
+            worker, service, second = Worker(space, group), Service(), Service()
             first = group.create_task(worker.ask(service))
             await service.begun.wait()
-            wall.now += 120.0  # somebody has set the time of day
+            wall.now += 120.0  # somebody has set the time of day, or the store has lost it
+            if another:
+                asked = group.create_task(worker.ask(second))
+                await second.begun.wait()
             service.go.set()
             assert await first == (b"1", False)
-            assert await worker.ask(service) == (b"2", False)
+            if another:
+                second.go.set()
+                assert await asked == (b"1", False)
+            assert await worker.ask(service) == (b"1", True)
+            assert service.asked == 1
 
     in_fake_time(main)
-    assert "an answer came after its claim had ended" in caplog.text
+    assert ("a claim had ended" in caplog.text) == another
 
 
 def test_a_claim_that_was_heard_of_too_late_is_none() -> None:

@@ -246,8 +246,10 @@ class _Flight:
         once, pause, unsure = self._once, FIRST_PAUSE, False
         while True:
             try:
-                if not await once.space.settle(self._key, token, record, once.rules.ttl) and not unsure:
-                    once.logger.error("idempotency-key: an answer came after its claim had ended, and is not kept")
+                if not await self._keep(token, record) and not unsure:
+                    once.logger.error(
+                        "idempotency-key: a claim had ended, and the key is another's; the answer is not kept"
+                    )
             except StoreUnavailable as error:
                 unsure = True  # it may have done it all the same
                 once.trouble.tell(str(error))
@@ -259,6 +261,17 @@ class _Flight:
                 return
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _keep(self, token: int, record: bytes) -> bool:
+        """Make a record of the claim; False where that is somebody else's by now.
+
+        Where the store has lost it, and nobody has come since, there is still time to have it known.
+        """
+        space, key, rules = self._once.space, self._key, self._once.rules
+        if await space.settle(key, token, record, rules.ttl):
+            return True
+        claim = await space.claim(key, rules.lock)
+        return claim.ours and await space.settle(key, claim.token, record, rules.ttl)
 
     async def _release(self, token: int) -> None:
         try:
