@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from portico.plugin import (
     USER,
+    Body,
     ConfigError,
     Endpoint,
     Handler,
@@ -55,6 +56,20 @@ class OddPolicy(Policy[Odd], name="odd", stages=(Stage.TRANSFORM,)):
         return Response.problem(self.config.status, "odd")
 
 
+class SpoilPolicy(Policy[PolicyConfig], name="spoil", stages=(Stage.TRANSFORM,)):
+    """Makes a mistake with the content of answers."""
+
+    def response(self, request: Request, response: Response) -> Response:
+        response.body = Body.stream(self, None)
+        return response
+
+    async def read(self) -> bytes:
+        raise RuntimeError("a mistake")
+
+    def trailers(self) -> list[tuple[bytes, bytes]]:
+        return []
+
+
 class Bare(PolicyConfig):
     """Nothing."""
 
@@ -69,7 +84,9 @@ class BareEndpoint(Endpoint[Bare], name="bare"):
 @contextmanager
 def gateway(plays: Plays | None, settings: str = "", *, service: str = "", more: str = "") -> Iterator[Gateway]:
     text = CONFIG.format(settings=settings, service=service, more=more)
-    with Gateway(text=text, services={"pay": plays} if plays else {}, classes=[OddPolicy, BareEndpoint]) as made:
+    with Gateway(
+        text=text, services={"pay": plays} if plays else {}, classes=[OddPolicy, SpoilPolicy, BareEndpoint]
+    ) as made:
         yield made
 
 
@@ -553,6 +570,23 @@ def test_half_an_answer_is_none() -> None:
         first = pay(made)
         assert first.status == 502
         assert pay(made).problem == "idempotency-outcome-unknown"
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_nor_is_one_with_which_a_policy_has_made_a_mistake(leaves: bool, caplog: pytest.LogCaptureFixture) -> None:
+    async def slowly(_: ServiceRequest) -> Reply:
+        await asyncio.sleep(10)
+        return Reply(201)
+
+    with gateway(slowly, "lock: 60s", more=", spoil") as made:
+        if leaves:
+            assert pay(made, leaves_after=5).status == 0
+        else:
+            assert pay(made).problem == "internal-error"
+        made.clock.advance(100)  # a claim would have ended
+        assert pay(made).problem == "idempotency-outcome-unknown"
+        assert calls(made) == 1
+    assert "a mistake" in caplog.text
 
 
 def test_what_no_target_was_sent_may_be_tried_again() -> None:

@@ -27,7 +27,7 @@ RESERVE: Final = 5.0
 PATIENCE: Final = 30.0
 """Seconds beyond all others after which nobody waits for an answer any more."""
 
-_Found: TypeAlias = Response | Standing | PorticoError
+_Found: TypeAlias = Response | Standing | Exception
 """An answer; or why there is none; or what broke it off, which is raised where it is waited for."""
 
 
@@ -99,7 +99,7 @@ class Once:
             flight.leave()
             raise
         flight.join(request.exchange, found)
-        if isinstance(found, PorticoError):
+        if isinstance(found, Exception):
             raise found
         return found
 
@@ -195,7 +195,7 @@ class _Flight:
             found = response
         except TimeoutError:
             pass
-        except PorticoError as error:
+        except Exception as error:  # noqa: BLE001 - a mistake around the content, too, comes after the request was sent
             found = error
         finally:
             if response is not None and found is not response:
@@ -289,6 +289,8 @@ class _Flight:
         """Let go of what nobody waits for."""
         if isinstance(found, Response):
             found.body.close()
+        elif isinstance(found, Exception) and not isinstance(found, PorticoError):
+            self._once.logger.error("idempotency-key: a request that nobody waits for has failed", exc_info=found)
         self._exchange.end(Outcome.CLIENT_LEFT, self._once.clock())
 
 
