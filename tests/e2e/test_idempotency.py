@@ -211,7 +211,8 @@ def test_nor_does_the_end_of_the_gateway(tmp_path: Path, service: Service, payme
 
 
 def test_which_does_not_wait_for_it_forever(tmp_path: Path, service: Service, payments: Payments) -> None:
-    text = config(service, "lmdb").replace("shutdown_timeout: 20s", "shutdown_timeout: 1s")
+    state = f"{{path: {tmp_path / 'lib'}}}"
+    text = config(service, state).replace("shutdown_timeout: 20s", "shutdown_timeout: 1s")
     with Gateway(tmp_path, text, workers=1) as gateway, begun(gateway, payments):
         gateway.popen.terminate()
         assert gateway.popen.wait(DEADLINE) == 0
@@ -221,6 +222,8 @@ def test_which_does_not_wait_for_it_forever(tmp_path: Path, service: Service, pa
         gateway.popen.terminate()
         assert gateway.popen.wait(DEADLINE) == 0
         assert "some work was not done at the deadline of the drain" in gateway.log()
+    with Gateway(tmp_path, text, workers=1) as gateway:
+        assert [problem(pay(gateway, key)) for key in ("k", "left")] == ["idempotency-outcome-unknown"] * 2
 
 
 def test_without_a_store_nothing_is_paid_unless_that_is_wanted(

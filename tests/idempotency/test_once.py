@@ -124,16 +124,34 @@ def test_callers_keys_and_places_are_told_apart(engine: Any, tmp_path: Path) -> 
     run(main)
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_where_a_worker_ends_nobody_knows_what_becomes_of_it(engine: Any, tmp_path: Path, keep: bool) -> None:
+    async def main() -> None:
+        async with engine(tmp_path) as made, asyncio.TaskGroup() as group:
+            ending, other = (Worker(made.store.durable, group, replace(RULES, keep_unknown=keep)) for _ in range(2))
+            service = Service()
+            first = group.create_task(ending.ask(service))
+            await service.begun.wait()
+            ending.work[0].cancel()
+            assert await first is Standing.LATE  # and not NO_STORE, upon which it may be sent again
+            service.go.set()
+            assert await other.ask(service) == (Standing.UNKNOWN if keep else (b"2", False))
+
+    run(main)
+
+
 def test_where_a_worker_is_lost_the_key_is_claimed_until_its_end(engine: Any, tmp_path: Path) -> None:
     async def main() -> None:
         async with engine(tmp_path) as made, asyncio.TaskGroup() as group:
             rules = replace(RULES, lock=made.ttl if made.ttl > 1 else 2.0)
-            lost, other = (Worker(made.store.durable, group, rules) for _ in range(2))
+            space = Failing(made.store.durable)
+            lost, other = Worker(space, group, rules), Worker(made.store.durable, group, rules)
             service = Service()
             first = group.create_task(lost.ask(service))
             await service.begun.wait()
+            space.down = True
             lost.work[0].cancel()
-            assert await first is Standing.LATE  # and not NO_STORE, upon which it may be sent again
+            assert await first is Standing.LATE
             assert await other.ask(service) is Standing.UNDER_WAY
             service.go.set()
             found = (await other.ask(service),)
@@ -275,6 +293,28 @@ def test_an_answer_is_given_at_once_and_kept_as_soon_as_that_can_be(
             assert loop.time() == began
             await asyncio.sleep(10)
             assert await worker.ask(service) == (b"1", True)
+
+    in_fake_time(main)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("fails", ["before", "after"])
+def test_a_key_that_is_to_be_free_again_is_so_as_soon_as_that_can_be(
+    fails: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async def refuse(_: Request) -> Response:
+            return Response.problem(503, "no-healthy-target")
+
+        async with asyncio.TaskGroup() as group:
+            space = failing_space()
+            worker, service = Worker(space, group), Service()
+            service.go.set()
+            space.failing = ["", fails, "before", "before"]
+            answer = await worker.once.answer(Request("POST", "/"), refuse, b"", b"k", MINE)
+            assert isinstance(answer, Response)
+            await asyncio.sleep(5)
+            assert await worker.ask(service) == (b"1", False)
 
     in_fake_time(main)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Coroutine
@@ -173,10 +174,9 @@ class _Flight:
             await asyncio.sleep(min(pause, left))
             pause, waited = min(2 * pause, LONGEST_PAUSE), True
         if self._left:  # nothing was sent, and nobody waits for it
-            await self._release(claim.token)
+            await self._settle(claim.token, None, claimed + rules.lock, Standing.UNDER_WAY)
             return Standing.UNDER_WAY
         if clock() >= claimed + rules.work:  # the store took so long to say so that it may be somebody else's by now
-            await self._release(claim.token)
             return Standing.UNDER_WAY if waited else Standing.NO_STORE
         return await self._carry_out(claim.token, claimed)
 
@@ -195,16 +195,16 @@ class _Flight:
             found = response
         except TimeoutError:
             pass
+        except asyncio.CancelledError:  # the worker ends, and its claim would, too
+            with contextlib.suppress(StoreUnavailable):
+                await self._conclude(token, self._record(found, None))
+            raise
         except Exception as error:  # noqa: BLE001 - a mistake around the content, too, comes after the request was sent
             found = error
         finally:
             if response is not None and found is not response:
                 response.body.close()
-        record = self._record(found, content)
-        if record is None:
-            await self._release(token)
-        else:
-            await self._settle(token, record, claimed + rules.lock, found)
+        await self._settle(token, self._record(found, content), claimed + rules.lock, found)
         return found
 
     async def _content(self, response: Response) -> bytes | None:
@@ -241,12 +241,12 @@ class _Flight:
         kept = None if content is None else answer_record(print_, response, content)
         return unkept_record(print_) if kept is None else kept
 
-    async def _settle(self, token: int, record: bytes, ends: float, found: _Found) -> None:
+    async def _settle(self, token: int, record: bytes | None, ends: float, found: _Found) -> None:
         """Keep what became of the request. The client does not wait for that where the store cannot be asked."""
         once, pause, unsure = self._once, FIRST_PAUSE, False
         while True:
             try:
-                if not await self._keep(token, record) and not unsure:
+                if not await self._conclude(token, record) and not unsure:
                     once.logger.error(
                         "idempotency-key: a claim had ended, and the key is another's; the answer is not kept"
                     )
@@ -257,27 +257,25 @@ class _Flight:
                 return
             self._hand_over(found)
             if once.clock() + pause >= ends:
-                once.logger.error("idempotency-key: an answer could not be kept; another try is carried out again")
+                if record is not None:
+                    once.logger.error("idempotency-key: an answer could not be kept; another try is carried out again")
                 return
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    async def _keep(self, token: int, record: bytes) -> bool:
-        """Make a record of the claim; False where that is somebody else's by now.
+    async def _conclude(self, token: int, record: bytes | None) -> bool:
+        """Make a record of the claim, or give it back where there is none; False where it is somebody else's by now.
 
-        Where the store has lost it, and nobody has come since, there is still time to have it known.
+        Where the store has lost it, and nobody has come since, there is still time to have the record known.
         """
         space, key, rules = self._once.space, self._key, self._once.rules
+        if record is None:
+            await space.release(key, token)
+            return True
         if await space.settle(key, token, record, rules.ttl):
             return True
         claim = await space.claim(key, rules.lock)
         return claim.ours and await space.settle(key, claim.token, record, rules.ttl)
-
-    async def _release(self, token: int) -> None:
-        try:
-            await self._once.space.release(self._key, token)
-        except StoreUnavailable as error:  # the claim ends by itself
-            self._once.trouble.tell(str(error))
 
     def _hand_over(self, found: _Found) -> None:
         if not self.found.done():

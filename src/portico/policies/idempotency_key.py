@@ -38,9 +38,10 @@ service. An answer that is larger than `max_answer`, or has trailers, comes as e
 **When nobody knows.** Where the service was sent a request and there was no answer, or half of one, it may have been
 carried out. Its client is told of the failure. By default the key is used up: trying again is answered 409
 (`idempotency-outcome-unknown`), and somebody has to look. With `on_unknown: retry` it goes to the service again: for
-services that can tell by the key themselves, which they are sent. Where a worker is killed with a request at work, the
-next try is answered 409 until the claim to the key is over, at the end of `lock`, and is then carried out again; with a
-`lock` as long as `ttl` it never is.
+services that can tell by the key themselves, which they are sent. So it is with a request that is still at work when a
+worker has to end (`shutdown_timeout`). Where a worker is killed with one at work, the next try is answered 409 until
+the claim to the key is over, at the end of `lock`, and is then carried out again; with a `lock` as long as `ttl` it
+never is.
 
 **Whose keys.** One caller's keys are not another's (`key`), and each line of a file that has this policy has keys of
 its own, which go with the name of its route or service. A caller who is not known counts by address, and a client that

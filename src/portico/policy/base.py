@@ -179,7 +179,8 @@ class Env(Protocol):
 
     def see_through(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Do work that is to come to its end, such as a payment whose client has left. This configuration stays for as
-        long as that takes; a worker that is to end gives it as long as requests under way. What it raises is logged.
+        long as that takes; a worker that is to end gives it as long as requests under way, then cancels it, and lets
+        it have a moment to make that known. What it raises is logged.
         """
         ...
 

@@ -7,6 +7,7 @@ began under it is over, and its memory is given back in small steps.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Generator, Mapping, Sequence
@@ -34,6 +35,9 @@ logger = logging.getLogger("portico.worker")
 
 BACKLOG: Final = 4096
 """Connections that may wait to be accepted at each door."""
+
+LAST_WORD: Final = 2.0
+"""Seconds that work has which is ended at the deadline of the drain, to have that known; less than until the kill."""
 
 
 class Prepared(NamedTuple):
@@ -160,6 +164,10 @@ class Serving:
             logger.warning("some work was not done at the deadline of the drain")
             for runtime in runtimes:
                 runtime.stop()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORD):
+                    for runtime in runtimes:
+                        await runtime.settled()
 
     async def close(self) -> None:
         """Close what is served now."""
