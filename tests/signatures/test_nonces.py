@@ -60,3 +60,16 @@ def test_a_nonce_that_was_given_back_can_be_used() -> None:
     assert nonces.use("a", 20.0, 0.0, 2)
     assert not nonces.use("a", 20.0, 15.0, 2)  # the end of the first use is not that of the second
     assert nonces.use("a", 40.0, 20.0, 2)
+
+
+def test_what_is_given_back_over_and_over_takes_no_room() -> None:
+    nonces = Nonces()
+    for number in range(20):
+        assert nonces.use(f"kept {number}", 10.0 + number, 0.0, 99)
+    for _ in range(10_000):
+        assert nonces.use("a", 100.0, 0.0, 99)
+        nonces.give_back("a")
+    assert len(nonces._ends) < 200
+    assert not nonces.use("kept 9", 100.0, 18.0, 99)
+    assert nonces.use("new", 100.0, 50.0, 1)
+    assert len(nonces) == 1

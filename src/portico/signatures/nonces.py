@@ -44,6 +44,9 @@ class Nonces:
     def give_back(self, nonce: str) -> None:
         """Take a nonce for unused again."""
         self._used.pop(_key_of(nonce), None)
+        if len(self._ends) > 2 * len(self._used) + _FORGOTTEN_AT_ONCE:  # else the same one, given back over and over
+            self._ends = [(until, key) for key, until in self._used.items()]
+            heapq.heapify(self._ends)
 
     def _forget(self, now: float) -> None:
         for _ in range(_FORGOTTEN_AT_ONCE):
