@@ -634,6 +634,28 @@ def test_what_a_fallback_answers_is_kept_where_the_service_may_have_begun() -> N
         assert pay(made).problem == "idempotency-outcome-unknown"
 
 
+RETRIES = ", timeout: {total: 5s}, retry: {methods: [POST], attempts: 2, on: [failure, timeout, 503, 504]}"
+
+
+@pytest.mark.parametrize(
+    ("first", "again"), [(Cut(), False), (Reply(504), False), (Reply(503), True), (Refuse(), True)]
+)
+def test_that_nothing_was_done_is_believed_of_all_tries_or_of_none(first: Any, again: bool) -> None:
+    with gateway([first, Reply(503), Reply(201)], service=RETRIES) as made:
+        assert pay(made).status == 503
+        assert pay(made).status == (201 if again else 409)
+        if not again:
+            assert pay(made).problem == "idempotency-outcome-unknown"
+
+
+def test_nor_where_another_target_was_asked_beside() -> None:
+    hedged = ", timeout: {total: 5s}, retry: {methods: [POST], on: [failure]}, hedge: 1s"
+    with gateway([Silence(), Reply(503), Reply(201)], service=hedged) as made:
+        assert pay(made).status == 503
+        assert pay(made).problem == "idempotency-outcome-unknown"
+        assert calls(made) == 2
+
+
 def test_what_takes_longer_than_the_claim_is_given_up() -> None:
     with gateway([Silence(), Reply(201)], "lock: 20s", service=", timeout: {first_byte: 1h}") as made:
         began = made.clock()

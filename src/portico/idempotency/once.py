@@ -234,7 +234,8 @@ class _Flight:
         if exchange.tries == 0 and (exchange.error or (problem is not None and _refuses(problem.status))):
             return None  # no target was sent it
         nothing_done = response is not None and response.status in rules.retryable
-        if response is None or problem is not None or (nothing_done and exchange.error):
+        doubtful = exchange.error or any(status not in rules.retryable for status in exchange.passed_over)
+        if response is None or problem is not None or (nothing_done and doubtful):
             return unknown_record(print_) if rules.keep_unknown else None
         if nothing_done:
             return None

@@ -41,6 +41,7 @@ class Exchange:
         "error",
         "first_byte",
         "outcome",
+        "passed_over",
         "reused",
         "route",
         "sent",
@@ -64,6 +65,8 @@ class Exchange:
         self.service = ""
         self.target = ""
         self.tries = 0
+        self.passed_over: tuple[int, ...] = ()
+        """What came of tries of which the target may have begun, and that others have followed: statuses, or 0."""
         self.bytes_in = 0
         """Bytes of the request's body, as sent by the client."""
         self.bytes_out = 0

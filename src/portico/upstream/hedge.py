@@ -144,5 +144,8 @@ class _Race:
                 outcome.body.close()
             if exchange is not None and each.exchange is not None:
                 exchange.tries += each.exchange.tries
+                exchange.passed_over += each.exchange.passed_over
+                if each is not taken and each.exchange.tries:
+                    exchange.passed_over += (outcome.status if isinstance(outcome, Response) else 0,)
                 if each is told:
                     exchange.take(each.exchange)

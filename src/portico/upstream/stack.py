@@ -328,6 +328,8 @@ class Service:
             return None
         if isinstance(outcome, Response):
             outcome.body.close()
+        if not unsent and request.exchange is not None:
+            request.exchange.passed_over += (outcome.status if isinstance(outcome, Response) else 0,)
         if wait:
             await asyncio.sleep(wait)
             balancer = self.roster.balancer
