@@ -54,6 +54,19 @@ def test_guests_are_not_one_caller() -> None:
     assert key(one, "user") == key(one, "address") != key(other, "user")
 
 
+def test_the_same_name_of_another_issuer_is_another_caller() -> None:
+    claims: list[dict[str, object]] = [{}, {"iss": "https://a.example"}, {"iss": "https://b.example"}, {"iss": 7}]
+    keys = [key(request_of(user=User("ada", kind="jwt", claims=each)), "user") for each in claims]
+    assert len({*keys}) == 3
+    again = User("ada", kind="jwt", claims={"iss": "https://a.example", "jti": "another token"})
+    assert key(request_of(user=again), "user") == keys[1]
+
+
+def test_the_user_who_is_everybody_unknown_is_not_one_caller() -> None:
+    one, other = (request_of(address, User("guest", kind="anonymous")) for address in ("10.1.2.3", "10.1.2.4"))
+    assert key(one, "user") == key(one, "address") != key(other, "user")
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [

@@ -44,9 +44,10 @@ the claim to the key is over, at the end of `lock`, and is then carried out agai
 never is.
 
 **Whose keys.** One caller's keys are not another's (`key`), and each line of a file that has this policy has keys of
-its own, which go with the name of its route or service. A caller who is not known counts by address, and a client that
-has another one when it tries again is somebody else: where that happens, have callers known, or write `key: everyone`,
-and keys that nobody can guess are all that keeps them apart.
+its own, which go with the name of its route or service. A caller who is not known, or is let in as
+[anonymous](anonymous.md), counts by address, and a client that has another one when it tries again is somebody else:
+where that happens, have callers known, or write `key: everyone`, and keys that nobody can guess are all that keeps them
+apart.
 
 **What is kept where.** Answers are in the [store](../configuration.md#state) for `ttl`, as they are: who can read the
 store can read the personal data in them. Keys are there as digests only, requests as fingerprints, and cookies that an
