@@ -327,6 +327,27 @@ def workers(**settings: Any) -> tuple[World, World]:
     return one, world_of(store=one.store, **settings)
 
 
+def test_who_leaves_before_the_store_has_answered_has_tried_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        world = world_of(failures=1)
+
+        async def never() -> Held:
+            await asyncio.Event().wait()
+            raise AssertionError("it has been")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(world.store.volatile, "hold", lambda *_: never())
+            leaves = asyncio.ensure_future(world.found(basic("ada:swordfish"), address=HERE))  # noqa: TID251
+            await asyncio.sleep(0)
+            leaves.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leaves
+        assert await tries(world, "ada", "swordfish") == "let in"
+        end(world)
+
+    run(main)
+
+
 def end(*worlds: World) -> None:
     for each in worlds:
         each.passwords.close()

@@ -248,17 +248,21 @@ class Passwords:
         try:
             begun = await together.failures.begin(attempt.said, together.most, attempt.within)
         except BaseException:
+            self._take_back(attempt)  # nothing was compared
             self._end(print_, attempt, Busy())
             raise
         if begun.refused is None:
             return begun.ticket
-        for key in attempt.counts_for:
-            self.failures.take_back(key)
+        self._take_back(attempt)
         # Nothing that is remembered here may be tried either, now that this is known.
         self.failures.exhaust(attempt.counts_for[begun.refused], together.most, attempt.now + begun.wait)
         error = TooMany(begun.wait)
         self._end(print_, attempt, error)
         raise error
+
+    def _take_back(self, attempt: Attempt) -> None:
+        for key in attempt.counts_for:
+            self.failures.take_back(key)
 
     def _end(self, print_: bytes, attempt: Attempt, found: bool | BaseException) -> bool:
         """Tell those who wait for a comparison; False where `close` has told them that there is none."""
@@ -289,8 +293,7 @@ class Passwords:
         failed = work.exception()
         found = failed if failed is not None else work.result()
         if self._end(print_, attempt, found) and found is True and known:
-            for key in attempt.counts_for:
-                self.failures.take_back(key)
+            self._take_back(attempt)
             if attempt.home:
                 self.is_at_home(attempt)
             if together is not None:
