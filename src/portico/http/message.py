@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Protocol, TypeVar, cast
 
+from mypy_extensions import mypyc_attr
+
 from portico.http.body import Body
 from portico.http.duplex import Duplex
 from portico.http.forwarded import Client as Client
@@ -60,6 +62,7 @@ class Request:
         "headers",
         "host",
         "method",
+        "observer",
         "path",
         "query",
         "upgrade",
@@ -94,6 +97,8 @@ class Request:
         self.deadline: float | None = None
         self.answer_by: float | None = None
         self.upgrade = b""
+        self.observer: Observer | None = None
+        """Who is told of the answer and of the end, where a client has sent this."""
         self._slots: dict[Key[Any], Any] | None = None
 
     @property
@@ -200,6 +205,20 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<Response {self.status}>"
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Observer:
+    """Sees the exchanges of a route, or of what comes to no route. Each is told of twice, by the server.
+
+    Neither method may wait, or keep the request. `request` is None for what never became one.
+    """
+
+    def answering(self, exchange: Exchange, request: Request | None) -> None:
+        """See an exchange whose status is known, before the client sees it; where nothing is answered, at the end."""
+
+    def ended(self, exchange: Exchange, request: Request | None) -> None:
+        """See an exchange at its end, of which nothing more will change."""
 
 
 Handler = Callable[[Request], Awaitable[Response]]

@@ -119,6 +119,11 @@ class Connections:
     """What a target needs of its pool. A class, not a Protocol, so that compiled callers call it directly."""
 
     @property
+    def handshake(self) -> float:
+        """Seconds that TLS took of the connection which `connect` has returned just now; 0 where none was spoken."""
+        return 0.0
+
+    @property
     def busy(self) -> int:
         """How many requests are under way, those that wait for a connection included."""
         raise NotImplementedError
@@ -220,13 +225,15 @@ class ClientStream:
 
     async def send(self, request: Request, target: str, authority: bytes, patience: Patience) -> Response:
         """Send `request` for `target` and return the answer once its head has come; raise an UpstreamError."""
-        clock = self._loop.time
+        clock, exchange = self._loop.time, request.exchange
         interims = 0
         try:
             self.send_request(request, target, authority)
             if request.body.whole is None:
                 self.begin_upload(request, patience.first_byte)
             sent = clock()
+            if exchange is not None:
+                exchange.sent = sent
             self.set_deadline(_until(sent + patience.first_byte if self._upload is None else NEVER, request.deadline))
             while (head := await self.next_head(request)).status < 200:
                 interims += 1
@@ -237,9 +244,7 @@ class ClientStream:
         except BaseException:
             self.finish(False)
             raise
-        exchange = request.exchange
         if exchange is not None:
-            exchange.sent = sent
             exchange.first_byte = clock()
         whole = self.take_whole()
         if whole is not None:

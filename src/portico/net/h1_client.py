@@ -91,7 +91,7 @@ class H1Connection(ClientStream, ClientConnection):
 
         The steps are those of ClientStream.send, in one coroutine, since each more costs at every wake-up.
         """
-        stream, reader = self.stream, self._reader
+        stream, reader, exchange = self.stream, self._reader, request.exchange
         clock = self._loop.time
         if self.reused and not _repeatable(request) and stream.has_news():
             # The target has closed it, and the loop has not heard of that. Nothing was sent, and nothing is lost.
@@ -103,6 +103,8 @@ class H1Connection(ClientStream, ClientConnection):
                 self._chunked = request.body.length is None
                 self.begin_upload(request, patience.first_byte)
             sent = clock()
+            if exchange is not None:
+                exchange.sent = sent
             when = sent + patience.first_byte if self._upload is None else NEVER
             stream.set_deadline(when if request.deadline is None else min(when, request.deadline))
             data = stream.take() or (b"" if stream.eof else await stream.arrival())
@@ -117,9 +119,7 @@ class H1Connection(ClientStream, ClientConnection):
         except BaseException:
             self.finish(False)
             raise
-        exchange = request.exchange
         if exchange is not None:
-            exchange.sent = sent
             exchange.first_byte = now
         if head.status == 101:
             return self._switched(request, head, patience.idle)

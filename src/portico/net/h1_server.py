@@ -161,6 +161,7 @@ class H1ServerConnection(ServerStream, ServerConnection):
         finally:
             stream.close()
             server.forget(self)
+            self._asked = None
             self._interim = _never  # it held this connection, and its buffers, until the next collection
             if self._content is not None:
                 self._content.close()
@@ -209,7 +210,7 @@ class H1ServerConnection(ServerStream, ServerConnection):
         """Send an answer whose content is in memory, head and content in one write."""
         content = response.body.whole
         assert content is not None
-        exchange.status = response.status
+        self.answering(exchange, response.status)
         if h1.has_content(response.status, head.method):
             exchange.bytes_out = len(content)
         self._stream.write(self._head(head, response, keep_alive, content))
@@ -261,7 +262,7 @@ class H1ServerConnection(ServerStream, ServerConnection):
             duplex.close()
             raise no_switch()
         stream.on_lost = None  # the end of one direction is not the end of the other any more
-        exchange.status = response.status
+        self.answering(exchange, response.status)
         stream.write(h1.switching_head(response.headers, head.upgrade))
         limits, loop = self.server.limits, self.server.loop
         client = Upgraded(stream, self._reader.take_pending(), loop, limits.write_timeout, _left, _nothing)

@@ -69,6 +69,7 @@ class Pool(Connections):
         "_cold",
         "_connections",
         "_gate",
+        "_handshake",
         "_host",
         "_idle_timeout",
         "_max_age",
@@ -128,10 +129,16 @@ class Pool(Connections):
         self._ready: list[ClientConnection] = []
         """Connections with room, the one last used last."""
         self._connections = 0
+        self._handshake = 0.0
         self._cold = self._warm > 0
         """True while the connections that are to be there ahead of requests have not been opened."""
         self._warming: asyncio.Task[None] | None = None
         self._closed = False
+
+    @property
+    def handshake(self) -> float:
+        """Seconds that TLS took of the connection which `connect` has returned just now; 0 where none was spoken."""
+        return self._handshake
 
     @property
     def connections(self) -> int:
@@ -248,14 +255,17 @@ class Pool(Connections):
         except ValueError as error:
             raise OSError(f"TLS cannot ask for {name!r}: {error}") from error
         await self._connect(lambda: stream)
+        began = self.loop.time()
         if self._tls_timeout == NEVER:
             await stream.handshake()
+            self._handshake = self.loop.time() - began
             return stream
         try:
             async with asyncio.timeout(self._tls_timeout):
                 await stream.handshake()
         except TimeoutError:
             raise UpstreamTimeout("no TLS handshake in time", source=_CONNECT_SOURCE, retryable=True) from None
+        self._handshake = self.loop.time() - began
         return stream
 
     async def _connect(self, protocol: Callable[[], Stream]) -> Stream:

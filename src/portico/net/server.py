@@ -13,7 +13,7 @@ from mypy_extensions import mypyc_attr, trait
 
 from portico.http.error_shapes import ProblemWriter, write_problem
 from portico.http.forwarded import Trust
-from portico.http.message import Handler
+from portico.http.message import Handler, Observer
 from portico.http.target import EncodedSlashes
 from portico.net.stream import Outbox
 from portico.observe.exchange import Exchange
@@ -83,6 +83,8 @@ class Server:
         self.trust = Trust() if trust is None else trust
         self.write_problem: ProblemWriter = write_problem
         """Writes what fails before there is a request; like `handler`, it is read each time."""
+        self.observer: Observer | None = None
+        """Who sees what comes to no route; None where nobody does. It is read for each request."""
         self.draining = False
         self.epoch = 0
         """Grows when connections are to end after their next answer: what they began with holds no more. One that

@@ -35,6 +35,7 @@ class ServerStream:
     """
 
     __slots__ = (
+        "_asked",
         "_content",
         "_direct",
         "_exchange",
@@ -58,6 +59,8 @@ class ServerStream:
         self._direct = client
         self._said: tuple[bytes, ...] = ()
         self._exchange: Exchange | None = None
+        self._asked: Request | None = None
+        """What is being answered; None while nothing is, for it leads back here."""
         self._content: RequestContent | None = None
         self._raw_host = b""
         self._host = ""
@@ -106,7 +109,7 @@ class ServerStream:
 
     def request(self, head: RequestHead, exchange: Exchange, body: Body, interim: Interim | None) -> Request:
         """Build the Request that a head announces; raise a RequestError where the head is not sound."""
-        method = head.method
+        method = exchange.method = head.method
         if method in REFUSED_METHODS:
             raise MethodRefused(f"{method} is not served here")
         headers = head.headers
@@ -128,6 +131,8 @@ class ServerStream:
         request = Request(method, path, query, headers, body, self._host, self.client, exchange, interim, head.target)
         if head.upgrade:
             request.upgrade = head.upgrade
+        request.observer = self.server.observer  # unless a route has another
+        self._asked = request
         return request
 
     def _take_host(self, headers: Headers, minor: int) -> None:
@@ -192,7 +197,7 @@ class ServerStream:
                 response.duplex.close()
                 raise no_switch()  # noqa: TRY301 - a bug like any other that a handler may raise
             if response.body.whole is not None:
-                exchange.status = response.status
+                self.answering(exchange, response.status)
                 exchange.bytes_out = self._send_all(head, response)
                 await self.drain()
             elif not await self.send_stream(head, response, exchange):
@@ -234,7 +239,7 @@ class ServerStream:
     async def send_stream(self, head: RequestHead, response: Response, exchange: Exchange) -> bool:
         """Send an answer whose content is still on its way; return False where it had to be cut."""
         body = response.body
-        exchange.status = response.status
+        self.answering(exchange, response.status)
         try:
             self.send_head(head, response)
             if h1.has_content(response.status, head.method):
@@ -272,10 +277,31 @@ class ServerStream:
             fields.append((name, value))
         return fields
 
+    def answering(self, exchange: Exchange, status: int) -> None:
+        """Note what the client is about to be answered, and tell whoever watches."""
+        exchange.status = status
+        request = self._asked
+        observer = self.server.observer if request is None else request.observer
+        if observer is not None:
+            try:
+                observer.answering(exchange, request)
+            except Exception:  # a bug of who only watches must not cost an answer
+                logger.exception("an answer could not be counted")
+
+    def _tell_end(self, exchange: Exchange) -> None:
+        request, self._asked = self._asked, None
+        observer = self.server.observer if request is None else request.observer
+        if observer is not None:
+            try:
+                observer.ended(exchange, request)
+            except Exception:  # as above
+                logger.exception("the end of a request could not be noted")
+
     def complete(self, exchange: Exchange, now: float) -> None:
         """Close the books of one request; whoever still holds its body gets nothing of the next one's."""
         self.server.answered += 1
         exchange.end(_COMPLETE, now)
+        self._tell_end(exchange)
         if self._content is not None:
             self._content.close()
             self._content = None
@@ -285,9 +311,10 @@ class ServerStream:
         exchange = self._exchange
         if exchange is not None and exchange.outcome is None:
             self.server.answered += 1
-            if exchange.status == 0 and outcome is Outcome.CLIENT_LEFT:
-                exchange.status = 499
+            if exchange.status == 0:
+                self.answering(exchange, 499 if outcome is Outcome.CLIENT_LEFT else 0)
             exchange.end(outcome, self.server.loop.time())
+            self._tell_end(exchange)
 
     def _refusal(self, head: RequestHead, error: RequestError) -> Response:
         """Return the answer to what never became a request, or broke off as one."""
@@ -298,8 +325,11 @@ class ServerStream:
         """Record what never became a request, or broke off as one."""
         if self._exchange is None or self._exchange.outcome is not None:
             self._exchange = Exchange(self.server.loop.time())
-        self._exchange.status = error.status
-        self._exchange.error = f"{error.type}: {error.detail}"
+            self._asked = None
+        exchange = self._exchange
+        exchange.error = f"{error.type}: {error.detail}"
+        if exchange.status == 0:
+            self.answering(exchange, error.status)
         self.end(Outcome.REJECTED)
 
 

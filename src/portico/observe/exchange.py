@@ -5,8 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Final
 
 logger = logging.getLogger("portico.exchange")
+
+MOST_NOTES: Final = 64
+"""How many notes, steps and tries a record holds; what would be more is left out."""
+
+ANSWERED: Final = "answered"
+"""The outcome of a try whose answer is the service's own, whatever its status."""
 
 
 class Outcome(StrEnum):
@@ -26,10 +33,56 @@ class Outcome(StrEnum):
     """A bug: the answer, if one went out, was a 500."""
 
 
+class Try:
+    """One try of a request at a target. Times are those of the Exchange."""
+
+    __slots__ = ("connected", "ended", "first_byte", "outcome", "sent", "service", "started", "target", "tls")
+
+    def __init__(
+        self,
+        service: str,
+        target: str,
+        outcome: str,
+        *,
+        started: float,
+        connected: float,
+        tls: float,
+        sent: float,
+        first_byte: float,
+        ended: float,
+    ) -> None:
+        self.service = service
+        self.target = target
+        self.outcome = outcome
+        """`answered`; a problem's type, such as `service-timeout`; the status that had it tried again; or `outrun`."""
+        self.started = started
+        """When its connection began to be made; 0 where a kept one was used."""
+        self.connected = connected
+        """When its connection was there, TLS included; 0 where a kept one was used."""
+        self.tls = tls
+        """Seconds of that which the TLS handshake took."""
+        self.sent = sent
+        self.first_byte = first_byte
+        self.ended = ended
+
+
+class Step:
+    """Something that a request waited for, or by which it was answered, beside its tries."""
+
+    __slots__ = ("began", "ended", "name", "what")
+
+    def __init__(self, name: str, began: float, ended: float, what: str) -> None:
+        self.name = name
+        self.began = began
+        self.ended = ended
+        self.what = what
+
+
 class Exchange:
     """One request and its answer: times, tries, bytes and outcome, filled in as it happens.
 
-    Times are seconds of the worker's monotonic clock; zero means that it did not happen.
+    Times are seconds of the worker's monotonic clock; zero means that it did not happen. What is said of a try is of
+    the last one; `tried` has those before it.
     """
 
     __slots__ = (
@@ -37,23 +90,41 @@ class Exchange:
         "bytes_in",
         "bytes_out",
         "connected",
+        "connecting",
         "ended",
         "error",
         "first_byte",
+        "method",
+        "notes",
         "outcome",
         "passed_over",
-        "reused",
         "route",
+        "sampled",
         "sent",
         "service",
+        "span_id",
         "started",
         "status",
+        "steps",
+        "stopped_by",
         "target",
+        "tls",
+        "trace_id",
+        "tried",
         "tries",
+        "try_outcome",
     )
 
     def __init__(self, started: float) -> None:
         self.started = started
+        self.method = ""
+        """The method that the client has sent; empty where none could be read."""
+        self.connecting = 0.0
+        """When a new connection began to be made for the last try; 0 where a kept one was used."""
+        self.connected = 0.0
+        """When it was there, TLS included; 0 where a kept one was used."""
+        self.tls = 0.0
+        """Seconds of that which the TLS handshake took."""
         self.sent = 0.0
         """When the last try's head was handed to the target's connection."""
         self.first_byte = 0.0
@@ -65,8 +136,26 @@ class Exchange:
         self.service = ""
         self.target = ""
         self.tries = 0
+        """How often the request was sent to a target; one that could not be connected to is not counted."""
         self.passed_over: tuple[int, ...] = ()
         """What came of tries of which the target may have begun, and that others have followed: statuses, or 0."""
+        self.try_outcome = ""
+        """How the last try came out: a problem's type, such as `service-timeout` or, where none was made,
+        `circuit-open`; empty where the service has answered, or was not asked."""
+        self.tried: list[Try] | None = None
+        """The tries before the last one, where there were any."""
+        self.stopped_by = ""
+        """The name of the policy that answered instead of the service; empty where none did."""
+        self.trace_id = ""
+        """The trace that this is a part of, as 32 hexadecimal digits; empty where it is of none."""
+        self.span_id = ""
+        """The gateway's own span in that trace, as 16 hexadecimal digits."""
+        self.sampled = False
+        """Whether the trace is recorded somewhere."""
+        self.notes: dict[str, str | int | float] | None = None
+        """What was noted by name, where anything was."""
+        self.steps: list[Step] | None = None
+        """What was waited for beside the tries, where anything was."""
         self.bytes_in = 0
         """Bytes of the request's body, as sent by the client."""
         self.bytes_out = 0
@@ -83,14 +172,73 @@ class Exchange:
         else:
             self._on_end.append(callback)
 
+    def note(self, name: str, value: str | int | float) -> None:
+        """Note something of the request for the log and for `portico why`: a name in lower case with dots, as in
+        `cache.status`, and no secret. A later value takes the place of an earlier one."""
+        notes = self.notes
+        if notes is None:
+            self.notes = {name: value}
+        elif len(notes) < MOST_NOTES or name in notes:
+            notes[name] = value
+
+    def step(self, name: str, began: float, ended: float, what: str) -> None:
+        """Note that the policy `name` has waited, or done what took time; `what` says for what, and is no secret."""
+        steps = self.steps
+        if steps is None:
+            self.steps = [Step(name, began, ended, what)]
+        elif len(steps) < MOST_NOTES:
+            steps.append(Step(name, began, ended, what))
+
+    def try_again(self, outcome: str, now: float) -> None:
+        """Put the last try, which came out so, with those before: from now on all that is said is of the next one."""
+        if self.sent or self.connecting:
+            self._keep(self._last_try(outcome, now))
+        self.connecting = self.connected = self.tls = self.sent = self.first_byte = 0.0
+
+    def all_tries(self) -> list[Try]:
+        """Return all tries, in the order in which they ended, also those that could not be connected."""
+        tries = [] if self.tried is None else list(self.tried)
+        if self.sent or self.connecting:
+            tries.append(self._last_try(self.try_outcome or ANSWERED, self.ended))
+        return tries
+
+    def _last_try(self, outcome: str, now: float) -> Try:
+        return Try(
+            self.service,
+            self.target,
+            outcome,
+            started=self.connecting,
+            connected=self.connected,
+            tls=self.tls,
+            sent=self.sent,
+            first_byte=self.first_byte,
+            ended=now,
+        )
+
+    def _keep(self, gone: Try) -> None:
+        if self.tried is None:
+            self.tried = [gone]
+        elif len(self.tried) < MOST_NOTES:
+            self.tried.append(gone)
+
     def branch(self) -> Exchange:
         """Return a record for one of several tries at the same time: what they write must not mix."""
         return Exchange(self.started)
 
+    def forgo(self, branch: Exchange, outcome: str, now: float) -> None:
+        """Have the tries of a branch among those that do not count; the last of them came out so."""
+        for gone in branch.tried or ():
+            self._keep(gone)
+        if branch.sent or branch.connecting:
+            self._keep(branch._last_try(outcome, now))
+
     def take(self, branch: Exchange) -> None:
         """Have what a branch has, as that try is the one that counts; whatever waits for its end waits for this one."""
         self.service, self.target, self.error = branch.service, branch.target, branch.error
-        self.sent, self.first_byte = branch.sent, branch.first_byte
+        self.connecting, self.connected, self.tls = branch.connecting, branch.connected, branch.tls
+        self.sent, self.first_byte, self.try_outcome = branch.sent, branch.first_byte, branch.try_outcome
+        for gone in branch.tried or ():
+            self._keep(gone)
         callbacks, branch._on_end = branch._on_end, None
         for callback in callbacks or ():
             self.on_end(callback)

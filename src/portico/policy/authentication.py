@@ -116,6 +116,8 @@ class Authentication:
             if holds is None or holds(request):
                 answer = policy.answer(request)
                 if answer is not None:
+                    if request.exchange is not None:
+                        request.exchange.stopped_by = policy.name
                     return answer
         return None
 
@@ -204,6 +206,8 @@ class Authentication:
         wanted = asked if missing is None else (missing,)
         invited = None if refused is not None else _invited(request, wanted)
         if invited is not None:
+            if request.exchange is not None:
+                request.exchange.stopped_by = wanted[0].name
             return self._answered(request, asked, invited)
         policy, found = refused or (wanted[0], None)
         refusal = found if type(found) is Refusal else None
@@ -231,7 +235,10 @@ async def _found(looking: Awaitable[Found]) -> Found:
 
 
 def note_refusal(request: Request, policy: str, reason: str) -> None:
-    """Tell the log of security that a policy has refused a request; neither `reason` nor anything else is a secret."""
+    """Tell the log of security, and the request's record, that a policy has refused a request; neither `reason` nor
+    anything else is a secret."""
+    if request.exchange is not None:
+        request.exchange.stopped_by = policy
     client, user, correlation_id = request.client, request.get(USER), request.get(CORRELATION_ID)
     security.warning(
         "refused %s: %s, %sclient %s, route %s%s",

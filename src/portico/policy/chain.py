@@ -119,9 +119,12 @@ def _fused(policies: Sequence[Policy[Any]], inner: Handler, failed: Failed) -> H
     """
     answers: tuple[_Answer, ...] = ()
     asks: list[tuple[_Ask, tuple[_Answer, ...]]] = []
+    names: dict[_Ask, str] = {}
     for policy in policies:
         if not _keeps(policy, "request"):
-            asks.append((policy.request, answers))  # an early answer goes out through those before this one
+            ask = policy.request
+            names[ask] = policy.name
+            asks.append((ask, answers))  # an early answer goes out through those before this one
         if not _keeps(policy, "response"):
             answers = (policy.response, *answers)
     if not asks and not answers:
@@ -134,6 +137,8 @@ def _fused(policies: Sequence[Policy[Any]], inner: Handler, failed: Failed) -> H
                 early = ask(request)
                 if early is not None:
                     response = early
+                    if request.exchange is not None:
+                        request.exchange.stopped_by = names[ask]
                     break
             else:
                 before = answers

@@ -8,7 +8,7 @@ from typing import Any
 
 from portico.errors import RequestError, UpstreamError
 from portico.http.error_shapes import ProblemWriter
-from portico.http.message import Handler, Request, Response
+from portico.http.message import Handler, Observer, Request, Response
 from portico.policy.authentication import Authentication
 from portico.policy.base import Component, Endpoint, Policy
 from portico.policy.chain import Conditional, Scoped, assemble
@@ -46,6 +46,7 @@ class Route:
         "endpoint",
         "max_body",
         "name",
+        "observer",
         "origin",
         "policies",
         "write_problem",
@@ -64,6 +65,7 @@ class Route:
         endpoint: Endpoint[Any],
         components: Sequence[Component[Any]],
         origin: str,
+        observer: Observer | None = None,
     ) -> None:
         """`parts` are the policies, the outermost first, and `end` is what they stand around."""
         self.name = name
@@ -81,12 +83,15 @@ class Route:
         """Where the file has it: `file:line:column`."""
         self.write_problem = write_problem
         """Writes problems in the route's error shape."""
+        self.observer = observer
+        """Who sees its exchanges; None where nobody does."""
 
     async def handle(self, request: Request) -> Response:
         """Answer `request`."""
         exchange = request.exchange
         if exchange is not None:
             exchange.route = self.name
+        request.observer = self.observer
         body = request.body
         try:
             if (body.whole is None or body.whole) and not body.restrict(self.max_body):

@@ -49,13 +49,15 @@ class Fallback:
                 raise
             if self._service is not None and deadline is not None and self._clock() >= deadline:
                 raise  # the other one would fail for want of time, and have that held against it
-            failed = error.record
+            failed, kind = error.record, error.type
         # The other service has its own time, as far as the request's goes, and its own protocols to change to.
         request.deadline, request.upgrade = deadline, upgrade
         exchange = request.exchange
         if exchange is None:
             return await self._instead(request)
         exchange.error = failed
+        exchange.try_again(kind, self._clock())
+        exchange.try_outcome = ""
         response = await self._instead(request)
         if exchange.error != failed:
             exchange.error = f"{failed}; then {exchange.error}"

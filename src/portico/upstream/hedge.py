@@ -149,3 +149,14 @@ class _Race:
                     exchange.passed_over += (outcome.status if isinstance(outcome, Response) else 0,)
                 if each is told:
                     exchange.take(each.exchange)
+                else:
+                    exchange.forgo(each.exchange, _what_came(outcome), self._service.now())
+
+
+def _what_came(outcome: Response | Exception | None) -> str:
+    """Return what a try's record says of one that does not count."""
+    if isinstance(outcome, UpstreamError):
+        return outcome.type
+    if isinstance(outcome, Exception):
+        return "failed"
+    return "outrun" if outcome is None else f"status-{outcome.status}"

@@ -194,6 +194,10 @@ class Service:
             return problem(request, outcome, self.name)
         raise outcome
 
+    def now(self) -> float:
+        """Return the worker's monotonic time."""
+        return self._clock()
+
     async def begin(self, request: Request) -> None:
         """Do what comes ahead of all tries; then `attempt_beside` makes them."""
         retry = self._retry
@@ -257,14 +261,19 @@ class Service:
                 if following is None:
                     break
                 tries += 1
+            if request.exchange is not None:
+                request.exchange.try_again(_kind(outcome), self._clock())
             target = following
             tried.append(target)
             outcome = await self._once(request, target, anew=target in stale)
             if isinstance(outcome, Response) and outcome.status < self._clear:
                 target.failures = 0
                 break
-        if isinstance(outcome, UpstreamError) and outcome.source is Source.RESPONSE:
-            self._tell_of_answer(target, outcome)
+        if isinstance(outcome, UpstreamError):
+            if request.exchange is not None:
+                request.exchange.try_outcome = outcome.type
+            if outcome.source is Source.RESPONSE:
+                self._tell_of_answer(target, outcome)
         return target, outcome
 
     async def _once(self, request: Request, target: Target, *, anew: bool) -> Response | UpstreamError:
@@ -378,7 +387,12 @@ class Service:
     async def _send_anew(self, request: Request, target: Target) -> Response:
         """Send over a new connection."""
         began = self._clock()
+        exchange = request.exchange
+        if exchange is not None:
+            exchange.service, exchange.target, exchange.connecting = self.name, target.address, began
         stream = await target.pool.connect(self._connect_timeout, request.deadline)
+        if exchange is not None:
+            exchange.connected, exchange.tls = self._clock(), target.pool.handshake
         if target.failing:
             target.failing = False
             logger.info("service %s: target %s is reachable again", self.name, target.address)
@@ -439,6 +453,10 @@ class Service:
                 logger.warning("service %s: target %s is not reachable: %s", self.name, target.address, error)
 
 
+def _kind(outcome: Response | UpstreamError) -> str:
+    return f"status-{outcome.status}" if isinstance(outcome, Response) else outcome.type
+
+
 async def _closed(request: Request) -> Response:
     """Stand in for a service that is closed."""
     raise RuntimeError("a service was asked after its end")
@@ -467,6 +485,7 @@ def problem(request: Request, error: UpstreamError, service: str) -> Response:
     if exchange is not None:
         exchange.service = exchange.service or service
         exchange.error = error.record
+        exchange.try_outcome = error.type
     response = Response.problem(error.status, error.type, error.title)
     if error.retry_after:
         response.headers.set(b"Retry-After", b"%d" % error.retry_after)
