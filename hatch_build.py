@@ -15,6 +15,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 COMPILED = (
     "observe/exchange",
+    "state/slots",
     "http/headers",
     "http/duplex",
     "http/forwarded",
@@ -61,6 +62,8 @@ COMPILED = (
     "response_cache/shelf",
     "response_cache/cache",
     "runtime/runtime",
+    "runtime/observing",
+    "runtime/meter",
 )
 """What runs for each request. See docs/decisions for what each layer of it gains."""
 

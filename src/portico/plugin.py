@@ -49,6 +49,7 @@ from portico.http.headers import HOP_BY_HOP, HeaderBlock, Headers, spelled
 from portico.http.message import Client, Handler, Key, Request, Response
 from portico.http.negotiation import IDENTITY, AcceptEncoding, Negotiation, vary_by_encoding
 from portico.http.problem import Problem
+from portico.http.scraped import scraped
 from portico.http.template import Template, escape_for
 from portico.http.user import USER, User
 from portico.idempotency import LARGEST_ANSWER, KeyReader, MalformedKey, Once, OnceRules, Standing, fingerprint
@@ -352,6 +353,7 @@ __all__ = [
     "remarks_on_nobody",
     "response_cache",
     "said_of_token",
+    "scraped",
     "settings_print",
     "shown",
     "spelled",

@@ -10,8 +10,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from portico.runtime.pace import at_once
 from portico.state import board as module
-from portico.state.board import AGENT, COUNTERS, NAMES, Board, Vital, Word, counter_name, shared_file
+from portico.state.board import (
+    _NAME_HEAD as HEAD,
+)
+from portico.state.board import (
+    AGENT,
+    COUNTERS,
+    NAMES,
+    Board,
+    Reading,
+    Segment,
+    Vital,
+    Word,
+    counter_name,
+    shared_file,
+)
+from portico.state.slots import ABSENT, EXEMPLAR
 from tests.harness.gateway import DEADLINE
 
 OTHER = """
@@ -108,37 +124,95 @@ def test_the_next_process_of_a_segment_counts_from_zero() -> None:
         assert list(segment.counters()) == [("b", 0)]
 
 
+def fill(segment: Segment, left: int) -> None:
+    """Leave so many slots."""
+    taken = COUNTERS - left
+    while taken:
+        part = min(taken, 60_000)
+        segment._new(f"{taken}", 0, part)
+        taken -= part
+
+
 def test_a_counter_that_there_is_no_room_for_counts_for_nobody() -> None:
     with a_board() as board:
         segment = board.segment(1)
-        for number in range(COUNTERS):
+        fill(segment, left=3)
+        assert segment.nearly_full
+        for number in range(3):
             segment.counter(f"c{number}").add()
         assert segment[Vital.OVERFLOW] == 0
         for _ in range(2):
             segment.counter("one more").add(7)
         assert segment.counter("one more").value == 14
         assert segment[Vital.OVERFLOW] == 1
-        segment.counter("and another").add()
-        assert segment[Vital.OVERFLOW] == 2
-        segment.counter(f"c{COUNTERS - 1}").add()
-        counted = board.counters()
-        assert len(counted) == COUNTERS
-        assert sum(counted.values()) == COUNTERS + 1
+        segment.gauge("and another").write(4)
+        segment.histogram("and another still", [1.0], 1).observe(0.5)
+        assert segment[Vital.OVERFLOW] == 3
+        segment.counter("c2").add()
+        assert board.counters() == {"c0": 1, "c1": 1, "c2": 2}
         assert list(board.segment(2).counters()) == []
 
 
 def test_names_have_room_to_the_last_byte_and_no_further() -> None:
     with a_board() as board:
         segment = board.segment(1)
-        longest = [letter * 0xFFFF for letter in "abc"]
-        left = NAMES - 3 * (2 + 0xFFFF) - 2
-        for name in (*longest, "d" * left):
+        whole, rest = divmod(NAMES - HEAD, 60_000 + HEAD)
+        longest = [f"{number:03}".ljust(60_000) for number in range(whole)]
+        last = "d" * (rest - HEAD)
+        for name in (*longest, last):
             segment.counter(name).add()
         assert segment[Vital.OVERFLOW] == 0
+        assert segment.nearly_full
         segment.counter("").add()
+        assert segment[Vital.OVERFLOW] == 0
+        segment.counter("x").add()
         assert segment[Vital.OVERFLOW] == 1
-        assert board.counters() == dict.fromkeys((*longest, "d" * left), 1)
+        assert board.counters() == dict.fromkeys((*longest, last, ""), 1)
         assert list(board.segment(2).counters()) == []
+
+
+def test_a_gauge_ends_with_its_process_and_a_histogram_does_not() -> None:
+    with a_board() as board:
+        for number in (1, 2):
+            segment = board.segment(number)
+            segment.gauge("g").write(5)
+            histogram = segment.histogram("h", [0.1, 1.0], 1000)
+            assert segment.histogram("h", [0.1, 1.0], 1000) is histogram
+            for value in (0.05, 0.1, 0.2, 2.0):
+                histogram.observe(value)
+            histogram.show(0.2, f"{'a' * 31}{number}", 7.0, 1000.5)
+            histogram.show(0.9, "b" * 32, 7.5, 1001.0)  # within the same second
+        name = "h\0" + "0.1,1.0"
+        assert board.histograms() == {name: [4, 2, 2, 4700]}
+        assert {name: len(each) for name, each in at_once(board.reading()).items()} == {"g": 2, name: 2}
+        board.fold(1)
+        assert board.histograms() == {name: [4, 2, 2, 4700]}
+        readings = at_once(board.reading())
+        assert [reading.own for reading in readings["g"]] == [[5]]
+        gone, running = readings[name]
+        assert gone.own == [0] * EXEMPLAR
+        assert running.own == [1_000_500, 200, 0xAAAA_AAAA_AAAA_AAAA, 0xAAAA_AAAA_AAAA_AAA2]
+        with a_board() as after:
+            after.add_totals(board.counters(), board.histograms())
+            assert after.histograms() == {name: [4, 2, 2, 4700]}
+
+
+def test_a_gauge_says_nothing_until_it_is_written() -> None:
+    with a_board() as board:
+        gauge = board.segment(1).gauge("g")
+        assert gauge.value == ABSENT
+        gauge.write(0)
+        assert at_once(board.reading())["g"] == [Reading("g", [], [0])]
+
+
+def test_the_slots_of_a_process_are_zero_for_the_next() -> None:
+    with a_board() as board:
+        segment = board.segment(1)
+        for number in range(5000):
+            segment.counter(str(number)).add(9)
+        segment.begin(42, 0)
+        for number in range(5001):
+            assert segment.counter(str(number)).value == 0
 
 
 def test_a_name_that_is_too_long_has_no_counter() -> None:
@@ -184,11 +258,11 @@ def test_a_reader_that_meets_a_fold_reads_again(monkeypatch: pytest.MonkeyPatch)
     with a_board() as board:
         segment = board.segment(2)
         segment.counter("a").add(5)
-        counters = module.Segment.counters
+        readings = module.Segment.readings
         met = []
 
-        def folded_meanwhile(self: module.Segment) -> Iterator[tuple[str, int]]:
-            found = list(counters(self))
+        def folded_meanwhile(self: module.Segment) -> Iterator[Reading]:
+            found = list(readings(self))
             if self is segment and not met:  # the totals have been read, without what is folded into them now
                 met.append(True)
                 monkeypatch.undo()
@@ -196,7 +270,7 @@ def test_a_reader_that_meets_a_fold_reads_again(monkeypatch: pytest.MonkeyPatch)
                 found = []
             return iter(found)
 
-        monkeypatch.setattr(module.Segment, "counters", folded_meanwhile)
+        monkeypatch.setattr(module.Segment, "readings", folded_meanwhile)
         assert board.counters() == {"a": 5}
         assert met
 

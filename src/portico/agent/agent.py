@@ -27,7 +27,9 @@ from portico.http.message import Handler
 from portico.http.target import EncodedSlashes
 from portico.net.listener import Listener
 from portico.net.server import Server, ServerLimits
+from portico.observe.metrics import RELOAD_OK, RELOAD_TIME
 from portico.runtime.protocol import Reloading, ReloadWanted, Remember, WantWorker, WorkerGone, WorkerReady
+from portico.runtime.scrape import scrape
 from portico.runtime.snapshot import read, services_of
 from portico.state.board import AGENT, Board, Vital, Word
 
@@ -135,9 +137,12 @@ class Agent:
             os.close(snapshot)
 
     def _tell_revision(self) -> None:
-        revision = self.supervisor.plan.revision
+        revision, segment, last = self.supervisor.plan.revision, self._board.segment(AGENT), self.reloads.last
         self._board.set_word(Word.CONFIG, revision)
-        self._board.segment(AGENT)[Vital.REVISION] = revision
+        segment[Vital.REVISION] = revision
+        if last is not None:
+            segment.gauge(RELOAD_TIME.name).write(int(last.at * RELOAD_TIME.scale))
+            segment.gauge(RELOAD_OK.name).write(int(last.ok))
 
     async def state(self) -> dict[str, Any]:
         """Return how the gateway is."""
@@ -231,7 +236,7 @@ class Agent:
         if not wanted:
             return
         host, port = wanted
-        listener = self._listener(page(self.state))
+        listener = self._listener(page(self.state, scrape(self._board)))
         try:
             self._status = await self._loop.create_server(listener.protocol, str(host), int(port), reuse_address=True)
         except OSError as error:

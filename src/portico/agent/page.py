@@ -1,5 +1,5 @@
-"""What the agent answers over HTTP: `GET /status` to everyone who can reach it; `POST /reload` and `POST /purge` on its
-own socket.
+"""What the agent answers over HTTP: `GET /status` and `GET /metrics` to everyone who can reach it; `POST /reload` and
+`POST /purge` on its own socket.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import orjson
 from portico.agent.purging import LARGEST, NotPurged, Wanted
 from portico.agent.reload import Result
 from portico.errors import BodyTooLarge
+from portico.http.body import BodySource
 from portico.http.headers import Headers
 from portico.http.message import Handler, Request, Response
+from portico.http.scraped import scraped
 
 
 def _json(content: object, status: int = 200) -> Response:
@@ -23,7 +25,7 @@ def _json(content: object, status: int = 200) -> Response:
     return Response(status, headers, orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
 
 
-def page(state: Callable[[], Awaitable[dict[str, Any]]]) -> Handler:
+def page(state: Callable[[], Awaitable[dict[str, Any]]], scrape: Callable[[bool], BodySource]) -> Handler:
     """Return the Handler of the status listener, which anyone on this machine may ask.
 
     A browser on this machine is made to ask by any web page: so nothing is changed here, and what was not asked for
@@ -33,6 +35,8 @@ def page(state: Callable[[], Awaitable[dict[str, Any]]]) -> Handler:
     async def handle(request: Request) -> Response:
         if not _is_loopback(request.host):
             return _json({"error": "ask by a loopback address, or localhost"}, 403)
+        if request.path == "/metrics" and request.method in ("GET", "HEAD"):
+            return scraped(request, scrape)
         return await _status(request, state)
 
     return handle
@@ -72,7 +76,7 @@ async def _purge(request: Request, purge: Callable[[bytes], Awaitable[Wanted]]) 
 
 async def _status(request: Request, state: Callable[[], Awaitable[dict[str, Any]]]) -> Response:
     if request.path not in ("/", "/status"):
-        return _json({"error": "there is /status"}, 404)
+        return _json({"error": "there is /status, and beside it /metrics"}, 404)
     if request.method not in ("GET", "HEAD"):
         return _json({"error": "GET it"}, 405)
     return _json(await state())

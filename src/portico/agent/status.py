@@ -95,7 +95,7 @@ async def status(
         "consumer_database": _database(credentials),
         "certificates": _certificates(reports),
         "state": _state(reports, counters.get(FAILURES, 0)),
-        "counters": counters,
+        "counters": {name: value for name, value in counters.items() if not name.startswith("http_")},
     }
 
 

@@ -7,6 +7,7 @@ what a route ends in) are given by the loader; they are marked NotInFile.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Annotated, Final, Literal
 
 from pydantic import (
@@ -46,6 +47,7 @@ from portico.config.values import (
     ValueCondition,
     Whole,
 )
+from portico.observe.metrics import BUCKETS
 
 _PORT_OF_FIRST_TLS: Final = 0
 """What stands for the port of the first listener with TLS until all listeners are known; no file can give it."""
@@ -184,6 +186,27 @@ class Health(Part):
     link-local ones unless given."""
 
 
+class Metrics(Part):
+    """What `/metrics` tells, in the text formats of Prometheus and OpenMetrics, and whom."""
+
+    allow: tuple[Cidr, ...] = LOCAL_NETWORKS
+    """The networks that are told; everyone else is answered 403. Loopback, private and link-local ones unless given. A
+    load balancer counts by its own address, unless it is one of `trusted_proxies`."""
+    buckets: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=50)] = BUCKETS
+    """The upper bounds of what tells how long requests took, each greater than the one before."""
+    limit: Annotated[Count, Field(le=20_000)] = 10_000
+    """The most series of requests that each worker has: `http_requests_total` by method, endpoint, status and service,
+    and `http_request_duration_seconds`. Those that would be more are counted as endpoint `other`."""
+
+    @field_validator("buckets")
+    @classmethod
+    def _in_order(cls, buckets: tuple[float, ...]) -> tuple[float, ...]:
+        for lower, upper in pairwise(buckets):
+            if lower >= upper:
+                raise BadValue(f"{upper:g}s comes after {lower:g}s", "write each bound once, the smallest first")
+        return buckets
+
+
 class Status(Part):
     """Where the gateway tells how it is, beside the socket that `portico status` asks. A text stands for `listen`."""
 
@@ -237,6 +260,8 @@ class Config(Part):
     """What services are told of the client."""
     health: Health = Health()
     """Who is told how each service is."""
+    metrics: Annotated[Metrics | None, Off()] = Metrics()
+    """What is told of requests at `/metrics`, and whom; `off` counts nothing, and has no such path."""
     path: PathRules = PathRules()
     """How the path of a request is read."""
     state: Annotated[State, Shorthand("store")] = State()

@@ -148,12 +148,13 @@ class Server:
         slashes: EncodedSlashes,
         trust: Trust,
         write_problem: ProblemWriter = write_problem,
+        observer: Observer | None = None,
     ) -> None:
         """Answer by `handler` from the next request on, and take clients by these rules.
 
         A connection that began by other rules is told, with its next answer, that it was the last.
         """
-        self.handler, self.write_problem = handler, write_problem
+        self.handler, self.write_problem, self.observer = handler, write_problem, observer
         if limits == self.limits and slashes == self.slashes and trust.same_as(self.trust):
             return
         self.limits, self.slashes, self.trust = limits, slashes, trust

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from portico.config.nearest import one_of
 from portico.errors import ConfigError
+from portico.http.body import BodySource
 from portico.http.message import Handler, Request, Response
 from portico.observe.health import ServiceHealth
 from portico.policy.consumers import ConsumerLookup
@@ -150,6 +151,10 @@ class Env(Protocol):
         What was found out by asking it is not to outlive a reload that has changed them: `share` it under a key that
         has this in it.
         """
+        ...
+
+    def scrape(self, openmetrics: bool) -> BodySource:
+        """Return the text of all metrics, of OpenMetrics or of Prometheus: a body that is made as it is read."""
         ...
 
     async def health(self) -> Mapping[str, ServiceHealth]:

@@ -14,7 +14,7 @@ from portico.policy.registry import Registry
 BUILT_IN: Final = "built in"
 """The origin of what no file has written."""
 
-_FOR_PROBES: Final = frozenset(("health", "live", "ready"))
+_FOR_PROBES: Final = frozenset(("health", "live", "ready", "metrics"))
 """Endpoints of the routes that every configuration has, for those who look after it and have no credentials."""
 
 

@@ -23,6 +23,8 @@ from portico.consumers.generation import nobody_looks
 from portico.consumers.lookup import FileFirst, StoredConsumers
 from portico.consumers.sqlite import SqliteStore
 from portico.errors import ConfigError, PorticoError
+from portico.http.body import BodySource
+from portico.http.message import Observer
 from portico.http.target import EncodedSlashes
 from portico.net.stream import Outbox
 from portico.policy.authentication import Authentication
@@ -43,8 +45,10 @@ from portico.runtime.errors import ErrorWriters
 from portico.runtime.feeds import Feeds
 from portico.runtime.life import Life
 from portico.runtime.listeners import entrances
+from portico.runtime.observing import Watch, Watched, joined
 from portico.runtime.pace import at_once
 from portico.runtime.runtime import Route, Runtime
+from portico.runtime.scrape import nothing_to_scrape
 from portico.runtime.services import ServiceBuilder
 from portico.runtime.shared import Lease, Leases
 from portico.runtime.state import StateOf, private_purges, private_store
@@ -60,6 +64,8 @@ from portico.upstream.split import Split
 from portico.upstream.stack import Service
 from portico.upstream.upstream import Upstream
 
+_MISSES: Final = ("no-route", "wrong-method")
+"""The endpoints of what comes to no route of the file."""
 _BUILT_IN_NAME: Final = "portico:{}"
 """The name of a built-in route; no file can give it, as a name has no colon."""
 
@@ -98,6 +104,10 @@ class Surroundings:
     """What counts, by name: the board's, or for a check nobody else's."""
     purges: Callable[[State, Lease], Purges] = private_purges
     """Opens what was purged, leased."""
+    watches: Callable[[Config], Sequence[Watch]] = lambda _: ()
+    """Who watches the requests of a configuration."""
+    scrape: Callable[[bool], BodySource] = nothing_to_scrape
+    """Tells all metrics, in the format of OpenMetrics or of Prometheus."""
 
 
 class FirstLot(random.Random):
@@ -188,11 +198,13 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
             surroundings.registry.function,
             state,
             surroundings.counter,
+            surroundings.scrape,
         )
+        watches = tuple(surroundings.watches(config))
 
         yield from conditions.compiling(config)
         writers = ErrorWriters(config)
-        routes = _Routes(config, surroundings.registry, env, conditions, writers, findings, made)
+        routes = _Routes(config, surroundings.registry, env, conditions, writers, findings, made, watches)
         entries = []
         for order, route in enumerate([*config.routes, *_built_in_routes(config, surroundings.registry)]):
             entry = routes.entry(route, order)
@@ -200,8 +212,7 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
                 entries.append(entry)
             yield
         no_route, wrong_method = (
-            routes.route(_built_in(kind, (ANY_PATH.text,), kind, {}, surroundings.registry), {})
-            for kind in ("no-route", "wrong-method")
+            routes.route(_built_in(kind, (ANY_PATH.text,), kind, {}, surroundings.registry), {}) for kind in _MISSES
         )
         if findings.failed:
             raise CompileError(findings.sorted())  # noqa: TRY301 - what was made so far is to be closed
@@ -215,7 +226,8 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
             built.close()
         lease.close()
         raise
-    runtime = Runtime(revision, matcher, made, services, doors, lease, writers.of_file, life, state)
+    observer = joined(watch.of_rest() for watch in watches)
+    runtime = Runtime(revision, matcher, made, services, doors, lease, writers.of_file, life, state, observer)
     return Compiled(runtime, tuple(entries), frozenset(used), life, tuple(together.splits), tuple(together.mirrors))
 
 
@@ -238,6 +250,7 @@ def _built_in_routes(config: Config, registry: Registry) -> list[RouteConfig]:
         ("/health", "health", {"allow": config.health.allow}),
         ("/livez", "live", {}),
         ("/readyz", "ready", {}),
+        *(() if config.metrics is None else (("/metrics", "metrics", {"allow": config.metrics.allow}),)),
     )
     return [_built_in(path[1:], (path,), kind, body, registry) for path, kind, body in offers if path not in written]
 
@@ -261,6 +274,7 @@ class _Routes:
         writers: ErrorWriters,
         findings: Findings,
         made: list[Route],
+        watches: Sequence[Watch],
     ) -> None:
         """Add each route to `made` as it is compiled."""
         self._config = config
@@ -271,6 +285,7 @@ class _Routes:
         self._findings = findings
         self._slashes = EncodedSlashes(config.path.encoded_slashes)
         self._made = made
+        self._watches = watches
         self._chains: dict[str, Sequence[Scoped]] = {}
 
     def entry(self, config: RouteConfig, order: int) -> Entry[Route] | None:
@@ -352,9 +367,15 @@ class _Routes:
             endpoint=endpoint,
             components=components,
             origin=config.origin,
+            observer=self._observer(config),
         )
         self._made.append(route)
         return route
+
+    def _observer(self, config: RouteConfig) -> Observer | None:
+        path = "" if config.endpoint.kind in _MISSES else config.path[0]
+        watched = Watched(config.name, path, _service_of(config))
+        return joined(watch.of_route(watched) for watch in self._watches)
 
     def _chain(self, config: RouteConfig) -> Sequence[Scoped]:
         """Return the route's chain; routes of one service without policies of their own have it in common."""

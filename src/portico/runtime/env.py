@@ -12,6 +12,7 @@ from portico.config.services import led_to
 from portico.config.upstream import Service as ServiceConfig
 from portico.config.values import BadValue
 from portico.errors import ConfigError
+from portico.http.body import BodySource
 from portico.http.message import Handler
 from portico.observe.health import ServiceHealth
 from portico.policy.base import RouteInfo, Shared
@@ -62,6 +63,7 @@ class ConfigEnv:
         function: Callable[[str], Callable[..., object]],
         state: StateOf,
         counter: Callable[[str], Counter],
+        scrape: Callable[[bool], BodySource],
     ) -> None:
         self.consumers = consumers
         self.clock = clock
@@ -69,6 +71,7 @@ class ConfigEnv:
         self.function = function
         self.state = state
         self.counter = counter
+        self.scrape = scrape
         self.life = life
         self.share = lease.share
         self.health = health.states
@@ -154,6 +157,10 @@ class RouteEnv:
     def settings_of(self, name: str) -> bytes:
         """Return what tells the settings of a service from any others."""
         return self._config.settings_of(name)
+
+    def scrape(self, openmetrics: bool) -> BodySource:
+        """Return all metrics, as they are read."""
+        return self._config.scrape(openmetrics)
 
     async def health(self) -> Mapping[str, ServiceHealth]:
         """Return how each service is."""

@@ -155,6 +155,7 @@ class Runtime:
         "_matcher",
         "_state",
         "entrances",
+        "observer",
         "revision",
         "routes",
         "services",
@@ -172,9 +173,12 @@ class Runtime:
         write_problem: ProblemWriter,
         life: Life,
         state: StateOf,
+        observer: Observer | None = None,
     ) -> None:
-        """`write_problem` writes what fails before there is a route; `life` has the work that belongs to no request."""
+        """`write_problem` writes what fails before there is a route, and `observer` sees it; `life` has the work that
+        belongs to no request."""
         self._life = life
+        self.observer = observer
         self.revision = revision
         self.routes = tuple(routes)
         self.services = services

@@ -128,7 +128,7 @@ class Serving:
         under_way = [] if before is None else server.under_way()
         slashes = EncodedSlashes(config.path.encoded_slashes)
         runtime.begin()
-        server.change(runtime.handle, limits(config), slashes, trust(config), runtime.write_problem)
+        server.change(runtime.handle, limits(config), slashes, trust(config), runtime.write_problem, runtime.observer)
         if before is not None and _listeners(before.config) != _listeners(config):
             server.epoch += 1  # who came in by other rules is to come in again
         if before is not None:

@@ -13,6 +13,7 @@ from typing import Final
 
 from portico.config.state import State
 from portico.errors import ConfigError
+from portico.observe.metrics import STORE_FAILURES
 from portico.runtime.shared import Lease
 from portico.state.board import Segment, Vital
 from portico.state.cluster import ClusterLink, ClusterSpace
@@ -29,8 +30,7 @@ from portico.state.store import Store
 _BY_DIGEST: Final = os.urandom(32)
 """What settings are told apart by where they are shared; nobody can guess a password by its digest."""
 
-FAILURES: Final = "portico_store_failures_total"
-"""Counts requests to the store that it has not answered."""
+FAILURES: Final = STORE_FAILURES.name
 
 
 def private_store(state: State, lease: Lease) -> Store:

@@ -34,7 +34,9 @@ from portico.runtime.blocked import BlockedWatch
 from portico.runtime.compile import Surroundings
 from portico.runtime.garbage import Garbage
 from portico.runtime.link import Links
+from portico.runtime.metering import Metering
 from portico.runtime.pace import Pace
+from portico.runtime.scrape import scrape
 from portico.runtime.serving import Serving
 from portico.runtime.shared import Leases
 from portico.runtime.snapshot import read
@@ -81,6 +83,7 @@ async def serve(inherited: Inherited) -> None:
     async with asyncio.TaskGroup() as tasks:
         outbox = Outbox(loop)
         stores = WorkersStore(inherited.file, inherited.segment, tasks)
+        metering = Metering(inherited.segment)
         surroundings = Surroundings(
             Registry(),
             Leases(),
@@ -92,11 +95,13 @@ async def serve(inherited: Inherited) -> None:
             store=stores,
             purges=stores.purges,
             counter=inherited.segment.counter,
+            watches=lambda config: [watch for watch in (metering.watch(config),) if watch is not None],
+            scrape=scrape(inherited.board),
         )
         server = Server(_not_yet, ServerLimits(), EncodedSlashes.KEEP, tasks, outbox)
         garbage = Garbage(inherited.segment)
         serving = Serving(surroundings, server, garbage)
-        publish = _publisher(inherited.segment, server, serving, garbage)
+        publish = _publisher(inherited.segment, server, serving, garbage, metering)
         vitals = Vitals(inherited.segment, loop, publish)
         packed = read(inherited.snapshot)
         os.close(inherited.snapshot)
@@ -130,7 +135,9 @@ async def _not_yet(request: Request) -> Response:
     return Response(503)
 
 
-def _publisher(segment: Segment, server: Server, serving: Serving, garbage: Garbage) -> Callable[[], None]:
+def _publisher(
+    segment: Segment, server: Server, serving: Serving, garbage: Garbage, metering: Metering
+) -> Callable[[], None]:
     """Return what is done at each beat: the board learns how the worker is."""
 
     def publish() -> None:
@@ -140,6 +147,7 @@ def _publisher(segment: Segment, server: Server, serving: Serving, garbage: Garb
         segment[Vital.IN_FLIGHT] = in_flight
         segment[Vital.REQUESTS] = server.answered
         segment[Vital.RETIRED] = serving.retired
+        metering.tell(serving.runtime)
         garbage.look(quiet=not in_flight)
 
     return publish

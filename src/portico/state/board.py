@@ -5,7 +5,8 @@ It has four parts, of uint64 slots. In the first three each slot has one writer:
 - **words**, which the agent writes. A worker that keeps a copy of something looks at the word of it, and gets it anew
   when the word has changed. `Word` names them.
 - a **segment** for each worker, and one for the agent, which the process itself writes: its vitals (`Vital`), which are
-  about this process and die with it, and counters by name, which outlive it.
+  about this process and die with it, and what goes by a name: gauges, which die with it, too, and counters and
+  histograms (`portico.state.slots`), which outlive it.
 - **totals**, which the supervisor writes: what the counters of processes that have ended came to. A segment is folded
   into them before the next process gets it, so that nothing that was counted is lost, and nothing counted twice.
 - **records** by name, which every worker writes (`portico.state.records`): they outlive all but the supervisor.
@@ -20,28 +21,34 @@ import mmap
 import os
 import struct
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from enum import IntEnum
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from portico.state import records
 from portico.state.records import Record, Records
+from portico.state.slots import ABSENT, EXEMPLAR, Histogram, private_slots
+from portico.state.slots import Counter as Counter
+from portico.state.slots import Mark as Mark
 
 AGENT: Final = 0
 """The segment of the agent; worker n has segment n + 1."""
 
-COUNTERS: Final = 2048
-"""The most counters of a segment. What asks for one more gets a counter that nobody reads, and `Vital.OVERFLOW`."""
+COUNTERS: Final = 2**18
+"""The slots of a segment for what goes by a name. What asks for one more gets one that nobody reads, and
+`Vital.OVERFLOW`."""
 
-NAMES: Final = 256 * 1024
-"""The most bytes that the names of a segment's counters take."""
+NAMES: Final = 4 * 1024 * 1024
+"""The most bytes that the names of a segment take."""
 
-_MAGIC: Final = 0x504F525449434F02
+_MAGIC: Final = 0x504F525449434F03
 _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _SLOT: Final = 8
 _HEAD: Final = 4
 """Slots ahead of the words: what it is, segments, and how often something was folded (twice for each)."""
 _WORDS: Final = 28
+_NOTHING: Final[Mapping[str, Sequence[int]]] = MappingProxyType({})
 _READS: Final = 100
 """How often the counters are read again while something is folded; were it ever so, the last sums would do."""
 
@@ -106,58 +113,24 @@ WAITS: Final = 1
 """The bit by which a time is of one who waits for a lock."""
 
 _VITALS: Final = 32
-_SEGMENT_HEAD: Final = 2
-"""Slots ahead of a segment's vitals: how many counters it has, and how many bytes their names take."""
+_SEGMENT_HEAD: Final = 3
+"""Slots ahead of a segment's vitals: how many names it has, how many bytes they take, and how many slots."""
+
+_NAME: Final = "=HHH"
+"""What comes ahead of a name: its size, its slots that are summed up over processes, and those that are not."""
+_NAME_HEAD: Final = struct.calcsize(_NAME)
+_AT_ONCE: Final = 4096
 
 
-class Counter:
-    """A number that one process adds to."""
+class Reading(NamedTuple):
+    """One name on the board, as it was read."""
 
-    __slots__ = ("_at", "_slots")
-
-    def __init__(self, slots: memoryview, at: int) -> None:
-        self._slots = slots
-        self._at = at
-
-    @classmethod
-    def private(cls) -> Counter:
-        """Return one that nobody else reads."""
-        return cls(memoryview(bytearray(_SLOT)).cast("Q"), 0)
-
-    def add(self, amount: int = 1) -> None:
-        """Add a whole number that is not negative."""
-        self._slots[self._at] += amount
-
-    @property
-    def value(self) -> int:
-        """What it has come to in this process."""
-        value: int = self._slots[self._at]
-        return value
-
-
-class Mark:
-    """A vital that is written for each request."""
-
-    __slots__ = ("_at", "_slots")
-
-    def __init__(self, slots: memoryview, at: int) -> None:
-        self._slots = slots
-        self._at = at
-
-    @classmethod
-    def private(cls) -> Mark:
-        """Return one that nobody else sees."""
-        return cls(memoryview(bytearray(_SLOT)).cast("Q"), 0)
-
-    def write(self, value: int) -> None:
-        """Write a value."""
-        self._slots[self._at] = value
-
-    @property
-    def value(self) -> int:
-        """What was written last."""
-        value: int = self._slots[self._at]
-        return value
+    name: str
+    """As Prometheus writes it, with labels; for a histogram followed by a zero byte and the bounds of its buckets."""
+    sums: Sequence[int]
+    """What is added up over processes: one number for a counter, and several for a histogram; none for a gauge."""
+    own: Sequence[int]
+    """What is not: the value of a gauge, or the exemplar of a histogram."""
 
 
 class Segment:
@@ -170,7 +143,7 @@ class Segment:
         self._slots = memory[: slots * _SLOT].cast("Q")
         self._names = memory[slots * _SLOT :]
         self._counters = self._slots[_SEGMENT_HEAD + _VITALS :]
-        self._mine: dict[str, Counter] = {}
+        self._mine: dict[str, Any] = {}
 
     def __getitem__(self, vital: Vital) -> int:
         value: int = self._slots[_SEGMENT_HEAD + vital]
@@ -178,6 +151,10 @@ class Segment:
 
     def __setitem__(self, vital: Vital, value: int) -> None:
         self._slots[_SEGMENT_HEAD + vital] = value
+
+    def __contains__(self, name: str) -> bool:
+        """Return whether this process has something of that name."""
+        return name in self._mine
 
     def raise_to(self, vital: Vital, value: int) -> None:
         """Write `value` where it is more than what is there."""
@@ -190,30 +167,81 @@ class Segment:
 
     def counter(self, name: str) -> Counter:
         """Return the counter `name`, from 0 on unless this process has it already; only its own process may ask."""
-        counter = self._mine.get(name)
+        counter: Counter | None = self._mine.get(name)
         if counter is None:
-            counter = self._mine[name] = self._new(name.encode())
+            at = self._new(name, 1, 0)
+            counter = self._mine[name] = Counter.private() if at < 0 else Counter(self._counters, at)
         return counter
 
-    def _new(self, name: bytes) -> Counter:
-        count, used = self._slots[0], self._slots[1]
-        end = used + 2 + len(name)
-        if count >= COUNTERS or end > NAMES or len(name) > 0xFFFF:
+    def gauge(self, name: str) -> Mark:
+        """Return the gauge `name`, which ends with its process; only that may ask. What it says at first is nothing."""
+        gauge: Mark | None = self._mine.get(name)
+        if gauge is None:
+            at = self._new(name, 0, 1)
+            gauge = self._mine[name] = Mark.private() if at < 0 else Mark(self._counters, at)
+        return gauge
+
+    def histogram(self, name: str, bounds: Sequence[float], scale: int) -> Histogram:
+        """Return the histogram `name` with these upper bounds, which is another one than with others; only its own
+        process may ask. Its sum has `scale` to the unit."""
+        full = f"{name}\0{','.join(map(repr, bounds))}"
+        histogram: Histogram | None = self._mine.get(full)
+        if histogram is None:
+            upper = list(bounds)
+            at = self._new(full, len(upper) + 2, EXEMPLAR)
+            if at < 0:
+                histogram = Histogram.private(upper, scale)
+            else:
+                histogram = Histogram(self._counters, at, upper, scale)
+            self._mine[full] = histogram
+        return histogram
+
+    @property
+    def nearly_full(self) -> bool:
+        """Whether nine tenths of its room are taken: what nobody needs is not to be added."""
+        return bool(self._slots[2] > COUNTERS * 9 // 10 or self._slots[1] > NAMES * 9 // 10)
+
+    def _new(self, name: str, sums: int, own: int) -> int:
+        """Return where the slots of a new name are; -1 where there is no room."""
+        told = name.encode()
+        count, used, at = self._slots[0], self._slots[1], self._slots[2]
+        end = used + _NAME_HEAD + len(told)
+        if at + sums + own > COUNTERS or end > NAMES or len(told) > 0xFFFF:
             self[Vital.OVERFLOW] += 1
-            return Counter.private()
-        self._names[used:end] = len(name).to_bytes(2, "big") + name
+            return -1
+        self._counters[at] = ABSENT if not sums else 0
+        self._names[used:end] = struct.pack(_NAME, len(told), sums, own) + told
         self._slots[1] = end
+        self._slots[2] = at + sums + own
         self._slots[0] = count + 1  # last: who reads this count finds the names
-        return Counter(self._counters, count)
+        return int(at)
+
+    def add(self, name: str, sums: Sequence[int]) -> None:
+        """Add to what is summed up under a name, which may be new here; only its own process may."""
+        at: int | None = self._mine.get(name)
+        if at is None:
+            own = EXEMPLAR if len(sums) > 1 else 0
+            at = self._mine[name] = self._new(name, len(sums), own)
+        if at >= 0:
+            for number, value in enumerate(sums, at):
+                self._counters[number] += value
+
+    def readings(self) -> Iterator[Reading]:
+        """Yield what is there by each name."""
+        at = slot = 0
+        for _ in range(self._slots[0]):
+            size, sums, own = struct.unpack_from(_NAME, self._names, at)
+            start, middle = at + _NAME_HEAD, slot + sums
+            at, slot = start + size, middle + own
+            # A reader that is overtaken by the next process of the segment may see half a name; it will read again.
+            name = bytes(self._names[start:at]).decode(errors="replace")
+            yield Reading(name, self._counters[middle - sums : middle].tolist(), self._counters[middle:slot].tolist())
 
     def counters(self) -> Iterator[tuple[str, int]]:
         """Yield each counter's name and value."""
-        at = 0
-        for number in range(self._slots[0]):
-            start = at + 2
-            at = start + int.from_bytes(self._names[at:start], "big")
-            # A reader that is overtaken by the next process of the segment may see half a name; it will read again.
-            yield bytes(self._names[start:at]).decode(errors="replace"), self._counters[number]
+        for name, sums, _ in self.readings():
+            if len(sums) == 1:
+                yield name, sums[0]
 
     def vitals(self) -> dict[Vital, int]:
         """Return all vitals."""
@@ -221,11 +249,16 @@ class Segment:
 
     def begin(self, pid: int, now: int) -> None:
         """Make it the segment of a process that has just started."""
+        used = min(self._slots[2], COUNTERS)
         self._slots[0] = 0
         self._slots[1] = 0
+        self._slots[2] = 0
         self._mine.clear()
-        for at in range(_SEGMENT_HEAD, len(self._slots)):
+        for at in range(_SEGMENT_HEAD, _SEGMENT_HEAD + _VITALS):
             self._slots[at] = 0
+        for at in range(0, used, _AT_ONCE):
+            piece = min(_AT_ONCE, used - at)
+            self._counters[at : at + piece] = private_slots(piece)
         self[Vital.STARTED] = now
         self[Vital.PID] = pid
 
@@ -306,29 +339,50 @@ class Board:
         """
         segment = self._segments[number]
         self._head[2] += 1
-        for name, value in segment.counters():
-            if value:
-                self._totals.counter(name).add(value)
+        for name, sums, _ in segment.readings():
+            if any(sums):
+                self._totals.add(name, sums)
         segment.begin(0, 0)
         self._head[2] += 1
 
-    def add_totals(self, counters: Mapping[str, int]) -> None:
+    def add_totals(self, counters: Mapping[str, int], histograms: Mapping[str, Sequence[int]] = _NOTHING) -> None:
         """Add what a board before this one has counted; only the supervisor may."""
         for name, value in counters.items():
-            self._totals.counter(name).add(value)
+            self._totals.add(name, (value,))
+        for name, sums in histograms.items():
+            self._totals.add(name, sums)
 
     def counters(self) -> dict[str, int]:
         """Return the sums of all counters, over the processes that run and those that have ended."""
-        sums: dict[str, int] = {}
+        return {name: sums[0] for name, sums in self._sums().items() if len(sums) == 1}
+
+    def histograms(self) -> dict[str, list[int]]:
+        """Return the same of all histograms."""
+        return {name: sums for name, sums in self._sums().items() if len(sums) > 1}
+
+    def _sums(self) -> dict[str, list[int]]:
+        steps = self.reading()
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                readings: dict[str, list[Reading]] = end.value
+                return {name: added for name, each in readings.items() if (added := summed(each))}
+
+    def reading(self) -> Generator[None, None, dict[str, list[Reading]]]:
+        """Read everything that goes by a name, in small steps; return the readings of all processes, those that have
+        ended together as one, by name."""
+        found: dict[str, list[Reading]] = {}
         for _ in range(_READS):
             before = self._head[2]
-            sums = {}
+            found = {}
             for segment in (self._totals, *self._segments):
-                for name, value in segment.counters():
-                    sums[name] = sums.get(name, 0) + value
+                for reading in segment.readings():
+                    found.setdefault(reading.name, []).append(reading)
+                    yield
             if before % 2 == 0 and before == self._head[2]:
                 break
-        return sums
+        return found
 
     def close(self) -> None:
         """Let go of the memory; those that still have it keep it."""
@@ -339,6 +393,13 @@ class Board:
         self._memory.release()
         with contextlib.suppress(BufferError):  # a counter or a record that somebody still has keeps it
             self._map.close()
+
+
+def summed(readings: Sequence[Reading]) -> list[int]:
+    """Return the sums of what was read by one name; nothing of gauges."""
+    if len(readings) == 1:
+        return list(readings[0].sums)
+    return [sum(values) for values in zip(*(reading.sums for reading in readings), strict=False)]
 
 
 def counter_name(name: str, labels: Mapping[str, str]) -> str:

@@ -60,6 +60,8 @@ class Handover:
     """Descriptors that elders hold on to: were they closed, the elders would think that we are gone."""
     counters: dict[str, int] = field(default_factory=dict)
     """What was counted so far."""
+    histograms: dict[str, list[int]] = field(default_factory=dict)
+    """The same of histograms."""
     remembered: str = ""
     started: float = 0.0
     """When the gateway was started, in seconds since the epoch."""

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from portico.observe.metrics import RESTARTS
 from portico.runtime.protocol import Plan, ReloadWanted
-from portico.state.board import AGENT, Board
+from portico.state.board import AGENT, Board, counter_name
 from portico.supervisor.agent_link import AgentLink
 from portico.supervisor.child import Child, Timing
 from portico.supervisor.doors import CannotStart, Door, Doors
@@ -28,6 +29,9 @@ logger = logging.getLogger("portico.supervisor")
 
 ROOM: Final = 128
 """Workers that the board has room for, at least: so many a reload can ask for."""
+
+
+_RESTARTS: Final = {role: counter_name(RESTARTS.name, {"role": role}) for role in ("worker", "agent")}
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ class Supervisor:
         self._given = handover
         self._board_file = Board.create(max(ROOM, handover.plan.workers))
         self.board = Board(self._board_file)
-        self.board.add_totals(handover.counters)
+        self.board.add_totals(dict.fromkeys(_RESTARTS.values(), 0))
+        self.board.add_totals(handover.counters, handover.histograms)
         self.workers = [self._place(number) for number in range(handover.plan.workers)]
         self.agent = Child("the agent", self.board.segment(AGENT), timing)
         self._link = AgentLink(self)
@@ -239,6 +244,7 @@ class Supervisor:
             self._failed = True
             self._stop(signal.SIGTERM, time.monotonic())
             return
+        self.board.add_totals({_RESTARTS["worker"]: 1})
         pause = child.pause()
         if pause:
             self.doors.close(slot)
@@ -305,6 +311,7 @@ class Supervisor:
             self._link.lost()
             self.board.fold(AGENT)
             if not self._stopping:
+                self.board.add_totals({_RESTARTS["agent"]: 1})
                 pause = agent.pause()
                 logger.error("the agent died (%s); the next starts %s", how, f"in {pause:g} s" if pause else "now")
         if (
@@ -413,6 +420,7 @@ class Supervisor:
             elders=[*(child.pid for child in self._alive()), *self._elders.pids],
             lifelines=[self._lifeline_in, *self._elders.lifelines],
             counters=self.board.counters(),
+            histograms=self.board.histograms(),
             remembered=self.remembered,
             started=self._given.started,
         )

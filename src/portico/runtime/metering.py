@@ -1,0 +1,107 @@
+"""The metrics of a worker: what it counts of requests, and what it says of its services from time to time."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter as Tally
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Final
+
+from portico.config.schema import Config
+from portico.http.message import Observer
+from portico.net.pool import Pool
+from portico.observe.metrics import BREAKER_STATE, CERTIFICATE_EXPIRY, UPSTREAM_CONNECTIONS, UPSTREAM_TARGETS
+from portico.runtime.meter import Admission, Meters
+from portico.runtime.observing import Watch, Watched
+from portico.runtime.runtime import Runtime
+from portico.state.board import Segment, counter_name
+from portico.state.slots import ABSENT, Mark
+from portico.upstream.health import health_of
+from portico.upstream.stack import Service
+
+AT_ONCE: Final = 500
+"""Targets that are looked at, at each beat, for what gauges say."""
+
+STATES: Final = ("healthy", "unhealthy", "ejected", "unchecked")
+_BREAKER: Final = {"closed": 0, "half-open": 1, "open": 2}
+
+
+class RouteMetrics:
+    """Watches requests for their metrics."""
+
+    def __init__(self, meters: Meters) -> None:
+        self._meters = meters
+
+    def of_route(self, route: Watched) -> Observer:
+        """Return what counts the requests of a route."""
+        return self._meters.of_route(route.path, route.service)
+
+    def of_rest(self) -> Observer:
+        """Return what counts the others."""
+        return self._meters.of_route("", "")
+
+
+class Metering:
+    """The metrics of one worker."""
+
+    def __init__(self, segment: Segment, wall: Callable[[], float] = time.time) -> None:
+        self._segment = segment
+        self._wall = wall
+        self._admission: Admission | None = None
+        self._told: dict[str, Mark] = {}
+        self._round: Iterator[None] = iter(())
+        self._fresh: set[str] = set()
+
+    def watch(self, config: Config) -> Watch | None:
+        """Return what counts the requests of a configuration; None where it wants no metrics."""
+        metrics = config.metrics
+        if metrics is None:
+            return None
+        if self._admission is None:
+            self._admission = Admission(self._segment)
+        return RouteMetrics(Meters(self._admission, metrics.buckets, metrics.limit, self._wall))
+
+    def tell(self, runtime: Runtime | None) -> None:
+        """Write some of what gauges say, of few services at a time; in the end it has been all of them."""
+        if runtime is None:
+            return
+        for _ in islice(self._round, AT_ONCE):
+            pass
+        if next(self._round, self) is self:
+            self._round = self._telling(runtime)
+
+    def _telling(self, runtime: Runtime) -> Iterator[None]:
+        self._fresh = set()
+        for name, service in tuple(runtime.services.items()):
+            yield from self._of_service(name, service)
+        for entrance in runtime.entrances:
+            if entrance.tls is not None:
+                for expiry in entrance.tls.expires:
+                    self._write(
+                        counter_name(CERTIFICATE_EXPIRY.name, {"file": expiry.certificate}), int(expiry.not_after)
+                    )
+        for name, mark in self._told.items():
+            if name not in self._fresh:
+                mark.write(ABSENT)
+
+    def _of_service(self, name: str, service: Service) -> Iterator[None]:
+        states: Tally[str] = Tally()
+        connections = 0
+        for target in service.targets:
+            states[health_of(target).state] += 1
+            connections += target.pool.connections if isinstance(target.pool, Pool) else 0
+            yield
+        for state in STATES:
+            self._write(counter_name(UPSTREAM_TARGETS.name, {"service": name, "state": state}), states[state])
+        self._write(counter_name(UPSTREAM_CONNECTIONS.name, {"service": name}), connections)
+        if service.breaker is not None:
+            self._write(counter_name(BREAKER_STATE.name, {"service": name}), _BREAKER[service.breaker.state.name])
+        yield
+
+    def _write(self, name: str, value: int) -> None:
+        mark = self._told.get(name)
+        if mark is None:
+            mark = self._told[name] = self._segment.gauge(name)
+        mark.write(value)
+        self._fresh.add(name)

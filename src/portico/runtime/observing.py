@@ -1,0 +1,56 @@
+"""Who watches: what one configuration wants to be told of each request, compiled for each of its routes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from portico.http.message import Observer, Request
+from portico.observe.exchange import Exchange
+
+
+class Watched(NamedTuple):
+    """A route, as those who watch know it."""
+
+    name: str
+    path: str
+    """Its first path, as the file has it; empty where it is of all that comes to no route."""
+    service: str
+    """The service of the file that it ends in; empty where it ends in none."""
+
+
+class Watch(Protocol):
+    """Something that watches requests: metrics, a log, traces."""
+
+    def of_route(self, route: Watched) -> Observer | None:
+        """Return who sees the exchanges of a route; None where this does not watch it. Called at load."""
+        ...
+
+    def of_rest(self) -> Observer | None:
+        """Return who sees what comes to no route: malformed requests, and redirects to https."""
+        ...
+
+
+class Several(Observer):
+    """Some observers as one, called in their order."""
+
+    __slots__ = ("_observers",)
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = tuple(observers)
+
+    def answering(self, exchange: Exchange, request: Request | None) -> None:
+        """Tell each of them."""
+        for observer in self._observers:
+            observer.answering(exchange, request)
+
+    def ended(self, exchange: Exchange, request: Request | None) -> None:
+        """Tell each of them."""
+        for observer in self._observers:
+            observer.ended(exchange, request)
+
+
+def joined(observers: Iterable[Observer | None]) -> Observer | None:
+    """Return some observers as one; None where there are none."""
+    there = [observer for observer in observers if observer is not None]
+    return Several(there) if len(there) > 1 else there[0] if there else None
