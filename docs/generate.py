@@ -25,6 +25,7 @@ from portico.config.versions import Versions
 from portico.http.error_shapes import SHAPES, ErrorWriter, Shape
 from portico.http.message import Request, Response
 from portico.http.problem import Problem
+from portico.observe.metrics import METRICS
 from portico.policy.base import Component, Policy
 from portico.runtime.plugins import registry_of
 
@@ -49,6 +50,7 @@ def pages() -> dict[str, str]:
         "policies.md": _policies(registry.policies.values(), policies),
         "endpoints.md": _endpoints(endpoints),
         "errors.md": _errors(),
+        "metrics.md": _metrics(),
         "command-line.md": _command_line(),
     }
     made |= {page: _components(kinds) for page, kinds in (policies | endpoints).items()}
@@ -204,6 +206,19 @@ def _errors() -> Iterator[str]:
         yield _example_of(shape)
     yield "## In the code"
     yield module_doc("errors.py")
+
+
+def _metrics() -> Iterator[str]:
+    yield from ("# Metrics", _NOTICE, module_doc("observe/metrics.py"))
+    yield (
+        "How they are asked for, and by whom: [operations](../operations.md#metrics). A `process` is the agent, or a"
+        " worker by number. Gauges that several processes have are their sum, unless something else is said."
+    )
+    rows = [
+        (f"`{metric.name}`", metric.kind, ", ".join(f"`{label}`" for label in metric.labels), metric.help)
+        for metric in METRICS.values()
+    ]
+    yield table(("metric", "kind", "labels", "meaning"), rows)
 
 
 def _example_of(shape: Shape) -> str:

@@ -23,6 +23,8 @@ TOOLS = (
     Tool("nginx", "nginx"),
     Tool("node", "nodejs"),
     Tool("openssl", "openssl"),
+    Tool("prometheus", "prometheus"),
+    Tool("promtool", "prometheus"),
 )
 
 

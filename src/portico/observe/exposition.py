@@ -10,7 +10,7 @@ from portico.observe.metrics import Kind, Metric
 PROMETHEUS: Final = b"text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS: Final = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
 
-_HELP_ESCAPES: Final = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
+_HELP_ESCAPES: Final = str.maketrans({"\\": r"\\", "\n": r"\n"})
 
 
 class Exemplar(NamedTuple):
@@ -55,7 +55,10 @@ def _head(metric: Metric, *, openmetrics: bool) -> str:
     if openmetrics and metric.kind is Kind.COUNTER:
         name = name.removesuffix("_total")
     unit = f"# UNIT {name} {metric.unit}\n" if metric.unit and openmetrics else ""
-    return f"# HELP {name} {metric.help.translate(_HELP_ESCAPES)}\n# TYPE {name} {metric.kind}\n{unit}"
+    about = metric.help.translate(_HELP_ESCAPES)
+    if openmetrics:
+        about = about.replace('"', r"\"")
+    return f"# HELP {name} {about}\n# TYPE {name} {metric.kind}\n{unit}"
 
 
 def _histogram(name: str, sample: Sample, *, openmetrics: bool) -> str:

@@ -1,7 +1,7 @@
-"""Every metric that the gateway has: its name, what it says, and how what several processes know of it is put together.
+"""Every metric that there is, but for those of plugins.
 
-Names and labels are those of the platform's own dashboards where it has any (`http_*`); everything else begins with
-`portico_`. Units are the base units of Prometheus, and they end the name.
+`http_*` are those that the platform's dashboards are made for; all others begin with `portico_`. Units are the base
+units of Prometheus, and the name ends with them.
 """
 
 from __future__ import annotations

@@ -92,19 +92,21 @@ class TimeoutPolicy(
         except TimeoutError:
             if not limit.expired():
                 raise  # somebody else's
-            return self._too_late()
+            return self._too_late(request)
         if not self.config.total:
             return response
         if response.status == 504 and self._clock() >= end:  # a service kept to the deadline that it was given
             response.body.close()
-            return self._too_late()
+            return self._too_late(request)
         if response.body.whole is None and response.duplex is None:
             timed = Body.stream(_Timed(response.body, end, self._clock), response.body.length)
             timed.of_answer = True
             response.body = timed
         return response
 
-    def _too_late(self) -> Response:
+    def _too_late(self, request: Request) -> Response:
+        if request.exchange is not None:
+            request.exchange.stopped_by = self.name
         return Response.problem(504, "timeout", detail="There was no answer in the time that this request may take.")
 
 

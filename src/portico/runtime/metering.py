@@ -11,7 +11,13 @@ from typing import Final
 from portico.config.schema import Config
 from portico.http.message import Observer
 from portico.net.pool import Pool
-from portico.observe.metrics import BREAKER_STATE, CERTIFICATE_EXPIRY, UPSTREAM_CONNECTIONS, UPSTREAM_TARGETS
+from portico.observe.metrics import (
+    BREAKER_STATE,
+    CERTIFICATE_EXPIRY,
+    UPSTREAM_CONNECTIONS,
+    UPSTREAM_TARGETS,
+    Metric,
+)
 from portico.runtime.meter import Admission, Meters
 from portico.runtime.observing import Watch, Watched
 from portico.runtime.runtime import Runtime
@@ -20,7 +26,7 @@ from portico.state.slots import ABSENT, Mark
 from portico.upstream.health import health_of
 from portico.upstream.stack import Service
 
-AT_ONCE: Final = 500
+AT_ONCE: Final = 200
 """Targets that are looked at, at each beat, for what gauges say."""
 
 STATES: Final = ("healthy", "unhealthy", "ejected", "unchecked")
@@ -49,9 +55,9 @@ class Metering:
         self._segment = segment
         self._wall = wall
         self._admission: Admission | None = None
-        self._told: dict[str, Mark] = {}
+        self._told: dict[tuple[str, tuple[str, ...]], Mark] = {}
         self._round: Iterator[None] = iter(())
-        self._fresh: set[str] = set()
+        self._fresh: set[Mark] = set()
 
     def watch(self, config: Config) -> Watch | None:
         """Return what counts the requests of a configuration; None where it wants no metrics."""
@@ -78,11 +84,9 @@ class Metering:
         for entrance in runtime.entrances:
             if entrance.tls is not None:
                 for expiry in entrance.tls.expires:
-                    self._write(
-                        counter_name(CERTIFICATE_EXPIRY.name, {"file": expiry.certificate}), int(expiry.not_after)
-                    )
-        for name, mark in self._told.items():
-            if name not in self._fresh:
+                    self._write(CERTIFICATE_EXPIRY, int(expiry.not_after), expiry.certificate)
+        for mark in self._told.values():
+            if mark not in self._fresh:
                 mark.write(ABSENT)
 
     def _of_service(self, name: str, service: Service) -> Iterator[None]:
@@ -93,15 +97,17 @@ class Metering:
             connections += target.pool.connections if isinstance(target.pool, Pool) else 0
             yield
         for state in STATES:
-            self._write(counter_name(UPSTREAM_TARGETS.name, {"service": name, "state": state}), states[state])
-        self._write(counter_name(UPSTREAM_CONNECTIONS.name, {"service": name}), connections)
+            self._write(UPSTREAM_TARGETS, states[state], name, state)
+        self._write(UPSTREAM_CONNECTIONS, connections, name)
         if service.breaker is not None:
-            self._write(counter_name(BREAKER_STATE.name, {"service": name}), _BREAKER[service.breaker.state.name])
+            self._write(BREAKER_STATE, _BREAKER[service.breaker.state.name], name)
         yield
 
-    def _write(self, name: str, value: int) -> None:
-        mark = self._told.get(name)
+    def _write(self, metric: Metric, value: int, *labels: str) -> None:
+        key = (metric.name, labels)
+        mark = self._told.get(key)
         if mark is None:
-            mark = self._told[name] = self._segment.gauge(name)
+            name = counter_name(metric.name, dict(zip(metric.labels, labels, strict=True)))
+            mark = self._told[key] = self._segment.gauge(name)
         mark.write(value)
-        self._fresh.add(name)
+        self._fresh.add(mark)
