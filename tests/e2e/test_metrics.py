@@ -106,7 +106,10 @@ def test_it_tells_in_either_format_whom_it_may(tmp_path: Path) -> None:
         answer = curl(f"{running.url}/metrics", "-H", f"Accept: {OPENMETRICS}")
         assert answer.value("Content-Type") == "application/openmetrics-text; version=1.0.0; charset=utf-8"
         assert answer.body.endswith(b"# EOF\n")
-        assert {family.name for family in read_openmetrics(answer.body.decode())} >= {"http_requests", "portico_build_info"}
+        assert {family.name for family in read_openmetrics(answer.body.decode())} >= {
+            "http_requests",
+            "portico_build_info",
+        }
         assert curl(f"{running.url}/metrics").value("Content-Type") == "text/plain; version=0.0.4; charset=utf-8"
         running.agent_answers()
         assert wait_for(lambda: requests(scrape(f"http://127.0.0.1:{port}"), "/metrics").get("200"), "the agent") == 2

@@ -45,8 +45,9 @@ Refuse = Callable[[list[str]], Response]
 class Gate:
     """Counts requests, and lets them pass or not. It belongs to a line of the file, and not to a route."""
 
-    def __init__(self, config: LimitingConfig, env: Env, counter: str, count: Count, refuse: Refuse) -> None:
-        """`counter` is the name of what counts requests on the board."""
+    def __init__(self, name: str, config: LimitingConfig, env: Env, counter: str, count: Count, refuse: Refuse) -> None:
+        """`name` is the policy's, and `counter` that of what counts requests on the board."""
+        self._name = name
         self._count = count
         self._refuse = refuse
         self._costs = Costs(config.cost)
@@ -93,6 +94,8 @@ class Gate:
             refused = await self._refused(request, counted, cost, verdict)
         if refused is not None:
             response = refused
+            if request.exchange is not None:
+                request.exchange.stopped_by = self._name
             if standing is not None:
                 standing.refused = not verdict.allowed
         else:

@@ -112,7 +112,20 @@ BREAKER_STATE: Final = _gauge(
 )
 
 RATE_LIMIT_REQUESTS: Final = _counter(
-    "portico_rate_limit_requests_total", "Requests that a limit has counted, by policy and result.", "policy", "result"
+    "portico_rate_limit_requests_total",
+    "Requests at a rate-limit, by what came of them: allowed, limited, dry-run, or unchecked.",
+    "policy",
+    "result",
+)
+QUOTA_REQUESTS: Final = _counter("portico_quota_requests_total", "The same at a quota.", "policy", "result")
+CONCURRENCY_REQUESTS: Final = _counter(
+    "portico_concurrency_limit_requests_total", "The same at a concurrency-limit.", "policy", "result"
+)
+IDEMPOTENCY_REQUESTS: Final = _counter(
+    "portico_idempotency_key_requests_total",
+    "Requests at an idempotency-key, by what came of them: first, replayed, or why they were refused.",
+    "policy",
+    "result",
 )
 STORE_FAILURES: Final = _counter("portico_store_failures_total", "Questions that the store has not answered.")
 

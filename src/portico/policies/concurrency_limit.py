@@ -186,7 +186,7 @@ class ConcurrencyLimitPolicy(Policy[ConcurrencyLimit], name="concurrency-limit",
                 self._tell(rules.most)
             return await next(request)
         self._limited.add()
-        return self._full() if entered is NoPlace.FULL else _unavailable()
+        return self.stopped(request, self._full() if entered is NoPlace.FULL else _unavailable())
 
     def _rules(self, most: int) -> SemaphoreRules:
         config = self.config

@@ -237,9 +237,9 @@ class IdempotencyKeyPolicy(Policy[IdempotencyKey], name="idempotency-key", stage
             key = self._reader.read(request.headers)
         except MalformedKey as error:
             title = "Idempotency-Key is not valid"
-            return self._refused("invalid", Response.problem(error.status, error.type, title, error.detail))
+            return self._refused(request, "invalid", Response.problem(error.status, error.type, title, error.detail))
         if key is None:
-            return self._refused("missing", _missing()) if self.config.required else await next(request)
+            return self._refused(request, "missing", _missing()) if self.config.required else await next(request)
         content = await request.body.read(self.config.max_body)
         print_ = await fingerprint(request, content)
         found = await self._once.answer(request, next, self._caller(request), key, print_)
@@ -249,13 +249,13 @@ class IdempotencyKeyPolicy(Policy[IdempotencyKey], name="idempotency-key", stage
         if found is Standing.NO_STORE and self.config.on_store_failure == "allow":
             self._counters[found.value].add()
             return await next(request)
-        return self._refused(found.value, _told(found))
+        return self._refused(request, found.value, _told(found))
 
-    def _refused(self, result: str, response: Response) -> Response:
+    def _refused(self, request: Request, result: str, response: Response) -> Response:
         self._counters[result].add()
         if self._link is not None:
             response.headers.set(b"Link", self._link)
-        return response
+        return self.stopped(request, response)
 
 
 def _missing() -> Response:

@@ -105,9 +105,8 @@ class TimeoutPolicy(
         return response
 
     def _too_late(self, request: Request) -> Response:
-        if request.exchange is not None:
-            request.exchange.stopped_by = self.name
-        return Response.problem(504, "timeout", detail="There was no answer in the time that this request may take.")
+        detail = "There was no answer in the time that this request may take."
+        return self.stopped(request, Response.problem(504, "timeout", detail=detail))
 
 
 class _Timed:

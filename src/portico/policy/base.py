@@ -268,6 +268,14 @@ class Policy(Component[ConfigT]):
         """Look at or change a request on its way in; a Response stops it here."""
         return None
 
+    @classmethod
+    def stopped(cls, request: Request, response: Response) -> Response:
+        """Return `response`, and note in the request's record that this policy has answered it. What `request` returns
+        is noted anyway; `handle` says so by this."""
+        if request.exchange is not None:
+            request.exchange.stopped_by = cls.name
+        return response
+
     def response(self, request: Request, response: Response) -> Response:
         """Look at or change an answer on its way out."""
         return response
