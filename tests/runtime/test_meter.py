@@ -70,6 +70,13 @@ def test_times_are_counted_in_buckets() -> None:
         }
 
 
+def test_upgraded_connections_take_no_time() -> None:
+    with metered() as it:
+        over(it.meters.of_route("/a", ""), status=101, took=3600.0)
+        assert list(it.sums("http_requests_total").values()) == [1]
+        assert [sum(counts) for counts in it.board.histograms().values()] == [0]
+
+
 def test_methods_that_nobody_knows_are_one() -> None:
     with metered() as it:
         route = it.meters.of_route("", "")

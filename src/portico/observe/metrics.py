@@ -67,7 +67,7 @@ REQUESTS: Final = _counter(
 DURATION: Final = Metric(
     "http_request_duration_seconds",
     Kind.HISTOGRAM,
-    "Time from the head of a request to the last byte of its answer.",
+    "Time from the head of a request to the last byte of its answer; upgraded connections are not counted.",
     ("method", "endpoint", "service"),
     "seconds",
     NANO,

@@ -161,11 +161,12 @@ class RouteMeter(Observer):
 
     def ended(self, exchange: Exchange, request: Request | None) -> None:
         """Count how long it took, and what came of its tries."""
-        seconds = exchange.ended - exchange.started
-        duration = self._of(exchange.method).duration
-        duration.observe(seconds)
-        if exchange.sampled:
-            duration.show(seconds, exchange.trace_id, exchange.ended, self._meters.wall())
+        if exchange.status != 101:  # how long a WebSocket is open says nothing of how quick anybody is
+            seconds = exchange.ended - exchange.started
+            duration = self._of(exchange.method).duration
+            duration.observe(seconds)
+            if exchange.sampled:
+                duration.show(seconds, exchange.trace_id, exchange.ended, self._meters.wall())
         if exchange.service:
             self._count_tries(exchange, self._meters.service(exchange.service))
 

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -94,34 +94,41 @@ def exposition(board: Board, *, openmetrics: bool) -> Generator[str, None, None]
             found = end.value
             break
         yield ""
-    for sample_of in _by_series(found):
-        add_sample(families, *sample_of)
+    for series in _by_series(found):
+        if series is not None:
+            add_sample(families, *series)
         yield ""
-    del found
     for name, labels, value in (*_of_processes(board), *_of_all(board)):
         families.setdefault(name, []).append(Sample(labels, value))
     yield from write(_in_order(families), openmetrics=openmetrics)
 
 
-def _in_order(families: Families) -> Iterator[tuple[Metric, list[Sample]]]:
-    """Yield those that are known in their order, then those of plugins."""
+def _in_order(families: Families) -> Iterator[tuple[Metric, Iterator[Sample]]]:
+    """Yield those that are known in their order, then those of plugins; each is let go as it is passed on."""
     order = {name: number for number, name in enumerate(metrics.METRICS)}
     for name in sorted(families, key=lambda name: (order.get(name, len(order)), name)):
-        yield metric_of(name), families[name]
+        yield metric_of(name), _emptied(families.pop(name))
 
 
-def _by_series(found: Mapping[str, list[Reading]]) -> Iterator[tuple[str, str, list[Reading]]]:
-    """Yield the metric, the labels, and all readings of each series; a histogram may have had other bounds before."""
-    histograms: dict[str, list[Reading]] = {}
-    for name, readings in found.items():
-        series, zero, _ = name.partition("\0")
-        if zero:
-            histograms.setdefault(series, []).extend(readings)
-        else:
-            metric, _, labels = series.partition("{")
-            yield metric, labels.removesuffix("}"), readings
-    for series, readings in histograms.items():
-        metric, _, labels = series.partition("{")
+def _emptied(samples: list[Sample]) -> Iterator[Sample]:
+    samples.reverse()
+    while samples:
+        yield samples.pop()
+
+
+def _by_series(found: dict[str, list[Reading]]) -> Iterator[tuple[str, str, list[Reading]] | None]:
+    """Yield the metric, the labels, and all readings of each series, and None in between; a histogram may have had other
+    bounds before. Nothing is left of what was found."""
+    series: dict[str, list[Reading]] = {}
+    while found:  # the last first, which is put right below
+        name, readings = found.popitem()
+        known = series.setdefault(name.partition("\0")[0], readings)
+        if known is not readings:
+            known[:0] = readings
+        yield None
+    while series:
+        name, readings = series.popitem()
+        metric, _, labels = name.partition("{")
         yield metric, labels.removesuffix("}"), readings
 
 
