@@ -45,9 +45,8 @@ Refuse = Callable[[list[str]], Response]
 class Gate:
     """Counts requests, and lets them pass or not. It belongs to a line of the file, and not to a route."""
 
-    def __init__(self, name: str, config: LimitingConfig, env: Env, counter: str, count: Count, refuse: Refuse) -> None:
-        """`name` is the policy's, and `counter` that of what counts requests on the board."""
-        self._name = name
+    def __init__(self, config: LimitingConfig, env: Env, counter: str, count: Count, refuse: Refuse) -> None:
+        """`counter` is the name of what counts requests on the board."""
         self._count = count
         self._refuse = refuse
         self._costs = Costs(config.cost)
@@ -59,10 +58,12 @@ class Gate:
         self._clock = env.clock
         self._logged = Recent(MOST_LOGGED)
         self._waiting = 0
-        name = env.place.rpartition(":")[2]  # not the route's: a board has no room for each result of each of them
+        self._name = env.place.rpartition(":")[
+            2
+        ]  # not the route's: a board has no room for each result of each of them
         results = ("allowed", "limited", "dry-run", "unchecked")
         self._allowed, self._limited, self._spared, self._unchecked = (
-            env.counter(counter, policy=name, result=result) for result in results
+            env.counter(counter, policy=self._name, result=result) for result in results
         )
 
     def close(self) -> None:

@@ -205,7 +205,7 @@ class _Shared:
             period = period_at(now)
             return Counted(found, found.key(caller(request), period.name), period.end - now)
 
-        self.gate = Gate(QuotaPolicy.name, config, env, "portico_quota_requests_total", count, _refusal)
+        self.gate = Gate(config, env, "portico_quota_requests_total", count, _refusal)
 
     def close(self) -> None:
         """Let go; what is still in hand is lost."""

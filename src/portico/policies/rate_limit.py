@@ -209,7 +209,7 @@ def _gate(config: RateLimit, env: Env, key: CallerKey, check: Callable[[Limits],
         found = budget_for(request)
         return None if found is None else Counted(found, found.key(caller(request)))
 
-    return Gate(RateLimitPolicy.name, config, env, "portico_rate_limit_requests_total", count, _refusal)
+    return Gate(config, env, "portico_rate_limit_requests_total", count, _refusal)
 
 
 def _refusal(beyond: list[str]) -> Response:

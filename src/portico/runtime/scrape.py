@@ -117,8 +117,8 @@ def _emptied(samples: list[Sample]) -> Iterator[Sample]:
 
 
 def _by_series(found: dict[str, list[Reading]]) -> Iterator[tuple[str, str, list[Reading]] | None]:
-    """Yield the metric, the labels, and all readings of each series, and None in between; a histogram may have had other
-    bounds before. Nothing is left of what was found."""
+    """Yield the metric, the labels, and all readings of each series, and None in between; a histogram may have had
+    other bounds before. Nothing is left of what was found."""
     series: dict[str, list[Reading]] = {}
     while found:  # the last first, which is put right below
         name, readings = found.popitem()
