@@ -58,9 +58,7 @@ class Gate:
         self._clock = env.clock
         self._logged = Recent(MOST_LOGGED)
         self._waiting = 0
-        self._name = env.place.rpartition(":")[
-            2
-        ]  # not the route's: a board has no room for each result of each of them
+        self._name = env.place.rpartition(":")[2]  # not the route: one for each would be too many
         results = ("allowed", "limited", "dry-run", "unchecked")
         self._allowed, self._limited, self._spared, self._unchecked = (
             env.counter(counter, policy=self._name, result=result) for result in results
