@@ -24,13 +24,15 @@ def private_slots(count: int) -> memoryview:
 
 
 class Counter:
-    """A number that one process adds to."""
+    """A number that one process adds to. Nobody else writes its slot, so that it is only written, and never read."""
 
-    __slots__ = ("_at", "_slots")
+    __slots__ = ("_at", "_slots", "value")
 
     def __init__(self, slots: memoryview, at: int) -> None:
         self._slots = slots
         self._at = at
+        self.value: int = slots[at]
+        """What it has come to in this process."""
 
     @classmethod
     def private(cls) -> Counter:
@@ -39,13 +41,9 @@ class Counter:
 
     def add(self, amount: int = 1) -> None:
         """Add a whole number that is not negative."""
-        self._slots[self._at] += amount
-
-    @property
-    def value(self) -> int:
-        """What it has come to in this process."""
-        value: int = self._slots[self._at]
-        return value
+        value = self.value + amount
+        self.value = value
+        self._slots[self._at] = value
 
 
 class Mark:
@@ -76,14 +74,16 @@ class Mark:
 class Histogram:
     """How often what was measured came to how much: a slot for each bucket, one for what is beyond, one for the sum."""
 
-    __slots__ = ("_at", "_exemplar", "_next", "_scale", "_slots", "_sum", "bounds")
+    __slots__ = ("_at", "_counts", "_exemplar", "_next", "_scale", "_slots", "_sum", "_sum_at", "bounds")
 
     def __init__(self, slots: memoryview, at: int, bounds: list[float], scale: int) -> None:
         """`bounds` are the upper ones, which belong to their buckets; the sum has `scale` to the unit."""
         self._slots = slots
         self._at = at
-        self._sum = at + len(bounds) + 1
-        self._exemplar = self._sum + 1
+        self._sum_at = at + len(bounds) + 1
+        self._exemplar = self._sum_at + 1
+        self._counts: list[int] = slots[at : self._sum_at].tolist()
+        self._sum: int = slots[self._sum_at]
         self._scale = scale
         self._next = 0.0
         self.bounds = bounds
@@ -95,9 +95,13 @@ class Histogram:
 
     def observe(self, value: float) -> None:
         """Count a value, which is not negative."""
-        slots = self._slots
-        slots[self._at + bisect_left(self.bounds, value)] += 1
-        slots[self._sum] += int(value * self._scale)
+        slots, counts, number = self._slots, self._counts, bisect_left(self.bounds, value)
+        count = counts[number] + 1
+        counts[number] = count
+        slots[self._at + number] = count
+        sum_ = self._sum + int(value * self._scale)
+        self._sum = sum_
+        slots[self._sum_at] = sum_
 
     def show(self, value: float, trace_id: str, now: float, wall: float) -> None:
         """Remember a value that was observed with the trace that it is of, unless one of this second is there already.
