@@ -330,3 +330,29 @@ def test_the_log_tells_of_answers_that_go_wrong_once_in_a_while(caplog: pytest.L
     run_jumping(main)
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert told == ["service orders: target a:1: the status line is malformed (invalid-service-response)"] * 2
+
+
+def recorded(scripted: Scripted, exchange: Exchange) -> list[tuple[str, str]]:
+    """Ask; return the target and the outcome of each try that the record has."""
+    scripted.ask(Request("GET", "/", exchange=exchange))
+    return [(each.target, each.outcome) for each in exchange.all_tries()]
+
+
+def test_the_record_has_each_try() -> None:
+    scripted = Scripted(([], [refused()]), ([], [fine()]))
+    exchange = Exchange(0.0)
+    assert recorded(scripted, exchange) == [("a:80", "service-unreachable"), ("b:80", "answered")]
+    assert (exchange.try_outcome, exchange.error) == ("", "")
+
+    scripted = Scripted(([], [refused()]), ([], [refused()]))
+    exchange = Exchange(0.0)
+    assert recorded(scripted, exchange) == [("a:80", "service-unreachable"), ("b:80", "service-unreachable")]
+    assert exchange.try_outcome == "service-unreachable"
+
+
+def test_what_was_answered_at_once_keeps_no_tries() -> None:
+    scripted = Scripted(([], [fine()]))
+    exchange = Exchange(0.0)
+    assert recorded(scripted, exchange) == [("a:80", "answered")]
+    assert exchange.tried is None
+    assert 0.0 < exchange.connecting <= exchange.connected

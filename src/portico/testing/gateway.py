@@ -183,6 +183,7 @@ class Gateway:
             stand_in(service, fake.answer, fake.probe)
         slashes = EncodedSlashes(config.path.encoded_slashes)
         self._server = Server(runtime.handle, limits(config), slashes, tasks, trust=trust(config))
+        self._server.observer = runtime.observer
         self._doors: list[tuple[str, int, Handler]] = []
         for listener, entrance in zip(config.listen, runtime.entrances, strict=True):
             handler: Handler = runtime.handle
