@@ -160,6 +160,8 @@ def test_tries_before_the_last_one_are_counted_too() -> None:
         exchange.method, exchange.status = "GET", 200
         exchange.service, exchange.target, exchange.sent, exchange.first_byte = "one", "a:80", 1.1, 1.2
         exchange.try_again("status-503", 1.3)
+        exchange.target, exchange.sent = "b:80", 1.3
+        exchange.try_again("service-timeout", 1.4)  # and then another service, as a fallback has it
         exchange.service, exchange.target, exchange.sent, exchange.first_byte = "two", "b:80", 1.4, 1.6
         route = it.meters.of_route("/a", "one")
         route.answering(exchange, None)
@@ -169,6 +171,7 @@ def test_tries_before_the_last_one_are_counted_too() -> None:
         assert counted == {
             'portico_upstream_retries_total{service="one"}': 1,
             'portico_upstream_tries_total{outcome="server-error",service="one"}': 1,
+            'portico_upstream_tries_total{outcome="service-timeout",service="one"}': 1,
             'portico_upstream_tries_total{outcome="answered",service="two"}': 1,
         }
 

@@ -205,6 +205,8 @@ class Component(Generic[ConfigT]):
 
     name: ClassVar[str] = ""
     config_class: ClassVar[type[PolicyConfig]] = PolicyConfig
+    called: str = ""
+    """What the file calls this one, which is its `name` unless that gives it another."""
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
@@ -212,7 +214,7 @@ class Component(Generic[ConfigT]):
     def __init_subclass__(cls, *, name: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if name:
-            cls.name = name
+            cls.name = cls.called = name
         for base in getattr(cls, "__orig_bases__", ()):
             if isinstance(get_origin(base), type) and issubclass(get_origin(base), Component):
                 argument = get_args(base)[0]
@@ -268,12 +270,11 @@ class Policy(Component[ConfigT]):
         """Look at or change a request on its way in; a Response stops it here."""
         return None
 
-    @classmethod
-    def stopped(cls, request: Request, response: Response) -> Response:
+    def stopped(self, request: Request, response: Response) -> Response:
         """Return `response`, and note in the request's record that this policy has answered it. What `request` returns
         is noted anyway; `handle` says so by this."""
         if request.exchange is not None:
-            request.exchange.stopped_by = cls.name
+            request.exchange.stopped_by = self.called
         return response
 
     def response(self, request: Request, response: Response) -> Response:

@@ -123,7 +123,7 @@ def _fused(policies: Sequence[Policy[Any]], inner: Handler, failed: Failed) -> H
     for policy in policies:
         if not _keeps(policy, "request"):
             ask = policy.request
-            names[ask] = policy.name
+            names[ask] = policy.called
             asks.append((ask, answers))  # an early answer goes out through those before this one
         if not _keeps(policy, "response"):
             answers = (policy.response, *answers)

@@ -340,6 +340,7 @@ class _Routes:
         conditionals: dict[str, Conditional] = {}
         for item in scoped:
             policy = self._registry.policies[item.use.kind](item.use.config)
+            policy.called = item.use.name
             env = RouteEnv(self._env, info, logger, f"{places[item.scope]}:{item.use.name}")
             ready = self._set_up(policy, env, item.use.origin)
             condition = self._conditions.of(item.use, item.scope, info)

@@ -202,9 +202,12 @@ class RouteMeter(Observer):
             self._count_earlier(exchange)
 
     def _count_earlier(self, exchange: Exchange) -> None:
-        for gone in exchange.tried or ():
+        tried = exchange.tried or []
+        last = exchange.service if exchange.sent > 0.0 or exchange.connecting > 0.0 else ""
+        for number, gone in enumerate(tried, 1):
             service = self._meters.service(gone.service)
-            service.retries.add()
+            if gone.service == (tried[number].service if number < len(tried) else last):
+                service.retries.add()
             if gone.first_byte > 0.0:
                 service.duration.observe(gone.first_byte - gone.sent)
             outcome = gone.outcome
