@@ -127,6 +127,17 @@ IDEMPOTENCY_REQUESTS: Final = _counter(
     "policy",
     "result",
 )
+CACHE_REQUESTS: Final = _counter(
+    "portico_cache_requests_total",
+    "Requests at a cache, by what came of them: hit, stale, miss, or pass.",
+    "policy",
+    "result",
+)
+CACHE_STORED: Final = _counter("portico_cache_stored_total", "Answers that a cache has kept.")
+CACHE_EVICTED: Final = _counter("portico_cache_evicted_total", "Answers that went from the memory of workers.")
+CACHE_STORE_FAILURES: Final = _counter(
+    "portico_cache_store_failures_total", "Questions of a cache that the store has not answered."
+)
 STORE_FAILURES: Final = _counter("portico_store_failures_total", "Questions that the store has not answered.")
 
 CONFIG_REVISION: Final = _gauge("portico_config_revision", "The configuration that all are to serve, by number.")
