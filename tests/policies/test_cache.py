@@ -267,6 +267,20 @@ def test_what_is_stale_is_given_while_it_is_renewed_once() -> None:
         assert gw.get("/a").text == "2"
 
 
+@pytest.mark.parametrize("status", [200, 404, 304])
+def test_what_is_not_kept_any_more_is_not_given_until_it_is_renewed(status: int) -> None:
+    service = Counting({"Cache-Control": "max-age=1, stale-while-revalidate=3600", "ETag": '"x"'})
+    with gateway(service) as gw:
+        gw.get("/a")
+        gw.clock.advance(2)
+        service.headers, service.status = {"Cache-Control": "no-store", "ETag": '"x"'}, status
+        assert gw.get("/a").text == "1"
+        gw.clock.advance(0.1)
+        assert len(service.asked) == 2
+        service.status = 200
+        assert gw.get("/a").text == "3"
+
+
 # Those who ask.
 
 

@@ -200,6 +200,7 @@ class Fetching:
             flight.give(response)
             if gone:
                 await self._shelf.keep(place, [], gone)
+                self._shelf.forget(place.uri)  # or it would be given from memory for as long as it may be stale
         elif await self._collect(flight, response):
             content = flight.content()
             stored_ = made.stored.completed(len(content))
@@ -277,8 +278,8 @@ class Fetching:
         if await self._shelf.keep(place, keep, gone, lease.key, token):
             self._stored.add()
             await self._shelf.drop_if_changed(place, stamp)
-        if errand.decision.why is Forward.REQUEST:
-            self._shelf.forget(place.uri)  # other workers have what was fresh until then
+        if errand.decision.why is Forward.REQUEST or not keep:
+            self._shelf.forget(place.uri)  # other workers have what was fresh until then, or may be given stale
 
     def judge(self, request: Request, response: Response, asked: float, received: float) -> Entry | None:
         """Return an answer as it is to be kept, without its content; None where it is not."""
