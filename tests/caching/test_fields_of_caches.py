@@ -224,6 +224,7 @@ KEYS: list[tuple[CacheKey, str | None, str]] = [
     (CacheKey(without=TRACKING), "utm_source=x&a=1&gclid=y", "GET http://example.com/a?a=1"),
     (CacheKey(without=TRACKING), "utm_source=x", "GET http://example.com/a"),
     (CacheKey(without=TRACKING), "utm=x&gclids=1", "GET http://example.com/a?utm=x&gclids=1"),
+    (CacheKey(without=TRACKING), "a=1&gclid=y;a=2", "GET http://example.com/a?a=1&gclid=y;a=2"),
     (CacheKey(only=("a", "b"), without=("b",), in_order=True), "b=1&a=1", "GET http://example.com/a?a=1"),
 ]
 

@@ -362,6 +362,8 @@ def test_a_cookie_may_be_kept_without() -> None:
         ("{query: [x]}", "/a?x=1&y=2", "/a?x=1", True),
         ("{without: [tracking]}", "/a?utm_source=1&x=1", "/a?x=1&gclid=7", True),
         ("{without: [tracking]}", "/a?x=1", "/a?x=2", False),
+        ("{without: [tracking]}", "/a?x=1&utm_source=1;x=2", "/a?x=1", False),
+        ("{query: [x]}", "/a?x=1&y=2;x=2", "/a?x=1", False),
         ("{}", "/%61", "/a", True),
         ("{}", "/b/../a", "/a", True),
         ("{}", "/A", "/a", False),

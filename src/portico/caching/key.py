@@ -41,6 +41,9 @@ class CacheKey:
 
         A name that ends in an asterisk stands for all that begin so. `in_order` puts them in order by name, and leaves
         those of the same name as they come, since that order may mean something.
+
+        A query with a semicolon counts as it is: some services part parameters by it, and would see one in what is left
+        out here.
         """
         self._only = None if only is None else _Names(only)
         self._without = _Names(without)
@@ -53,7 +56,7 @@ class CacheKey:
 
     def of_place(self, request: Request, scheme: str, path: str, query: str | None) -> str:
         """Return the key of another URI of the same origin."""
-        if query is not None and not self._whole:
+        if query is not None and not self._whole and ";" not in query:
             query = self._cut(query)
         return (
             f"GET {scheme}://{request.host}{path}" if query is None else f"GET {scheme}://{request.host}{path}?{query}"

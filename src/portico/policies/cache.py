@@ -65,7 +65,9 @@ workers) and `portico_cache_store_failures_total`.
 **Poisoning.** The path is in its normal form before it is looked for, and is the one that the service sees. Host, port
 and scheme are part of the key. Requests with headers by which some services take another path, host or method for what
 was asked for (`X-Original-URL`, `X-HTTP-Method-Override`, `X-Forwarded-Prefix`, ...) go past the cache, unless
-`key.headers` has them. Where a service answers by a header that its `Vary` does not name, name it there, too.
+`key.headers` has them. A query with a semicolon in it counts as it is written, whatever `key` leaves out: some services
+take what follows for one more parameter. Where a service answers by a header that its `Vary` does not name, name it
+there, too.
 """
 
 from __future__ import annotations
