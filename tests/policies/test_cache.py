@@ -342,6 +342,31 @@ def test_a_cookie_has_nothing_to_do_with_what_is_fresh_by_a_ttl() -> None:
         assert [gw.get("/a", headers=cookie).text for _ in range(2)] == ["1", "1"]
 
 
+def test_somebody_has_nothing_to_do_with_what_is_fresh_by_a_ttl_and_was_answered_nobody() -> None:
+    with gateway(Counting({}), "{ttl: 60s}") as gw:
+        assert [gw.get("/a").text for _ in range(2)] == ["1", "1"]
+        assert gw.get("/a", slots={USER: as_user("ada")}).text == "2"
+        assert gw.get("/a", headers={"Authorization": "x"}).text == "3"
+        assert gw.get("/a").text == "1"
+    for headers, settings in (({"Cache-Control": "public"}, "{ttl: 60s}"), ({}, "{ttl: 60s, users: alike}")):
+        with gateway(Counting(headers), settings) as gw:
+            assert gw.get("/a").text == "1"
+            assert gw.get("/a", slots={USER: as_user("ada")}).text == "1"
+            assert gw.get("/a", headers={"Authorization": "x"}).text == "1"
+
+
+def test_what_says_no_more_for_how_long_it_is_fresh_has_nothing_to_do_with_cookies() -> None:
+    service = Counting({"Cache-Control": "max-age=10", "ETag": '"x"'})
+    with gateway(service, "{ttl: 60s}") as gw:
+        assert gw.get("/a", headers={"Cookie": "session=ada"}).text == "1"
+        gw.clock.advance(11)
+        service.headers, service.status = {"Cache-Control": "public", "ETag": '"x"'}, 304
+        assert gw.get("/a").text == "1"
+        service.status = 200
+        assert gw.get("/a").text == "1"
+        assert gw.get("/a", headers={"Cookie": "session=ada"}).text == "3"
+
+
 def test_a_cookie_may_be_kept_without() -> None:
     with gateway(Counting({**MINUTE, "Set-Cookie": "a=b"}), "{set_cookie: strip}") as gw:
         assert gw.get("/a").headers["set-cookie"] == "a=b"

@@ -12,7 +12,6 @@ from portico.caching.reuse import ERRORS, Decision, Verdict, decide, may_stand_i
 from portico.caching.status import CacheStatus, Forward
 from portico.caching.storing import speaks_for_a_user
 from portico.caching.validation import updated_by_head
-from portico.http.headers import Headers
 from portico.http.message import Handler, Request, Response
 from portico.policy.base import Env
 from portico.policy.verdicts import Trouble
@@ -88,7 +87,7 @@ class ResponseCache:
             text = self._places.text_of(request)
             kept = memory.get(text)
             if kept is not None and self._shelf.alive_in_memory(kept):
-                given = kept.signatures.get(self._signature(kept, headers))
+                given = kept.signatures.get(self._signature(kept, request))
                 now = self._wall()
                 if given is not None and now < given.stale_at:
                     self._hit()
@@ -113,16 +112,18 @@ class ResponseCache:
 
     # What is answered at once.
 
-    def _signature(self, kept: Kept, headers: Headers) -> Signature:
+    def _signature(self, kept: Kept, request: Request) -> Signature:
         """Return all of a request that may make a difference among the answers of a place."""
-        index = headers.index
+        headers, index, who = request.headers, request.headers.index, 0
+        if kept.implied:
+            who = (1 if b"cookie" in index else 0) + (2 if speaks_for_a_user(request) else 0)
         if not kept.names:
-            return (self._route, b"cookie" in index, ())
+            return (self._route, who, ())
         if len(headers.pairs) == len(index):
-            return (self._route, b"cookie" in index, tuple([index.get(name) for name in kept.names]))
+            return (self._route, who, tuple([index.get(name) for name in kept.names]))
         lines = [headers.get_all(name) for name in kept.names]
         told = (b"\n".join(values) if values else None for values in lines)
-        return (self._route, b"cookie" in index, tuple(told))
+        return (self._route, who, tuple(told))
 
     # What is not answered at once.
 
@@ -130,8 +131,8 @@ class ResponseCache:
         """Return which of the answers of a place may be for a request."""
         if kept is None:
             return []
-        careful = self._settings.cookies and b"cookie" in request.headers.index
-        return [each for each in kept.entries if each.route == self._route and not (careful and each.implied)]
+        may_give = self._settings.may_give
+        return [each for each in kept.entries if each.route == self._route and may_give(each, request)]
 
     def _decide(self, request: Request, entries: Sequence[Entry]) -> Decision:
         return decide(request, [entry.stored for entry in entries], self._wall(), self._rules)
@@ -197,7 +198,7 @@ class ResponseCache:
         headers = request.headers
         if request.method == "GET" and SPECIAL.isdisjoint(headers.index):
             assert whole.content is not None
-            kept.remember(self._signature(kept, headers), whole, whole.content)
+            kept.remember(self._signature(kept, request), whole, whole.content)
         return self._telling.answer(request, whole, decision.status, b"HIT", now)
 
     async def _pass_by(self, request: Request, next: Handler) -> Response:  # noqa: A002

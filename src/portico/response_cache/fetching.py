@@ -13,7 +13,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from portico.caching.freshness import explicit_lifetime, policy_of
 from portico.caching.reuse import ERRORS, Decision, Verdict, decide, may_stand_in
+from portico.caching.rules import CachingRules
 from portico.caching.status import CacheStatus, Forward
 from portico.caching.stored import NotStored, Stored
 from portico.caching.storing import store
@@ -115,7 +117,7 @@ class Fetching:
     ) -> None:
         """Keep what was learnt of an answer that is kept, unless its URI was changed since it had that stamp."""
         if not self._shelf.is_changed(stamp):
-            keep, gone = _sorted_out(entries, [change], asked)
+            keep, gone = _sorted_out(entries, [change], asked, self._rules)
             await self._shelf.keep(place, keep, gone)
             await self._shelf.drop_if_changed(place, stamp)
             self._shelf.forget(place.uri)
@@ -179,10 +181,10 @@ class Fetching:
                 first = changes[0]
                 entry = _of(shown, first.old)
                 shared = isinstance(first.kept, Stored) and first.kept is not first.old
-                now = dataclasses.replace(entry, stored=first.new, asked=asked)
+                now = _changed(entry, first.new, asked, self._rules)
                 status = CacheStatus(forward=why, forward_status=304)
                 flight.finish(Came(now, status, b"REVALIDATED", shared=shared))
-                await self._write(errand, *_sorted_out(shown, changes, asked), stamp, lease)
+                await self._write(errand, *_sorted_out(shown, changes, asked, self._rules), stamp, lease)
                 return
             response.body.close()
             asked, response = await self._ask(flight, seen, next, errand, [])
@@ -297,11 +299,7 @@ class Fetching:
             return None
         for name in (b"cache-status", settings.header.lower(), *(() if settings.show_tags else settings.tags)):
             stored.headers.remove(name)
-        implied = False
-        if rules is not self._bare and (rules.ttl or rules.heuristic):
-            bare = store(asks, response.status, headers, asked, received, self._bare)
-            implied = isinstance(bare, NotStored) or bare.life.lifetime != stored.life.lifetime
-        return Entry(stored, self._route, asked, 0, None, implied, tags)
+        return Entry(stored, self._route, asked, 0, None, *_said(stored, rules), tags)
 
     def _tags_of(self, headers: Headers) -> tuple[bytes, ...] | None:
         """Return by what an answer is purged; None where that is more than anyone means, and would be missed."""
@@ -325,7 +323,22 @@ def _of(entries: Sequence[Entry], stored: Stored) -> Entry:
     return next(each for each in entries if each.stored is stored)
 
 
-def _sorted_out(entries: Sequence[Entry], changes: Sequence[Change], asked: float) -> tuple[list[Entry], list[Entry]]:
+def _said(stored: Stored, rules: CachingRules) -> tuple[bool, bool]:
+    """Return whether an answer does not say for how long it is fresh, and whether it says that others may have it."""
+    policy = policy_of(stored.headers, rules)
+    implied = stored.life.lifetime > 0 and explicit_lifetime(stored.headers, policy, stored.date) is None
+    return implied, policy.directives.shares
+
+
+def _changed(entry: Entry, stored: Stored, asked: float, rules: CachingRules) -> Entry:
+    """Return an answer by what it says now."""
+    implied, for_all = _said(stored, rules)
+    return dataclasses.replace(entry, stored=stored, asked=asked, implied=implied, for_all=for_all)
+
+
+def _sorted_out(
+    entries: Sequence[Entry], changes: Sequence[Change], asked: float, rules: CachingRules
+) -> tuple[list[Entry], list[Entry]]:
     """Return what is to be kept of answers that have changed, and which are not any more."""
     keep, gone = [], []
     for change in changes:
@@ -333,7 +346,7 @@ def _sorted_out(entries: Sequence[Entry], changes: Sequence[Change], asked: floa
         if isinstance(change.kept, NotStored):
             gone.append(old)
         elif change.kept is not change.old:
-            keep.append(dataclasses.replace(old, stored=change.kept, asked=asked))
+            keep.append(_changed(old, change.kept, asked, rules))
             gone.append(old)  # where it varies otherwise now, it is not in the same place
     return keep, gone
 

@@ -29,9 +29,9 @@ BUFFERED: Final = 64 * 1024 * 1024
 
 
 _NOTHING: Final = HeaderBlock(())
-Signature: TypeAlias = tuple[str, bool, tuple[bytes | None, ...]]
-"""All of a request that may make a difference among the answers of a place: the route, whether it has a cookie, and the
-fields by which some answer varies."""
+Signature: TypeAlias = tuple[str, int, tuple[bytes | None, ...]]
+"""All of a request that may make a difference among the answers of a place: the route, whether it has a cookie or is in
+somebody's name where that counts, and the fields by which some answer varies."""
 
 
 class Given:
@@ -50,7 +50,7 @@ class Given:
 class Kept:
     """The answers of one place, as they were in the store when it had this stamp."""
 
-    __slots__ = ("entries", "names", "read", "signatures", "size", "slot", "stamp", "uri")
+    __slots__ = ("entries", "implied", "names", "read", "signatures", "size", "slot", "stamp", "uri")
 
     def __init__(self, uri: str, entries: Sequence[Entry], slot: int, stamp: int, read: float) -> None:
         """`read` is when it was read from the store, by the worker's clock."""
@@ -61,6 +61,8 @@ class Kept:
         self.read = read
         self.size = 600 + 2 * len(uri) + sum(entry.size for entry in entries)
         self.names = tuple(sorted({name for entry in entries for name in entry.stored.vary}))
+        self.implied = any(entry.implied for entry in entries)
+        """Whether some answer is for nobody in particular."""
         self.signatures: dict[Signature, Given] = {}
 
     def with_entry(self, old: Entry, new: Entry) -> Kept:

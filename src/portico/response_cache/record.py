@@ -28,7 +28,7 @@ PART: Final = LARGEST_VALUE
 MOST_VARIANTS: Final = 16
 """The most answers for one URI; of more, those go that came longest ago."""
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _HEAD: Final = Struct("<BI")
 
 
@@ -47,6 +47,8 @@ class Entry:
     """All of its content; None while it is only in the store."""
     implied: bool = False
     """Whether it does not say by itself for how long it is fresh."""
+    for_all: bool = False
+    """Whether it says that others may have what was asked for in somebody's name."""
     tags: tuple[bytes, ...] = ()
     """By which it is purged."""
     name: bytes = b""
@@ -141,6 +143,7 @@ def _told(entry: Entry) -> list[Any]:
         entry.asked,
         entry.length,
         entry.implied,
+        entry.for_all,
         [_text(tag) for tag in entry.tags],
         entry.name.hex(),
         entry.parts_until,
@@ -149,7 +152,7 @@ def _told(entry: Entry) -> list[Any]:
 
 def _entry(told: list[Any]) -> Entry:
     (status, pairs, date, received, age, life, vary, variant, invalid, *more) = told
-    route, asked, length, implied, tags, name, parts_until = more
+    route, asked, length, implied, for_all, tags, name, parts_until = more
     headers = Headers()
     for field, value in pairs:
         headers.put_parsed(field.encode("latin-1"), value.encode("latin-1"))
@@ -165,7 +168,7 @@ def _entry(told: list[Any]) -> Entry:
         invalid,
     )
     its_tags = tuple(tag.encode("latin-1") for tag in tags)
-    return Entry(stored, route, asked, length, None, implied, its_tags, bytes.fromhex(name), parts_until)
+    return Entry(stored, route, asked, length, None, implied, for_all, its_tags, bytes.fromhex(name), parts_until)
 
 
 def _text(value: bytes) -> str:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from portico.caching.rules import CachingRules
+from portico.caching.storing import speaks_for_a_user
+from portico.http.message import Request
+from portico.response_cache.record import Entry
 
 
 class Users(Enum):
@@ -43,3 +46,12 @@ class CacheSettings:
     """What the cache is called in Cache-Status; empty where it tells none."""
     header: bytes
     """The field that tells what has happened in a word; empty for none."""
+
+    def may_give(self, entry: Entry, request: Request) -> bool:
+        """Whether an answer may be given to the one who asks: what is fresh only because the file says so is for nobody
+        in particular."""
+        if not entry.implied:
+            return True
+        if self.cookies and b"cookie" in request.headers.index:
+            return False
+        return entry.for_all or self.users is not Users.HEED or not speaks_for_a_user(request)

@@ -111,7 +111,7 @@ class Sharing:
     def _is_for(self, request: Request, came: Came) -> bool:
         """Whether another request's answer is for this one, too."""
         entry, now = came.entry, self._wall()
-        if entry.implied and self._settings.cookies and b"cookie" in request.headers.index:
+        if not self._settings.may_give(entry, request):
             return False
         if came.stands_in and not may_stand_in(entry.stored, request, now, self._rules):
             return False
