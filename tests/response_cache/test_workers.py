@@ -261,6 +261,16 @@ def test_what_other_machines_may_have_changed_is_read_again_after_a_second() -> 
     run(main)
 
 
+def test_the_port_that_a_request_came_to_is_told_to_services_and_so_is_part_of_the_key() -> None:
+    async def main() -> None:
+        service, times = Service(), Times()
+        async with workers(Fragile(times.wall), service, times=times) as (one, other):
+            other.port = 8080
+            assert [await worker.content() for worker in (one, other, one, other)] == [b"1", b"2", b"1", b"2"]
+
+    run(main)
+
+
 def test_the_memory_is_bounded() -> None:
     async def main() -> None:
         service = Service(size=1000)

@@ -84,12 +84,13 @@ class Worker:
         self.env = env
         self.service = service
         self.policy = CachePolicy(Cache.model_validate(settings))
+        self.port = 80
         self.policy.setup(env)  # type: ignore[arg-type]
 
     def ask(self, path: str = "/a", method: str = "GET", **headers: str) -> Awaitable[Response]:
         fields = Headers((name.replace("_", "-").encode(), value.encode()) for name, value in headers.items())
         fields.set(b"Host", b"example.com")
-        client = Client("127.0.0.1", 1, 80, "http")
+        client = Client("127.0.0.1", 1, self.port, "http")
         request = Request(method, path, None, fields, Body(), "example.com", client)
         return self.policy.handle(request, self.service)
 

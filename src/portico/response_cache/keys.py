@@ -1,8 +1,9 @@
 """Where an answer is kept: under the URI that was asked for, and whatever else makes a difference.
 
-What HTTP has for that, method, URI and Vary, is not all by which services answer. The host with its port, as they are
-told it, is a part of the place; requests with a header that has some of them take another URI or method for what was
-asked for are none of the cache's business, since whoever sends one chooses what the others would get (poisoning).
+What HTTP has for that, method, URI and Vary, is not all by which services answer. The host with its port, and the port
+that a request came to, as they are told them, are parts of the place; requests with a header that has some of them take
+another URI or method for what was asked for are none of the cache's business, since whoever sends one chooses what the
+others would get (poisoning).
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Places:
         self._plain = settings.only is None and not settings.without and not settings.in_order
         self.apart = bool(settings.headers or settings.parts or settings.users)
         """Whether a URI may have several places."""
-        self._beginnings: dict[tuple[bytes | None, str], tuple[str, str]] = {}
+        self._beginnings: dict[tuple[bytes | None, str, int], tuple[str, str]] = {}
 
     def of(self, request: Request) -> Place:
         """Return the place of a request."""
@@ -99,23 +100,26 @@ class Places:
         client, host = request.client, request.headers.index.get(b"host")
         if client is not None:
             host = client.asked(host)
-        scheme = "http" if client is None else client.scheme
-        known = self._beginnings.get((host, scheme))
+        scheme, port = ("http", 0) if client is None else (client.scheme, client.local_port)
+        known = self._beginnings.get((host, scheme, port))
         if known is None or known[0] != request.host:
-            known = self._begin(request, host, scheme)
+            known = self._begin(request, host, scheme, port)
         if query is None:
             return known[1] + path
         if self._plain:
             return f"{known[1]}{path}?{query}"
         return known[1] + self._key.of_place(request, scheme, path, query)[len(f"GET {scheme}://{request.host}") :]
 
-    def _begin(self, request: Request, asked: bytes | None, scheme: str) -> tuple[str, str]:
-        """Return, and remember, what the text of a place begins with: all ahead of the path."""
+    def _begin(self, request: Request, asked: bytes | None, scheme: str, came_to: int) -> tuple[str, str]:
+        """Return, and remember, what the text of a place begins with: all ahead of the path.
+
+        Services are told which port a request came to, too (X-Forwarded-Port), and make URLs of it.
+        """
         port = _port_of(request.host, asked, scheme)
-        begin = f"{self.scope}\0{port}\0{self._key.of_place(request, scheme, '', None)}"
+        begin = f"{self.scope}\0{port}\0{came_to}\0{self._key.of_place(request, scheme, '', None)}"
         if len(self._beginnings) >= _ORIGINS:
             self._beginnings.clear()
-        known = self._beginnings[asked, scheme] = request.host, begin
+        known = self._beginnings[asked, scheme, came_to] = request.host, begin
         return known
 
     def _difference(self, request: Request) -> str:
