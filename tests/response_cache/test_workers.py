@@ -271,6 +271,22 @@ def test_the_port_that_a_request_came_to_is_told_to_services_and_so_is_part_of_t
     run(main)
 
 
+def test_what_was_kept_by_a_clock_that_is_set_back_is_neither_given_nor_in_the_way() -> None:
+    async def main() -> None:
+        service, times = Service(), Times()
+        async with workers(Fragile(), service, times=times) as (one, other):
+            times.set_by = 86400.0
+            for _ in range(2):
+                assert await one.content() == b"1"
+                await one.quiet()
+            times.set_by = 0.0
+            assert await one.content() == b"2"
+            await one.quiet()
+            assert [await worker.content() for worker in (one, other)] == [b"2", b"2"]
+
+    run(main)
+
+
 def test_the_memory_is_bounded() -> None:
     async def main() -> None:
         service = Service(size=1000)

@@ -48,9 +48,11 @@ class Times:
 
     def __init__(self) -> None:
         self.ahead = 0.0
+        self.set_by = 0.0
+        """By how much the time of day was set otherwise."""
 
     def wall(self) -> float:
-        return time.time() + self.ahead
+        return time.time() + self.ahead + self.set_by
 
     def clock(self) -> float:
         return asyncio.get_running_loop().time() + self.ahead

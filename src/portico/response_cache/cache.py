@@ -23,6 +23,7 @@ from portico.response_cache.settings import CacheSettings, Users
 from portico.response_cache.sharing import Sharing, word_for
 from portico.response_cache.shelf import Shelf
 from portico.response_cache.telling import Telling
+from portico.state.purges import CLOCK_SKEW
 
 _TURNS: Final = 3
 """How often a request looks anew, where what it has waited for was for others."""
@@ -89,7 +90,7 @@ class ResponseCache:
             if kept is not None and self._shelf.alive_in_memory(kept):
                 given = kept.signatures.get(self._signature(kept, request))
                 now = self._wall()
-                if given is not None and now < given.stale_at:
+                if given is not None and given.good_from <= now < given.stale_at:
                     self._hit()
                     return self._telling.give(given, now)
             place = self._places.of(request) if self._places.apart else Place(text, text)
@@ -131,8 +132,12 @@ class ResponseCache:
         """Return which of the answers of a place may be for a request."""
         if kept is None:
             return []
-        may_give = self._settings.may_give
-        return [each for each in kept.entries if each.route == self._route and may_give(each, request)]
+        may_give, latest = self._settings.may_give, self._wall() + CLOCK_SKEW
+        return [
+            each
+            for each in kept.entries
+            if each.route == self._route and each.asked <= latest and may_give(each, request)
+        ]
 
     def _decide(self, request: Request, entries: Sequence[Entry]) -> Decision:
         return decide(request, [entry.stored for entry in entries], self._wall(), self._rules)

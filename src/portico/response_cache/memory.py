@@ -15,6 +15,7 @@ from portico.http.headers import HeaderBlock
 from portico.http.message import Request
 from portico.response_cache.record import Entry
 from portico.state.board import Counter
+from portico.state.purges import CLOCK_SKEW
 
 _LARGEST: Final = 8
 """One place may have this part of the whole, at most."""
@@ -37,11 +38,12 @@ somebody's name where that counts, and the fields by which some answer varies.""
 class Given:
     """An answer at hand, with the head that it is sent with in this second."""
 
-    __slots__ = ("block", "content", "entry", "second", "stale_at")
+    __slots__ = ("block", "content", "entry", "good_from", "second", "stale_at")
 
     def __init__(self, entry: Entry, content: bytes) -> None:
         self.entry = entry
         self.content = content
+        self.good_from = entry.asked - CLOCK_SKEW  # of a clock that was set back, it knows nothing else
         self.stale_at = entry.stored.stale_at
         self.second = -1
         self.block = _NOTHING

@@ -217,8 +217,9 @@ class Shelf:
         self, key: bytes, entries: Iterable[Entry], gone: Sequence[Entry], lease: bytes, token: int
     ) -> bool:
         found = await self._space.get(_RECORD + key)
-        before = () if found is None else record.decode(found)
         now = self._wall()
+        before = () if found is None else record.decode(found)
+        before = tuple([each for each in before if each.asked <= now + CLOCK_SKEW])  # a clock was set back
         wanted = []
         for entry in entries:
             if any(is_same(entry, each) and each.asked > entry.asked for each in before):
