@@ -303,6 +303,24 @@ def test_the_memory_is_bounded() -> None:
     run(main)
 
 
+def test_the_fields_by_which_clients_are_known_again_are_counted() -> None:
+    async def main() -> None:
+        service = Service({"Cache-Control": "max-age=60", "Vary": "Accept-Encoding"})
+        async with workers(Fragile(), service, 1, memory=100_000) as (worker,):
+            for number in range(60):
+                for spaces in range(20):
+                    await worker.content(f"/{number}", Accept_Encoding="gzip," + " " * (200 + spaces) + "br")
+            await worker.quiet()
+            memory = worker.policy._cache._memory
+            held = [value or b"" for kept in memory._kept.values() for known in kept.signatures for value in known[2]]
+            assert 0 < sum(map(len, held)) < 100_000
+            assert len(memory) < 60
+            assert memory.size == sum(kept.size for kept in memory._kept.values()) <= 100_000
+            assert len(service.asked) == 60
+
+    run(main)
+
+
 def quick_request() -> Request:
     headers = Headers([(b"Host", b"example.com")])
     return Request("GET", "/a", None, headers, Body(), "example.com", Client("127.0.0.1", 1, 80, "http"))

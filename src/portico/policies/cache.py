@@ -34,8 +34,8 @@ it is, is kept only where it says that others may have it (`public`, `s-maxage`,
 it is kept for each user; with `users: alike` as if nobody in particular had asked, which is right only where all are
 answered the same. Nor are they given what was kept for nobody in particular and is fresh only by `ttl` or `heuristic`.
 A cookie may be somebody's session: a request with one is answered by, and kept as, only what says by itself for how
-long it is fresh, unless `cookies` are to be ignored. What sets a cookie is not kept (`set_cookie`). Credentials in other
-headers the gateway does not know: name them in `key.headers`.
+long it is fresh, unless `cookies` are to be ignored. What sets a cookie is not kept (`set_cookie`). Credentials in
+other headers the gateway does not know: name them in `key.headers`.
 
 **Many at once.** Requests for what is being fetched wait for that, also those to other workers, and other machines with
 the same store, for up to `wait`; so the service is asked once. The one who began is sent the answer as it comes. What

@@ -202,8 +202,7 @@ class ResponseCache:
             return self._telling.answer(request, whole, decision.status, b"STALE", now)
         headers = request.headers
         if request.method == "GET" and SPECIAL.isdisjoint(headers.index):
-            assert whole.content is not None
-            kept.remember(self._signature(kept, request), whole, whole.content)
+            self._memory.remember(place.text, kept, self._signature(kept, request), whole)
         return self._telling.answer(request, whole, decision.status, b"HIT", now)
 
     async def _pass_by(self, request: Request, next: Handler) -> Response:  # noqa: A002

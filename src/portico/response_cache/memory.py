@@ -21,6 +21,8 @@ _LARGEST: Final = 8
 """One place may have this part of the whole, at most."""
 _SIGNATURES: Final = 64
 """Ways in which requests were found to have the same fields, for each place."""
+_SIGNATURE: Final = 300
+"""Bytes that one of them takes, beside the values of the fields."""
 _LONGEST_VALUE: Final = 256
 """Bytes of a field that is remembered so."""
 MOST_MARKS: Final = 8192
@@ -52,7 +54,7 @@ class Given:
 class Kept:
     """The answers of one place, as they were in the store when it had this stamp."""
 
-    __slots__ = ("entries", "implied", "names", "read", "signatures", "size", "slot", "stamp", "uri")
+    __slots__ = ("_remembered", "entries", "implied", "names", "read", "signatures", "size", "slot", "stamp", "uri")
 
     def __init__(self, uri: str, entries: Sequence[Entry], slot: int, stamp: int, read: float) -> None:
         """`read` is when it was read from the store, by the worker's clock."""
@@ -66,6 +68,7 @@ class Kept:
         self.implied = any(entry.implied for entry in entries)
         """Whether some answer is for nobody in particular."""
         self.signatures: dict[Signature, Given] = {}
+        self._remembered = 0
 
     def with_entry(self, old: Entry, new: Entry) -> Kept:
         """Return the same with another answer in the place of one."""
@@ -77,6 +80,11 @@ class Kept:
             return
         if len(self.signatures) >= _SIGNATURES:
             self.signatures.clear()
+            self.size -= self._remembered
+            self._remembered = 0
+        grown = _SIGNATURE + sum(len(value or b"") for value in signature[2])
+        self._remembered += grown
+        self.size += grown
         same = (given for given in self.signatures.values() if given.entry is entry)
         self.signatures[signature] = next(same, None) or Given(entry, content)
 
@@ -111,6 +119,18 @@ class Memory:
             return
         self._kept[place] = kept
         self.size += kept.size
+        self._shrink()
+
+    def remember(self, place: str, kept: Kept, signature: Signature, entry: Entry) -> None:
+        """Have requests of the same fields answered the same, while that is at hand; the entry has its content."""
+        if self._kept.get(place) is kept:
+            assert entry.content is not None
+            before = kept.size
+            kept.remember(signature, entry, entry.content)
+            self.size += kept.size - before
+            self._shrink()
+
+    def _shrink(self) -> None:
         while self.size > self._most:
             self.drop(next(iter(self._kept)))
             self._evicted.add()
