@@ -346,6 +346,55 @@ def test_what_was_changed_while_the_store_could_not_be_asked_is_made_up_for() ->
     run(main)
 
 
+def test_what_was_changed_by_a_client_that_left_is_given_by_no_other_worker() -> None:
+    async def main() -> None:
+        service, times, reached, go_on = Service(), Times(), asyncio.Event(), asyncio.Event()
+        store = Fragile(times.wall)
+        delete = store.volatile.delete
+
+        async def slowly(key: bytes) -> None:
+            reached.set()
+            await go_on.wait()
+            await delete(key)
+
+        async with workers(store, service, times=times) as (one, other):
+            assert await one.content() == b"1"
+            await one.quiet()
+            store.volatile.delete = slowly  # type: ignore[method-assign]
+
+            async def put() -> None:
+                await one.ask(method="PUT")
+
+            async with asyncio.TaskGroup() as clients:
+                leaves = clients.create_task(put())
+                await reached.wait()
+                leaves.cancel()
+            assert await other.content() == b"1"  # the store has it still
+            go_on.set()
+            await one.quiet()
+            assert await other.content() == b"3"
+
+    run(main)
+
+
+def test_what_was_changed_while_the_store_was_away_is_made_up_for_when_it_is_back() -> None:
+    async def main() -> None:
+        service, times = Service(), Times()
+        store = Fragile(times.wall)
+        async with workers(store, service, times=times) as (one, other):
+            assert await one.content() == b"1"
+            await one.quiet()
+            store.fails = True
+            await one.ask(method="PUT")
+            store.fails = False
+            times.ahead += 5.0
+            assert await other.content() == b"1"  # nobody has told the store yet
+            await one.quiet()
+            assert await other.content() == b"3"
+
+    run(main)
+
+
 def test_a_worker_that_began_and_found_it_is_not_kept_holds_nobody_up() -> None:
     async def main() -> None:
         service = Service({})

@@ -68,6 +68,7 @@ class ResponseCache:
             env.wall,
             trouble,
             env.counter("portico_cache_store_failures_total"),
+            env.spawn,
             settings.keep_stale,
             apart=self._places.apart,
         )
@@ -109,6 +110,7 @@ class ResponseCache:
 
     def close(self) -> None:
         """End what is being fetched."""
+        self._shelf.close()
         self._sharing.close()
 
     # What is answered at once.

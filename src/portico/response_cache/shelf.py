@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from struct import Struct
 from typing import Any, Final, TypeVar
 
@@ -52,6 +52,7 @@ class Shelf:
         wall: Callable[[], float],
         trouble: Trouble,
         failures: Counter,
+        spawn: Callable[[Coroutine[Any, Any, None], str], None],
         keep_stale: float,
         *,
         apart: bool,
@@ -65,6 +66,9 @@ class Shelf:
         self._wall = wall
         self._trouble = trouble
         self._failures = failures
+        self._spawn = spawn
+        self._makes_up = False
+        self._closed = False
         self._keep_stale = keep_stale
         self._apart = apart
         self._reading = _Rest()
@@ -118,7 +122,8 @@ class Shelf:
     async def changed(self, uri: str) -> None:
         """Have all go that is kept for a URI, and was asked for before now.
 
-        Where the store cannot be asked, that is made up for ahead of the next look at it.
+        Where the store cannot be asked, or the client leaves, that is made up for: ahead of the next look at the store,
+        and as soon as it can be.
         """
         key = digest_of(uri)
         if len(self._owed) < MOST_OWED:
@@ -128,7 +133,24 @@ class Shelf:
         try:
             await self._pay()
         finally:
-            self._purges.forget(key)  # who has read it meanwhile reads again
+            if self._owed and not self._makes_up:
+                self._spawn(self._make_up(), "cache")
+
+    def close(self) -> None:
+        """Make up for nothing any more."""
+        self._closed = True
+
+    async def _make_up(self) -> None:
+        """Write what was changed as soon as the store can be asked: other workers may ask it before this one does."""
+        if self._makes_up:
+            return
+        self._makes_up = True
+        try:
+            while self._owed and not self._closed:
+                if not await self._pay():
+                    await asyncio.sleep(REST)
+        finally:
+            self._makes_up = False
 
     async def _pay(self) -> bool:
         """Write what was changed; return whether all of it was written."""
@@ -136,6 +158,7 @@ class Shelf:
             key, when = next(iter(self._owed.items()))
             if await self._try(self._write_change(key, when), self._writing) is _FAILED:
                 return False
+            self._purges.forget(key)  # who has read it meanwhile reads again
             if self._owed.get(key) == when:
                 del self._owed[key]
         return True
