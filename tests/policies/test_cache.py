@@ -218,6 +218,15 @@ def test_what_was_purged_is_fetched_anew(what: str, at_hand: bool) -> None:
         assert gw.get("/a?x=1").text == "2"
 
 
+def test_a_purge_without_a_query_is_for_those_too_that_the_key_has_otherwise() -> None:
+    with gateway(Counting(), "{key: {without: [tracking], sorted: true}}") as gw:
+        assert gw.get("/a?y=1&x=2&gclid=3").text == "1"
+        gw.clock.advance(1)
+        gw.purge(["http://localhost/a"])
+        gw.clock.advance(1)
+        assert gw.get("/a?y=1&x=2&gclid=3").text == "2"
+
+
 def test_only_if_cached_is_answered_504_by_a_miss() -> None:
     with gateway(Counting()) as gw:
         answer = gw.get("/a", headers={"Cache-Control": "only-if-cached"})
