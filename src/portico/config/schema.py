@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from portico.config.access_log import AccessLog, RouteAccessLog
 from portico.config.addresses import EVERYONE, LOCAL_NETWORKS, Address, Cidr, ListenAddress
 from portico.config.consumer_database import ConsumerDatabase
 from portico.config.consumers import Consumers, ConsumerSettings
@@ -120,6 +121,8 @@ class Route(Part):
     """Policies around this route alone."""
     errors: Annotated[Errors, Shorthand("shape")] | None = None
     """How its problems are written, where that is not as its service or the file has it."""
+    access_log: Annotated[RouteAccessLog, Shorthand("level")] | None = None
+    """Which of its requests have a line in the access log, where that is not as the file has it."""
     endpoint: Annotated[EndpointUse, NotInFile()]
     """What it ends in; in the file a key named after the kind, such as `service`."""
     origin: Annotated[str, NotInFile()] = ""
@@ -262,6 +265,8 @@ class Config(Part):
     """Who is told how each service is."""
     metrics: Annotated[Metrics | None, Off()] = Metrics()
     """What is told of requests at `/metrics`, and whom; `off` counts nothing, and has no such path."""
+    access_log: Annotated[Annotated[AccessLog, Shorthand("file")] | None, Off()] = None
+    """The log of requests; none unless given. `{}` writes one to standard output."""
     path: PathRules = PathRules()
     """How the path of a request is read."""
     state: Annotated[State, Shorthand("store")] = State()

@@ -107,6 +107,11 @@ class Request:
         return self.path if self.query is None else f"{self.path}?{self.query}"
 
     @property
+    def sent(self) -> bytes:
+        """The request target as the client has sent it, in bytes; empty for a request that no client has sent."""
+        return self._sent
+
+    @property
     def sent_target(self) -> str:
         """The request target as the client has sent it, in whatever form, and not as policies have made it since."""
         return self._sent.decode("latin-1") if self._sent else self.target

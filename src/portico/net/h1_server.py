@@ -314,7 +314,7 @@ class H1ServerConnection(ServerStream, ServerConnection):
         request = Request(head.method, "", None, head.headers) if head is not None and under_way else Request("GET", "")
         if self._content is not None:
             self._content.close()  # what is left of it is passed over here, and by nobody else
-        self.rejected(error)
+        self.rejected(error, head if under_way else None)
         problem = Problem(error.status, error.type, detail=error.detail)
         self._stream.write(refusal(self.server, problem, [], request))
 

@@ -191,7 +191,7 @@ class ServerStream:
                 request = self.request(head, exchange, self._body(head, exchange), self.send_interim)
                 response = await (server.handler if handler is None else handler)(request)
             except RequestError as error:
-                self.rejected(error)
+                self.rejected(error, head)
                 response = self._refusal(head, error)
             if response.duplex is not None:
                 response.duplex.close()
@@ -321,13 +321,18 @@ class ServerStream:
         problem = Problem(error.status, error.type, detail=error.detail)
         return refused(self.server, problem, Request(head.method, "", None, head.headers))
 
-    def rejected(self, error: RequestError) -> None:
-        """Record what never became a request, or broke off as one."""
+    def rejected(self, error: RequestError, head: RequestHead | None) -> None:
+        """Record what never became a request, or broke off as one; `head` is its own, where there was one."""
         if self._exchange is None or self._exchange.outcome is not None:
             self._exchange = Exchange(self.server.loop.time())
             self._asked = None
         exchange = self._exchange
         exchange.error = f"{error.type}: {error.detail}"
+        if self._asked is None:  # then nobody else knows whose it was
+            exchange.note("client.address", self.client.address)
+            if head is not None:
+                path = head.target.partition(b"?")[0]  # what follows may be a secret
+                exchange.note("client.path", path.decode("utf-8", "backslashreplace"))
         if exchange.status == 0:
             self.answering(exchange, error.status)
         self.end(Outcome.REJECTED)

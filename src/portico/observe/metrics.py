@@ -138,6 +138,7 @@ CACHE_EVICTED: Final = _counter("portico_cache_evicted_total", "Answers that wen
 CACHE_STORE_FAILURES: Final = _counter(
     "portico_cache_store_failures_total", "Questions of a cache that the store has not answered."
 )
+ACCESS_LOG_DROPPED: Final = _counter("portico_access_log_dropped_total", "Lines of the access log that were lost.")
 STORE_FAILURES: Final = _counter("portico_store_failures_total", "Questions that the store has not answered.")
 
 CONFIG_REVISION: Final = _gauge("portico_config_revision", "The configuration that all are to serve, by number.")

@@ -10,7 +10,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from portico.config.findings import Finding, Findings, place_of
@@ -45,7 +45,7 @@ from portico.runtime.errors import ErrorWriters
 from portico.runtime.feeds import Feeds
 from portico.runtime.life import Life
 from portico.runtime.listeners import entrances
-from portico.runtime.observing import Watch, Watched, joined
+from portico.runtime.observing import Ground, Watch, Watched, joined
 from portico.runtime.pace import at_once
 from portico.runtime.runtime import Route, Runtime
 from portico.runtime.scrape import nothing_to_scrape
@@ -104,7 +104,7 @@ class Surroundings:
     """What counts, by name: the board's, or for a check nobody else's."""
     purges: Callable[[State, Lease], Purges] = private_purges
     """Opens what was purged, leased."""
-    watches: Callable[[Config], Sequence[Watch]] = lambda _: ()
+    watches: Callable[[Ground], Sequence[Watch]] = lambda _: ()
     """Who watches the requests of a configuration."""
     scrape: Callable[[bool], BodySource] = nothing_to_scrape
     """Tells all metrics, in the format of OpenMetrics or of Prometheus."""
@@ -200,7 +200,8 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
             surroundings.counter,
             surroundings.scrape,
         )
-        watches = tuple(surroundings.watches(config))
+        bare = replace(builder, config=config.model_copy(update={"routes": (), "services": {}}))
+        watches = tuple(surroundings.watches(Ground(config, lease.share, lambda: Web(bare.build))))
 
         yield from conditions.compiling(config)
         writers = ErrorWriters(config)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
+from portico.config.schema import Config
 from portico.http.message import Observer, Request
 from portico.observe.exchange import Exchange
+from portico.runtime.web import Web
 
 
 class Watched(NamedTuple):
@@ -17,6 +19,16 @@ class Watched(NamedTuple):
     """Its first path, as the file has it; empty where it is of all that comes to no route."""
     service: str
     """The service of the file that it ends in; empty where it ends in none."""
+
+
+class Ground(NamedTuple):
+    """What those who watch are given at load."""
+
+    config: Config
+    share: Callable[[tuple[object, ...], Callable[[], Any]], Any]
+    """Leases a value under a key, which is closed once no configuration has it any more."""
+    web: Callable[[], Web]
+    """Makes what asks hosts that are no services of the file; whoever has it closes it."""
 
 
 class Watch(Protocol):

@@ -30,6 +30,7 @@ from portico.net.stream import Outbox
 from portico.observe.log import log_to_stderr
 from portico.policy.registry import Registry
 from portico.runtime import descriptors
+from portico.runtime.access import AccessLogs
 from portico.runtime.blocked import BlockedWatch
 from portico.runtime.compile import Surroundings
 from portico.runtime.garbage import Garbage
@@ -84,6 +85,9 @@ async def serve(inherited: Inherited) -> None:
         outbox = Outbox(loop)
         stores = WorkersStore(inherited.file, inherited.segment, tasks)
         metering = Metering(inherited.segment)
+        access = AccessLogs(inherited.segment, tasks, loop)
+        loop.add_signal_handler(signal.SIGUSR1, access.reopen)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGUSR1,))  # it may have come while this process started
         surroundings = Surroundings(
             Registry(),
             Leases(),
@@ -95,13 +99,15 @@ async def serve(inherited: Inherited) -> None:
             store=stores,
             purges=stores.purges,
             counter=inherited.segment.counter,
-            watches=lambda config: [watch for watch in (metering.watch(config),) if watch is not None],
+            watches=lambda ground: [
+                watch for watch in (metering.watch(ground.config), access.watch(ground)) if watch is not None
+            ],
             scrape=scrape(inherited.board),
         )
         server = Server(_not_yet, ServerLimits(), EncodedSlashes.KEEP, tasks, outbox)
         garbage = Garbage(inherited.segment)
         serving = Serving(surroundings, server, garbage)
-        publish = _publisher(inherited.segment, server, serving, garbage, metering)
+        publish = _publisher(inherited.segment, server, serving, garbage, metering, access)
         vitals = Vitals(inherited.segment, loop, publish)
         packed = read(inherited.snapshot)
         os.close(inherited.snapshot)
@@ -124,7 +130,9 @@ async def serve(inherited: Inherited) -> None:
         deadline = loop.time() + serving.shutdown_timeout
         await server.drain(deadline)
         await serving.settle(deadline)
+        await access.settle(deadline)
         await serving.close()
+        access.finish()
         blocked.close()
         vitals.close()
         garbage.close()
@@ -136,7 +144,7 @@ async def _not_yet(request: Request) -> Response:
 
 
 def _publisher(
-    segment: Segment, server: Server, serving: Serving, garbage: Garbage, metering: Metering
+    segment: Segment, server: Server, serving: Serving, garbage: Garbage, metering: Metering, access: AccessLogs
 ) -> Callable[[], None]:
     """Return what is done at each beat: the board learns how the worker is."""
 
@@ -148,6 +156,7 @@ def _publisher(
         segment[Vital.REQUESTS] = server.answered
         segment[Vital.RETIRED] = serving.retired
         metering.tell(serving.runtime)
+        access.look()
         garbage.look(quiet=not in_flight)
 
     return publish
@@ -196,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to the whole group; the supervisor decides
     for number in (signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)  # they are for the supervisor, whoever else gets them
+        signal.signal(number, signal.SIG_IGN)  # until there is something to open anew; the other is the supervisor's
     log_to_stderr("%(asctime)s %(levelname)s worker[%(process)d] %(message)s")
     descriptors.take_all()
     sys.unraisablehook = _tell_unraisable

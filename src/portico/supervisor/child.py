@@ -93,8 +93,9 @@ class Child:
             its.close()
             raise
         # A child inherits what is blocked: what a terminal sends is for the supervisor to act on, also while the child
-        # is starting.
-        signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
+        # is starting; and a child that cannot open its logs anew yet is not to be ended by being told to.
+        blocked = (*TERMINAL_SIGNALS, signal.SIGUSR1)
+        signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
         try:
             self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [*command, f"--control={its.fileno()}", f"--ready={writer}"],
@@ -108,7 +109,7 @@ class Child:
         finally:
             os.close(writer)
             its.close()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL_SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
         ours.setblocking(False)
         os.set_blocking(reader, False)
         self.control = ours
@@ -188,6 +189,12 @@ class Child:
         except (OSError, IndexError):
             return False
         return state in ("T", "t")
+
+    def reopen_logs(self) -> None:
+        """Have it open its logs anew; one that is starting will, once it can."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(signal.SIGUSR1)
 
     def terminate(self) -> None:
         """Tell it to end."""

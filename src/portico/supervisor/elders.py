@@ -36,6 +36,10 @@ class Elders:
             logger.warning("workers from before are still busy after the deadline; ending them")
             self.kill()
 
+    def reopen_logs(self) -> None:
+        """Have them open their logs anew."""
+        self._signal(signal.SIGUSR1)
+
     def terminate(self, kill_at: float) -> None:
         """Tell them to drain, until `kill_at`."""
         self._kill_at = min(self._kill_at, kill_at)

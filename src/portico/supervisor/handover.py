@@ -24,7 +24,7 @@ VERSION: Final = 1
 """Of what is written here: a supervisor does not take over what it does not understand."""
 
 
-HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+HANDLED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """The signals that the supervisor acts on."""
 
 

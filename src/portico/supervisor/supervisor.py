@@ -184,6 +184,10 @@ class Supervisor:
         elif number == signal.SIGHUP:
             if not self._stopping:
                 self._link.ask(ReloadWanted("SIGHUP"))
+        elif number == signal.SIGUSR1:
+            for child in self.workers:
+                child.reopen_logs()
+            self._elders.reopen_logs()
         elif number == signal.SIGUSR2:
             self._upgrade.begin()
         else:
