@@ -64,6 +64,7 @@ COMPILED = (
     "runtime/runtime",
     "runtime/observing",
     "runtime/meter",
+    "exporters/access_log/recorder",
 )
 """What runs for each request. See docs/decisions for what each layer of it gains."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 from collections import Counter
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness.gateway import DEADLINE, Call, Gateway, Service, curl, wait_for
+from tests.harness.gateway import DEADLINE, Call, Gateway, Service, children_of, curl, is_process, wait_for
 from tests.harness.load import Load
 
 Line = dict[str, Any]
@@ -338,3 +339,23 @@ def test_a_worker_that_is_killed_loses_at_most_its_last_batch(tmp_path: Path) ->
         load.ended(300)
     lines = lines_of(tmp_path / "access.log")
     assert len(load.took) - 2 * 128 - len(load.failures) <= len(lines) <= len(load.took) + len(load.failures)
+
+
+def test_a_worker_that_is_starting_is_not_ended_by_being_told_to_open_its_log_anew(tmp_path: Path) -> None:
+    file = tmp_path / "access.log"
+    with Gateway(tmp_path, f"access_log: access.log\n{HELLO}") as gateway:
+        (worker,) = gateway.worker_pids()
+        os.kill(worker, signal.SIGKILL)
+        (new,) = wait_for(lambda: [pid for pid in children_of(gateway.popen.pid) if _is_new(gateway, pid)], "another")
+        for number in range(20):
+            if file.exists():
+                file.rename(tmp_path / f"old.{number}")
+            gateway.popen.send_signal(signal.SIGUSR1)
+            select.select([], [], [], 0.05)  # somewhere within its start
+        assert curl(f"{gateway.url}/hello/x").status == 200
+        assert gateway.worker_pids() == [new]
+        wait_for(file.exists, "the file that the last signal was for")
+
+
+def _is_new(gateway: Gateway, pid: int) -> bool:
+    return is_process(pid, "worker") and "died" in gateway.log()

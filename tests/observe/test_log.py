@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import os
 import socket
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from portico.observe.log import AT_ONCE, MOST_WAITING, LogHandler, Sparing
+from portico.observe.log import AT_ONCE, MOST_WAITING, JsonFormatter, LogHandler, Sparing
 from tests.harness.gateway import Gateway, curl, wait_for
 
 
@@ -130,6 +131,36 @@ def test_nobody_fails_where_nothing_can_be_written() -> None:
     os.close(writer)
     with Path("/dev/full").open("wb", buffering=0) as full, logger_to(full.fileno()) as logger:
         logger.warning("two")
+
+
+def test_a_line_in_json_is_one_line_whatever_is_told() -> None:
+    formatter = JsonFormatter("worker")
+    record = logging.makeLogRecord(
+        {
+            "name": "portico.x",
+            "levelname": "ERROR",
+            "msg": "%s",
+            "args": ("a\n\u2028\udcff",),
+            "route": "shop",
+            "at": [1],
+        }
+    )
+    record.exc_info = (ValueError, ValueError("no\nsense"), None)
+    line = formatter.format(record)
+    assert line.isascii()
+    assert len(line.splitlines()) == 1
+    told = json.loads(line)
+    assert told.pop("exception").endswith("ValueError: no\nsense")
+    assert told.pop("timestamp").endswith("Z")
+    assert told == {
+        "level": "error",
+        "logger": "portico.x",
+        "process": "worker",
+        "pid": os.getpid(),
+        "message": "a\n\u2028\udcff",
+        "route": "shop",
+        "at": "[1]",
+    }
 
 
 def test_too_many_lines_a_second_are_left_out_and_counted() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import uvloop
 
 from portico.agent.agent import Agent
-from portico.observe.log import log_to_stderr
+from portico.observe.log import ProcessLog
 from portico.runtime import descriptors
 from portico.runtime.garbage import Garbage
 from portico.runtime.title import entitle
@@ -25,7 +25,7 @@ from portico.state.board import AGENT, Board
 logger = logging.getLogger("portico.agent")
 
 
-async def _serve(board: Board, control: socket.socket, ready: int, lifeline: int) -> None:
+async def _serve(board: Board, control: socket.socket, ready: int, lifeline: int, log: ProcessLog) -> None:
     """Do the agent's work until SIGTERM, or until the supervisor is gone."""
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -34,7 +34,7 @@ async def _serve(board: Board, control: socket.socket, ready: int, lifeline: int
     segment = board.segment(AGENT)
     async with asyncio.TaskGroup() as tasks:
         garbage = Garbage(segment)
-        agent = Agent(board, control, tasks, stopping.set)
+        agent = Agent(board, control, tasks, stopping.set, log.speak)
         vitals = Vitals(segment, loop)
         try:
             await agent.start()
@@ -63,14 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to the whole group; the supervisor decides
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # they are for the supervisor, whoever else gets them
-    log_to_stderr("%(asctime)s %(levelname)s agent[%(process)d] %(message)s")
+    log = ProcessLog("agent", "%(asctime)s %(levelname)s agent[%(process)d] %(message)s")
     entitle("agent")
     descriptors.take_all()
     board = Board(options.board)
     os.close(options.board)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(board, socket.socket(fileno=options.control), options.ready, options.lifeline))
+            runner.run(_serve(board, socket.socket(fileno=options.control), options.ready, options.lifeline, log))
     except Exception:  # the process boundary: the supervisor starts another
         logger.exception("the agent failed")
         return 1

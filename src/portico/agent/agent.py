@@ -53,14 +53,22 @@ LIMITS: Final = ServerLimits(connections=200)
 class Agent:
     """The agent of one gateway."""
 
-    def __init__(self, board: Board, sock: socket.socket, tasks: asyncio.TaskGroup, lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        board: Board,
+        sock: socket.socket,
+        tasks: asyncio.TaskGroup,
+        lost: Callable[[], None],
+        speak: Callable[[str, str], None] = lambda *_: None,
+    ) -> None:
+        """`lost` is called where the supervisor is gone; `speak` has the process log in a format, from a level on."""
         self._board = board
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
         self._parent = os.getppid()
         self.workers = Workers(board, self._cut)
         self.supervisor = Supervisor(
-            sock, on_worker=self._worker, on_gone=self._gone, on_reload=self._wanted, on_lost=lost
+            sock, on_worker=self._worker, on_gone=self._gone, on_reload=self._wanted, on_lost=lost, speak=speak
         )
         self.reloads = Reloads(self.supervisor, self.workers)
         self.upstreams = Upstreams(self.workers, tasks)

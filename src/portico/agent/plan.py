@@ -28,6 +28,7 @@ def plan_of(loaded: Loaded, file: str, revision: int, origin: str) -> Plan:
         files=list(loaded.files),
         patterns=list(loaded.patterns),
         watch=config.watch,
+        log=[config.log.format, config.log.level],
         consumer_database="" if database is None else database.file,
         status=[] if status is None else [status.listen.host, status.listen.port],
     )

@@ -41,7 +41,10 @@ class Supervisor:
         on_gone: Callable[[WorkerGone], None],
         on_reload: Callable[[ReloadWanted], None],
         on_lost: Callable[[], None],
+        speak: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
+        """`speak` has this process log in a format and from a level on."""
+        self._speak = speak
         self._on_worker = on_worker
         self._on_gone = on_gone
         self._on_reload = on_reload
@@ -92,6 +95,7 @@ class Supervisor:
         """Note what stands now."""
         os.close(self.snapshot)
         self.plan, self.snapshot = plan, snapshot
+        self._speak(*plan.log)
 
     def close(self) -> None:
         """Hear nothing any more."""
@@ -103,6 +107,7 @@ class Supervisor:
         match message:
             case Plan() if len(descriptors) == 1:
                 self.plan, self.snapshot = message, descriptors[0]
+                self._speak(*message.log)
                 self.standing.set()
                 return
             case WorkerReady() if len(descriptors) == 1:

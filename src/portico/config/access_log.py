@@ -218,8 +218,8 @@ class Collector(Part):
 
 
 class RouteAccessLog(Part):
-    """Which requests of a route have a line in the access log. A text stands for its `level`; what is not given is as the
-    file has it."""
+    """Which requests of a route have a line in the access log. A text stands for its `level`; what is not given is as
+    the file has it."""
 
     level: Annotated[Level, Field(validate_default=False)] = ""
     """Which requests have a line: `off`, `errors` or `all`."""

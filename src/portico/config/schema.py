@@ -210,6 +210,17 @@ class Metrics(Part):
         return buckets
 
 
+class Log(Part):
+    """What the gateway's processes write to standard error: what they do, what goes wrong, whom they refuse. A text
+    stands for its `format`."""
+
+    format: Literal["text", "json"] = "text"
+    """Lines of text, or of JSON: `timestamp`, `level`, `logger`, `process`, `pid`, `message`, and `exception` where
+    there is one."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is written."""
+
+
 class Status(Part):
     """Where the gateway tells how it is, beside the socket that `portico status` asks. A text stands for `listen`."""
 
@@ -267,6 +278,8 @@ class Config(Part):
     """What is told of requests at `/metrics`, and whom; `off` counts nothing, and has no such path."""
     access_log: Annotated[Annotated[AccessLog, Shorthand("file")] | None, Off()] = None
     """The log of requests; none unless given. `{}` writes one to standard output."""
+    log: Annotated[Log, Shorthand("format")] = Log()
+    """What the processes say of themselves."""
     path: PathRules = PathRules()
     """How the path of a request is read."""
     state: Annotated[State, Shorthand("store")] = State()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import select
@@ -23,6 +24,15 @@ LAST_WAIT: Final = 1.0
 """Seconds that the end of a process waits for what is still to be written."""
 A_SECOND: Final = 100
 """Lines a second that strangers can cause, of one logger; the next line says how many were left out."""
+
+SPOKEN: Final = "PORTICO_LOG"
+"""The variable of the environment by which a process tells those that it starts how to log: format and level."""
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+"""The least that is logged."""
+
+_OWN: Final = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"))
+"""What every record has."""
 
 
 class LogHandler(logging.Handler):
@@ -171,8 +181,53 @@ class Sparing(logging.Filter):
         return True
 
 
-def log_to_stderr(form: str) -> None:
-    """Have this process log to its standard error, in lines of this form."""
-    logging.basicConfig(level=logging.INFO, format=form, handlers=[LogHandler(sys.stderr.fileno())])
-    for name in ("portico.security", "portico.consumers"):
-        logging.getLogger(name).addFilter(Sparing())
+class JsonFormatter(logging.Formatter):
+    """An object in each line, all of it ASCII: nothing that is told can make a line of its own."""
+
+    def __init__(self, process: str) -> None:
+        """`process` is the role of this one."""
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record; what was given to it as `extra` has fields of its own."""
+        second, ms = divmod(int(record.created * 1000), 1000)
+        told: dict[str, object] = {
+            "timestamp": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(second))}.{ms:03}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "process": self._process,
+            "pid": record.process,
+            "message": record.getMessage(),
+        }
+        if record.exc_info is not None and record.exc_info[0] is not None:
+            told["exception"] = self.formatException(record.exc_info)
+        for name, value in vars(record).items():
+            if name not in _OWN and name not in told:
+                told[name] = value if isinstance(value, str | int | float | bool | None) else repr(value)
+        return json.dumps(told)
+
+
+class ProcessLog:
+    """The log of this process, on its standard error."""
+
+    def __init__(self, process: str, text: str) -> None:
+        """Begin it as whoever has started this process says; `text` is the form of a line that is not JSON."""
+        self._process = process
+        self._text = text
+        self._handler = LogHandler(sys.stderr.fileno())
+        logging.getLogger().addHandler(self._handler)
+        for name in ("portico.security", "portico.consumers"):
+            logging.getLogger(name).addFilter(Sparing())
+        form, _, level = os.environ.get(SPOKEN, "").partition(":")
+        self.speak("json" if form == "json" else "text", level if level in LEVELS else "info")
+
+    def speak(self, form: str, level: str) -> None:
+        """Log in this format from now on, and from this level on."""
+        self._handler.setFormatter(JsonFormatter(self._process) if form == "json" else logging.Formatter(self._text))
+        logging.getLogger().setLevel(level.upper())
+
+    def speak_and_pass_on(self, form: str, level: str) -> None:
+        """Do the same, and have all processes that are started from now on do it."""
+        self.speak(form, level)
+        os.environ[SPOKEN] = f"{form}:{level}"

@@ -54,6 +54,8 @@ class Plan:
     """Whether it is loaded again when one of them changes."""
     status: list[str | int] = field(default_factory=list)
     """Host and port of the status listener; empty where there is none."""
+    log: list[str] = field(default_factory=lambda: ["text", "info"])
+    """Format and level of the log."""
     consumer_database: str = ""
     """The database of consumers; empty where there is none."""
     doors: list[int] = field(default_factory=list)

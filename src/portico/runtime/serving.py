@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -59,7 +59,15 @@ class _Door(NamedTuple):
 class Serving:
     """The configuration that a worker serves, and those that it has served."""
 
-    def __init__(self, surroundings: Surroundings, server: Server, garbage: Garbage) -> None:
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        server: Server,
+        garbage: Garbage,
+        speak: Callable[[str, str], None] = lambda *_: None,
+    ) -> None:
+        """`speak` has the process log in a format and from a level on."""
+        self._speak = speak
         self._surroundings = surroundings
         self._server = server
         self._garbage = garbage
@@ -128,6 +136,7 @@ class Serving:
         under_way = [] if before is None else server.under_way()
         slashes = EncodedSlashes(config.path.encoded_slashes)
         runtime.begin()
+        self._speak(config.log.format, config.log.level)
         server.change(runtime.handle, limits(config), slashes, trust(config), runtime.write_problem, runtime.observer)
         if before is not None and _listeners(before.config) != _listeners(config):
             server.epoch += 1  # who came in by other rules is to come in again

@@ -27,7 +27,7 @@ from portico.http.message import Request, Response
 from portico.http.target import EncodedSlashes
 from portico.net.server import Server, ServerLimits
 from portico.net.stream import Outbox
-from portico.observe.log import log_to_stderr
+from portico.observe.log import ProcessLog
 from portico.policy.registry import Registry
 from portico.runtime import descriptors
 from portico.runtime.access import AccessLogs
@@ -71,7 +71,7 @@ class Inherited:
     """The file of the configuration, by which a gateway is known."""
 
 
-async def serve(inherited: Inherited) -> None:
+async def serve(inherited: Inherited, log: ProcessLog) -> None:
     """Serve until SIGTERM, or until the supervisor is gone; then drain.
 
     A second SIGTERM asks for no more than the first: whoever ends all processes of the gateway, and the supervisor that
@@ -106,7 +106,7 @@ async def serve(inherited: Inherited) -> None:
         )
         server = Server(_not_yet, ServerLimits(), EncodedSlashes.KEEP, tasks, outbox)
         garbage = Garbage(inherited.segment)
-        serving = Serving(surroundings, server, garbage)
+        serving = Serving(surroundings, server, garbage, log.speak)
         publish = _publisher(inherited.segment, server, serving, garbage, metering, access)
         vitals = Vitals(inherited.segment, loop, publish)
         packed = read(inherited.snapshot)
@@ -206,13 +206,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to the whole group; the supervisor decides
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # until there is something to open anew; the other is the supervisor's
-    log_to_stderr("%(asctime)s %(levelname)s worker[%(process)d] %(message)s")
+    log = ProcessLog("worker", "%(asctime)s %(levelname)s worker[%(process)d] %(message)s")
     descriptors.take_all()
     sys.unraisablehook = _tell_unraisable
     try:
         inherited = _inherit(arguments)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(inherited))
+            runner.run(serve(inherited, log))
     except Exception as error:  # the process boundary: the supervisor starts another
         leaves = list(_leaves(error))
         if all(isinstance(leaf, PorticoError) for leaf in leaves):

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from portico.observe.log import log_to_stderr
+from portico.observe.log import ProcessLog
 from portico.runtime import descriptors
 from portico.runtime.title import entitle
 from portico.supervisor.doors import CannotStart, inherited
@@ -20,7 +20,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="portico supervisor", description="Started by `portico run`.")
     parser.add_argument("--handover", required=True, type=int, help="descriptor of what to begin with")
     options = parser.parse_args()
-    log_to_stderr("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log = ProcessLog("supervisor", "%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         handover = Handover.read(options.handover)
     except BadHandover as error:
@@ -31,7 +31,10 @@ def main() -> int:
     entitle(f"supervisor {file}")
     descriptors.take_all()
     try:
-        return Supervisor(handover, Notifier(os.environ), inherited(activated(os.environ))).run()
+        supervisor = Supervisor(
+            handover, Notifier(os.environ), inherited(activated(os.environ)), speak=log.speak_and_pass_on
+        )
+        return supervisor.run()
     except CannotStart as error:
         sys.stderr.write(f"{file}: {error}\n")
         return 1

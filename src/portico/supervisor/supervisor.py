@@ -56,8 +56,12 @@ class Supervisor:
         activated: Sequence[socket.socket] = (),
         commands: Commands = COMMANDS,
         timing: Timing = TIMING,
+        speak: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
+        """`speak` has this process, and those that it starts, log in a format and from a level on."""
         self.plan = handover.plan
+        self._speak = speak
+        speak(*self.plan.log)
         self.snapshot = handover.snapshot
         self.remembered = handover.remembered
         self.notifier = notifier
@@ -109,6 +113,7 @@ class Supervisor:
         os.close(self.snapshot)
         self.snapshot = snapshot
         self.plan = plan
+        self._speak(*plan.log)
         self.doors.accept(doors, [str(scheme) for _, _, scheme in plan.listen])
         for number in range(len(self.workers), plan.workers):
             self.workers.append(self._place(number))

@@ -18,6 +18,9 @@ class SyslogSink:
         self.longest = LONGEST_LINE if syslog.framed else LARGEST_DATAGRAM
         """Bytes of the longest message."""
 
+    def open(self) -> None:
+        """Do nothing: the first message makes the connection."""
+
     def write(self, piece: Piece) -> None:
         """Send a message; over a connection that the other side has closed meanwhile once more."""
         try:

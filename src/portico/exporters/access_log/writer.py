@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -25,6 +26,10 @@ class Piece(NamedTuple):
 
 class Sink(Protocol):
     """Where lines go. Its methods are called by one thread, and may wait."""
+
+    def open(self) -> None:
+        """Make ready to write; raise OSError where that cannot be, which `write` will tell."""
+        ...
 
     def write(self, piece: Piece) -> None:
         """Write a piece; raise NotWritten where some of it was not."""
@@ -97,6 +102,8 @@ class Writer:
 
     def _run(self) -> None:
         try:
+            with contextlib.suppress(OSError):
+                self._sink.open()
             while self._step():
                 pass
         finally:
