@@ -22,6 +22,7 @@ COMPILED = (
     "http/body",
     "http/problem",
     "http/message",
+    "http/trace_context",
     "http/target",
     "wire/events",
     "wire/fields",
@@ -61,10 +62,12 @@ COMPILED = (
     "response_cache/telling",
     "response_cache/shelf",
     "response_cache/cache",
+    "runtime/tracer",
     "runtime/runtime",
     "runtime/observing",
     "runtime/meter",
     "exporters/access_log/recorder",
+    "runtime/recorder",
 )
 """What runs for each request. See docs/decisions for what each layer of it gains."""
 

@@ -16,6 +16,7 @@ from portico.agent.control_socket import bind, socket_of, unbind
 from portico.agent.credentials import Credentials
 from portico.agent.page import control, page
 from portico.agent.purging import Purging
+from portico.agent.recalling import Recalling
 from portico.agent.reload import Reloads, Result
 from portico.agent.root import Supervisor
 from portico.agent.status import status
@@ -66,7 +67,7 @@ class Agent:
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
         self._parent = os.getppid()
-        self.workers = Workers(board, self._cut)
+        self.workers = Workers(board, self._cut, self._said)
         self.supervisor = Supervisor(
             sock, on_worker=self._worker, on_gone=self._gone, on_reload=self._wanted, on_lost=lost, speak=speak
         )
@@ -74,6 +75,7 @@ class Agent:
         self.upstreams = Upstreams(self.workers, tasks)
         self.credentials = Credentials(board, tasks)
         self.purging = Purging(self.workers)
+        self.recalling = Recalling(self.workers)
         self._followed = 0
         """The revision whose services `upstreams` attends to."""
         self._watch = Watch()
@@ -173,6 +175,7 @@ class Agent:
         for listening in (self._control, self._status):
             if listening is not None:
                 listening.close()
+        self.recalling.close()
         for server in self._servers:
             await server.drain(self._loop.time() + DRAIN)
         self.workers.close()
@@ -183,7 +186,12 @@ class Agent:
     # What the supervisor says
 
     def _worker(self, ready: WorkerReady, sock: socket.socket) -> None:
-        self.upstreams.greet(self.workers.met(ready.slot, ready.pid, sock))
+        link = self.workers.met(ready.slot, ready.pid, sock)
+        self.upstreams.greet(link)
+        self.recalling.greet(link)
+
+    def _said(self, link: WorkerLink, said: Any) -> None:
+        self.recalling.hear(link, said)
 
     def _gone(self, gone: WorkerGone) -> None:
         self.workers.gone(gone.slot)
@@ -229,7 +237,10 @@ class Agent:
             logger.error("portico status and portico reload will not find this gateway: %s", error)  # noqa: TRY400 - a trace says no more
             return
         self._path = path
-        listener = self._listener(control(self.state, self.reload, self.reloads.try_out, self.purging.purge))
+        handler = control(
+            self.state, self.reload, self.reloads.try_out, self.purging.purge, scrape(self._board), self.recalling
+        )
+        listener = self._listener(handler)
         self._control = await self._loop.create_unix_server(listener.protocol, sock=sock)
 
     async def _open_status(self) -> None:

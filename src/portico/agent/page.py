@@ -1,5 +1,5 @@
-"""What the agent answers over HTTP: `GET /status` and `GET /metrics` to everyone who can reach it; `POST /reload` and
-`POST /purge` on its own socket.
+"""What the agent answers over HTTP: `GET /status` and `GET /metrics` to everyone who can reach it; `POST /reload`,
+`POST /purge`, `GET /why` and `GET /tail` on its own socket.
 """
 
 from __future__ import annotations
@@ -8,13 +8,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from ipaddress import ip_address
 from typing import Any
+from urllib.parse import parse_qs
 
 import orjson
 
 from portico.agent.purging import LARGEST, NotPurged, Wanted
+from portico.agent.recalling import BadQuestion, Recalling
 from portico.agent.reload import Result
 from portico.errors import BodyTooLarge
-from portico.http.body import BodySource
+from portico.http.body import Body, BodySource
 from portico.http.headers import Headers
 from portico.http.message import Handler, Request, Response
 from portico.http.scraped import scraped
@@ -47,10 +49,14 @@ def control(
     reload: Callable[[str], Awaitable[Result]],
     try_out: Callable[[str], Awaitable[Result]],
     purge: Callable[[bytes], Awaitable[Wanted]],
+    scrape: Callable[[bool], BodySource],
+    recalling: Recalling,
 ) -> Handler:
     """Return the Handler of the agent's own socket, which only the gateway's user can reach."""
 
     async def handle(request: Request) -> Response:
+        if request.method in ("GET", "HEAD") and request.path in ("/metrics", "/why", "/tail"):
+            return scraped(request, scrape) if request.path == "/metrics" else await _recalled(request, recalling)
         if request.path not in ("/reload", "/purge"):
             return await _status(request, state)
         if request.method != "POST":
@@ -61,6 +67,18 @@ def control(
         return _json(asdict(result))
 
     return handle
+
+
+async def _recalled(request: Request, recalling: Recalling) -> Response:
+    """Tell of the requests with an id (`/why?id=...`), or of all that end from now on (`/tail?status=5xx`)."""
+    query = request.query or ""
+    try:
+        if request.path == "/why":
+            return _json(await recalling.why(parse_qs(query).get("id", [""])[0]))
+        lines = recalling.tail(query)
+    except BadQuestion as error:
+        return _json({"error": str(error)}, 400)
+    return Response(200, Headers([(b"Content-Type", b"application/x-ndjson")]), Body.stream(lines, None))
 
 
 async def _purge(request: Request, purge: Callable[[bytes], Awaitable[Wanted]]) -> Response:

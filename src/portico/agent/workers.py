@@ -25,14 +25,26 @@ class WorkerGone(Exception):
     """A worker has ended, or stopped listening, before it answered."""
 
 
+def _nothing(link: WorkerLink, said: Any) -> None:
+    """Do nothing with what nobody waits for."""
+
+
 class WorkerLink:
     """One worker."""
 
     def __init__(
-        self, slot: int, pid: int, sock: socket.socket, segment: Segment, on_lost: Callable[[WorkerLink], None]
+        self,
+        slot: int,
+        pid: int,
+        sock: socket.socket,
+        segment: Segment,
+        on_lost: Callable[[WorkerLink], None],
+        on_said: Callable[[WorkerLink, Any], None] = _nothing,
     ) -> None:
-        """Call `on_lost` where the channel ends that nobody here has closed."""
+        """Call `on_lost` where the channel ends that nobody here has closed, and `on_said` with what nobody waits
+        for."""
         self._on_lost = on_lost
+        self._on_said = on_said
         self.slot = slot
         self.pid = pid
         self.segment = segment
@@ -106,14 +118,22 @@ class WorkerLink:
                 self._waiting.remove(waiting)
                 future.set_result(message)
                 return
+        self._on_said(self, message)
 
 
 class Workers:
     """Those that serve, by slot."""
 
-    def __init__(self, board: Board, on_cut: Callable[[WorkerLink], None]) -> None:
-        """Call `on_cut` with a worker that is not heard any more, and may not have ended."""
+    def __init__(
+        self,
+        board: Board,
+        on_cut: Callable[[WorkerLink], None],
+        on_said: Callable[[WorkerLink, Any], None] = _nothing,
+    ) -> None:
+        """Call `on_cut` with a worker that is not heard any more, and may not have ended; and `on_said` with what a
+        worker says unasked."""
         self._board = board
+        self._on_said = on_said
         self._on_cut = on_cut
         self._links: dict[int, WorkerLink] = {}
 
@@ -126,7 +146,7 @@ class Workers:
     def met(self, slot: int, pid: int, sock: socket.socket) -> WorkerLink:
         """Take in a worker that serves."""
         self.gone(slot)
-        link = self._links[slot] = WorkerLink(slot, pid, sock, self._board.segment(1 + slot), self._lost)
+        link = self._links[slot] = WorkerLink(slot, pid, sock, self._board.segment(1 + slot), self._lost, self._on_said)
         return link
 
     def gone(self, slot: int) -> None:

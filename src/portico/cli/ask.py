@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,22 @@ def find(file: Path | None, pid: int | None) -> Path:
         pids = ", ".join(path.stem.rpartition("-")[2] for path in found)
         raise NoGateway(f"several gateways run, with the process ids {pids}: choose one with --pid")
     return found[0]
+
+
+def listen(path: Path, target: str) -> Iterator[bytes]:
+    """Yield the lines of an answer that has no end, as they come. Raises NoGateway."""
+    connection = _UnixConnection(path)
+    try:
+        connection.request("GET", target)
+        response = connection.getresponse()
+        if response.status != 200:
+            raise NoGateway(json.loads(response.read()).get("error", f"the gateway's agent answers {response.status}"))
+        while line := response.readline():
+            yield line
+    except (OSError, HTTPException, ValueError) as error:
+        raise NoGateway(f"the gateway's agent does not answer at {path}: {error}") from error
+    finally:
+        connection.close()
 
 
 def ask(path: Path, method: str, target: str, content: object = None) -> Any:

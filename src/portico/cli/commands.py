@@ -6,26 +6,31 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from collections.abc import Sized
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.parse import urlencode
 
 import typer
 
 from portico import __version__
 from portico.cli import consumer, platform_demo
 from portico.cli import explain as explaining
-from portico.cli.ask import NoGateway, ask, find
+from portico.cli.ask import NoGateway, ask, find, listen
 from portico.cli.handover import handover_of, new_snapshot
 from portico.cli.hash import NotHashed, What, asked_for, hash_of, warning_about
 from portico.cli.new import Kind, NotWritten, write_new
 from portico.cli.status import purge_text, reload_text, status_text
+from portico.cli.tail import tail_lines
 from portico.cli.token import NoToken, make_token, write_key
+from portico.cli.why import why_text
 from portico.config.findings import Severity, report
 from portico.config.json_schema import json_schema
+from portico.config.values import parse_duration
 from portico.runtime.loading import Loaded, load
 from portico.runtime.plugins import load_registry
 from portico.wire import h1
@@ -74,6 +79,9 @@ def run(file: File) -> None:
 
 Pid = Annotated[int | None, typer.Option("--pid", help="The process id of the gateway, where several run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Where = Annotated[
+    Path | None, typer.Option("--file", metavar="FILE", help="The file that the gateway runs, where several run.")
+]
 
 
 @app.command()
@@ -124,9 +132,7 @@ def purge(
         list[str] | None, typer.Option("--tag", metavar="TAG", help="What the service has given this tag; repeatable.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Everything that is kept.")] = False,
-    file: Annotated[
-        Path | None, typer.Option("--file", metavar="FILE", help="The file that the gateway runs, where several run.")
-    ] = None,
+    file: Where = None,
     pid: Pid = None,
     as_json: Json = False,
 ) -> None:
@@ -140,6 +146,57 @@ def purge(
     content = {"urls": urls or [], "tags": tag or [], "all": everything}
     told = _asked(file, pid, "POST", "/purge", content)
     typer.echo(json.dumps(told, indent=2) if as_json else purge_text(told))
+
+
+@app.command()
+def why(
+    wanted: Annotated[
+        str, typer.Argument(metavar="ID", help="A correlation id, a trace id, or an id that `portico tail` shows.")
+    ],
+    file: Where = None,
+    pid: Pid = None,
+    as_json: Json = False,
+) -> None:
+    """Tell what became of one of the last requests: who answered it and why, what would have been next, each try at a
+    service, and how long each part took. See [why did this request fail?](../operations.md#why-did-this-request-fail)
+
+    Exits with 1 where no such request is remembered.
+    """
+    told = _asked(file, pid, "GET", f"/why?{urlencode({'id': wanted})}")
+    typer.echo(json.dumps(told, indent=2) if as_json else why_text(told, wanted))
+    if not told["found"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def tail(
+    route: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Of this route only; repeatable.")] = None,
+    status: Annotated[
+        list[str] | None, typer.Option(metavar="STATUS", help="`5xx`, `404` or `400-499` only; repeatable.")
+    ] = None,
+    method: Annotated[list[str] | None, typer.Option(metavar="METHOD", help="Of this method only; repeatable.")] = None,
+    slow: Annotated[str, typer.Option(metavar="TIME", help="Those only that took so long, or longer.")] = "0s",
+    file: Where = None,
+    pid: Pid = None,
+    as_json: Json = False,
+) -> None:
+    """Show the requests of all workers as they end, until Ctrl-C. More than can be shown are counted."""
+    try:
+        seconds = parse_duration(slow)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    chosen = {"route": route or [], "status": status or [], "method": method or [], "slow": seconds}
+    try:
+        lines = listen(find(file, pid), f"/tail?{urlencode(chosen, doseq=True)}")
+        for line in tail_lines(lines, as_json=as_json, colours=sys.stdout.isatty()):
+            print(line, flush=True)
+    except NoGateway as error:
+        sys.stderr.write(f"{error}\n")
+        raise typer.Exit(1) from None
+    except BrokenPipeError:  # whoever reads of it has enough
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - what is left in it is flushed at the end
+        raise typer.Exit(0) from None
+    sys.stderr.write("the gateway's agent has ended\n")
 
 
 def _asked(file: Path | None, pid: int | None, method: str, target: str, content: object = None) -> Any:

@@ -30,6 +30,7 @@ from portico.config.part import Part
 from portico.config.policy_use import Policies
 from portico.config.state import State
 from portico.config.tls import ListenerTls
+from portico.config.tracing import Recorder, Tracing
 from portico.config.upstream import Service
 from portico.config.values import (
     BadValue,
@@ -43,6 +44,7 @@ from portico.config.values import (
     Port,
     Positive,
     PositiveOrOff,
+    Share,
     Size,
     Token,
     ValueCondition,
@@ -117,6 +119,8 @@ class Route(Part):
     """Decides between routes that match the same request equally well; the higher wins."""
     max_body: Size | None = None
     """The most bytes that a request's body may have, where that is not `limits.body`."""
+    sample: Share | None = None
+    """Which share of its traces is recorded, where that is not `tracing.sample`."""
     policies: Policies = ()
     """Policies around this route alone."""
     errors: Annotated[Errors, Shorthand("shape")] | None = None
@@ -280,6 +284,11 @@ class Config(Part):
     """The log of requests; none unless given. `{}` writes one to standard output."""
     log: Annotated[Log, Shorthand("format")] = Log()
     """What the processes say of themselves."""
+    tracing: Annotated[Tracing | None, Off(), Yes(Tracing())] = None
+    """Whether requests have a place in a trace, and where that is recorded; nothing is traced unless given. `true` is
+    all of its defaults."""
+    recorder: Annotated[Annotated[Recorder, Shorthand("keep")] | None, Off()] = Recorder()
+    """What is remembered of the last requests, for `portico why` and `portico tail`; or `off`."""
     path: PathRules = PathRules()
     """How the path of a request is read."""
     state: Annotated[State, Shorthand("store")] = State()

@@ -129,6 +129,27 @@ class Headers:
         """Make `value` the only value of `name`, which is written with the case given here."""
         self._put(check_name(name), name.lower(), check_value(value))
 
+    def put(self, key: bytes, value: bytes) -> None:
+        """Make `value`, which is sound, the only value of `key` (lower case), in the place and the case of the one that
+        it has: what `set` does, for what stands in most messages and is another in each."""
+        if self.block is not None:
+            self._part()
+        index, pairs = self.index, self.pairs
+        old = index.get(key)
+        if old is None:
+            pairs.append((key, value))
+            index[key] = value
+        elif len(index) != len(pairs):
+            self._put(key, key, value)
+        else:
+            at = 0
+            for name in index:
+                if name == key:
+                    break
+                at += 1
+            pairs[at] = (pairs[at][0], value)
+            index[key] = value
+
     def set_block(self, block: HeaderBlock) -> None:
         """Set each field of a block that was checked at load."""
         if not self.pairs:

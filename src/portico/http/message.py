@@ -116,6 +116,16 @@ class Request:
         """The request target as the client has sent it, in whatever form, and not as policies have made it since."""
         return self._sent.decode("latin-1") if self._sent else self.target
 
+    @property
+    def raw_target(self) -> bytes:
+        """The same in bytes; empty where no client has sent this."""
+        return self._sent
+
+    @property
+    def has_slots(self) -> bool:
+        """Whether something was put into a slot."""
+        return self._slots is not None
+
     def derive(self, path: str) -> Request:
         """Return the same request for another path; headers, body and slots are shared, not copied."""
         other = Request(

@@ -193,6 +193,11 @@ class Channel:
             logger.warning("a process of the gateway takes no messages; its channel is cut")
             self._lost()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether little waits for the other side, and it is still there."""
+        return self._roomy.is_set() and not self.closed
+
     async def room(self) -> bool:
         """Wait until little waits for the other side; tell whether that is still there."""
         await self._roomy.wait()

@@ -12,6 +12,9 @@ logger = logging.getLogger("portico.exchange")
 MOST_NOTES: Final = 64
 """How many notes, steps and tries a record holds; what would be more is left out."""
 
+MAX_NOTE: Final = 256
+"""Characters of a note, or of what is said of a step; what is longer is cut."""
+
 ANSWERED: Final = "answered"
 """The outcome of a try whose answer is the service's own, whatever its status."""
 
@@ -36,7 +39,18 @@ class Outcome(StrEnum):
 class Try:
     """One try of a request at a target. Times are those of the Exchange."""
 
-    __slots__ = ("connected", "ended", "first_byte", "outcome", "sent", "service", "started", "target", "tls")
+    __slots__ = (
+        "connected",
+        "ended",
+        "first_byte",
+        "outcome",
+        "sent",
+        "service",
+        "span_id",
+        "started",
+        "target",
+        "tls",
+    )
 
     def __init__(
         self,
@@ -50,6 +64,7 @@ class Try:
         sent: float,
         first_byte: float,
         ended: float,
+        span_id: str = "",
     ) -> None:
         self.service = service
         self.target = target
@@ -64,6 +79,8 @@ class Try:
         self.sent = sent
         self.first_byte = first_byte
         self.ended = ended
+        self.span_id = span_id
+        """What the target was told of it, where the trace is recorded."""
 
 
 class Step:
@@ -76,6 +93,19 @@ class Step:
         self.began = began
         self.ended = ended
         self.what = what
+
+
+class Trace:
+    """What is needed beside the ids of a trace that is recorded."""
+
+    __slots__ = ("flags", "forms", "parent_id")
+
+    def __init__(self, parent_id: str, flags: int, forms: int) -> None:
+        self.parent_id = parent_id
+        """The span of whoever has sent the request; empty where the trace begins here."""
+        self.flags = flags
+        self.forms = forms
+        """In which headers services are told (`portico.http.trace_context`)."""
 
 
 class Exchange:
@@ -109,10 +139,12 @@ class Exchange:
         "stopped_by",
         "target",
         "tls",
+        "trace",
         "trace_id",
         "tried",
         "tries",
         "try_outcome",
+        "try_span",
     )
 
     def __init__(self, started: float) -> None:
@@ -152,6 +184,10 @@ class Exchange:
         """The gateway's own span in that trace, as 16 hexadecimal digits."""
         self.sampled = False
         """Whether the trace is recorded somewhere."""
+        self.trace: Trace | None = None
+        """More of it, where it is."""
+        self.try_span = ""
+        """The span of the last try, where the trace is recorded."""
         self.notes: dict[str, str | int | float] | None = None
         """What was noted by name, where anything was."""
         self.steps: list[Step] | None = None
@@ -175,6 +211,8 @@ class Exchange:
     def note(self, name: str, value: str | int | float) -> None:
         """Note something of the request for the log and for `portico why`: a name in lower case with dots, as in
         `cache.status`, and no secret. A later value takes the place of an earlier one."""
+        if isinstance(value, str) and len(value) > MAX_NOTE:
+            value = value[:MAX_NOTE]
         notes = self.notes
         if notes is None:
             self.notes = {name: value}
@@ -183,6 +221,7 @@ class Exchange:
 
     def step(self, name: str, began: float, ended: float, what: str) -> None:
         """Note that the policy `name` has waited, or done what took time; `what` says for what, and is no secret."""
+        what = what[:MAX_NOTE]
         steps = self.steps
         if steps is None:
             self.steps = [Step(name, began, ended, what)]
@@ -194,6 +233,7 @@ class Exchange:
         if self.sent or self.connecting:
             self._keep(self._last_try(outcome, now))
         self.connecting = self.connected = self.tls = self.sent = self.first_byte = 0.0
+        self.try_span = ""
 
     def all_tries(self) -> list[Try]:
         """Return all tries, in the order in which they ended, also those that could not be connected."""
@@ -213,6 +253,7 @@ class Exchange:
             sent=self.sent,
             first_byte=self.first_byte,
             ended=now,
+            span_id=self.try_span,
         )
 
     def _keep(self, gone: Try) -> None:
@@ -223,7 +264,10 @@ class Exchange:
 
     def branch(self) -> Exchange:
         """Return a record for one of several tries at the same time: what they write must not mix."""
-        return Exchange(self.started)
+        branch = Exchange(self.started)
+        branch.trace_id, branch.span_id, branch.sampled = self.trace_id, self.span_id, self.sampled
+        branch.trace = self.trace
+        return branch
 
     def forgo(self, branch: Exchange, outcome: str, now: float) -> None:
         """Have the tries of a branch among those that do not count; the last of them came out so."""
@@ -237,6 +281,7 @@ class Exchange:
         self.service, self.target, self.error = branch.service, branch.target, branch.error
         self.connecting, self.connected, self.tls = branch.connecting, branch.connected, branch.tls
         self.sent, self.first_byte, self.try_outcome = branch.sent, branch.first_byte, branch.try_outcome
+        self.try_span = branch.try_span
         for gone in branch.tried or ():
             self._keep(gone)
         callbacks, branch._on_end = branch._on_end, None

@@ -139,6 +139,13 @@ CACHE_STORE_FAILURES: Final = _counter(
     "portico_cache_store_failures_total", "Questions of a cache that the store has not answered."
 )
 ACCESS_LOG_DROPPED: Final = _counter("portico_access_log_dropped_total", "Lines of the access log that were lost.")
+TRACES_EXPORTED: Final = _counter(
+    "portico_traces_exported_total", "Requests whose spans the collector of traces has taken."
+)
+TRACES_LOST: Final = _counter(
+    "portico_traces_lost_total",
+    "Requests whose spans are lost: the collector has not taken them, or too many have waited for it.",
+)
 STORE_FAILURES: Final = _counter("portico_store_failures_total", "Questions that the store has not answered.")
 
 CONFIG_REVISION: Final = _gauge("portico_config_revision", "The configuration that all are to serve, by number.")

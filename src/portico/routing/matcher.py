@@ -106,6 +106,10 @@ def _prefer(candidates: Sequence[Candidate[R]], request: Request, best: Candidat
     return best
 
 
+def _rank(candidate: Candidate[R]) -> int:
+    return candidate.rank
+
+
 def _search(request: Request, tables: tuple[_Table[R], ...]) -> Candidate[R] | None:
     """Return the most preferred candidate in `tables`, which come from narrow hosts to wide ones, for `request`."""
     best: Candidate[R] | None = None
@@ -192,6 +196,11 @@ class Matcher(Generic[R]):
         if best.captures:
             request.captures = best.path.captures(request.path)
         return best.payload
+
+    def on_path(self, host: str, path: str) -> Iterator[Candidate[R]]:
+        """Yield every candidate that takes the path at a host, whatever else it asks for, the most preferred first."""
+        found = [candidate for table in self._tables(host) for candidate in table.on_path(path)]
+        return iter(sorted(found, key=_rank))
 
     def _preflighted(self, request: Request, tables: tuple[_Table[R], ...]) -> Candidate[R] | None:
         """Return what answers `request` for the one that it asks about; None where it is to be taken as any other."""

@@ -45,13 +45,14 @@ from portico.runtime.errors import ErrorWriters
 from portico.runtime.feeds import Feeds
 from portico.runtime.life import Life
 from portico.runtime.listeners import entrances
-from portico.runtime.observing import Ground, Watch, Watched, joined
+from portico.runtime.observing import Ground, Stand, Watch, Watched, joined
 from portico.runtime.pace import at_once
 from portico.runtime.runtime import Route, Runtime
 from portico.runtime.scrape import nothing_to_scrape
 from portico.runtime.services import ServiceBuilder
 from portico.runtime.shared import Lease, Leases
 from portico.runtime.state import StateOf, private_purges, private_store
+from portico.runtime.tracing import Traces, traces_of
 from portico.runtime.upstreams import Upstreams
 from portico.runtime.web import Web
 from portico.state.board import Counter
@@ -201,11 +202,15 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
             surroundings.scrape,
         )
         bare = replace(builder, config=config.model_copy(update={"routes": (), "services": {}}))
-        watches = tuple(surroundings.watches(Ground(config, lease.share, lambda: Web(bare.build))))
+        traces = _traces_of(config, life, lease, surroundings, findings)
+        watches = (
+            *surroundings.watches(Ground(config, lease.share, lambda: Web(bare.build))),
+            *(() if traces is None else (traces,)),
+        )
 
         yield from conditions.compiling(config)
         writers = ErrorWriters(config)
-        routes = _Routes(config, surroundings.registry, env, conditions, writers, findings, made, watches)
+        routes = _Routes(config, surroundings.registry, env, conditions, writers, findings, made, watches, traces)
         entries = []
         for order, route in enumerate([*config.routes, *_built_in_routes(config, surroundings.registry)]):
             entry = routes.entry(route, order)
@@ -230,6 +235,17 @@ def compiling(config: Config, surroundings: Surroundings, revision: int) -> Gene
     observer = joined(watch.of_rest() for watch in watches)
     runtime = Runtime(revision, matcher, made, services, doors, lease, writers.of_file, life, state, observer)
     return Compiled(runtime, tuple(entries), frozenset(used), life, tuple(together.splits), tuple(together.mirrors))
+
+
+def _traces_of(
+    config: Config, life: Life, lease: Lease, surroundings: Surroundings, findings: Findings
+) -> Traces | None:
+    """Return who traces requests; where that cannot be, it is added to `findings`."""
+    try:
+        return traces_of(config, life, lease, surroundings.clock, surroundings.wall, surroundings.counter)
+    except ConfigError as error:
+        findings.error(place_of(""), f"tracing: {error}")
+        return None
 
 
 def _consumers_of(config: Config, lease: Lease, surroundings: Surroundings) -> ConsumerLookup:
@@ -276,6 +292,7 @@ class _Routes:
         findings: Findings,
         made: list[Route],
         watches: Sequence[Watch],
+        traces: Traces | None,
     ) -> None:
         """Add each route to `made` as it is compiled."""
         self._config = config
@@ -287,7 +304,9 @@ class _Routes:
         self._slashes = EncodedSlashes(config.path.encoded_slashes)
         self._made = made
         self._watches = watches
+        self._traces = traces
         self._chains: dict[str, Sequence[Scoped]] = {}
+        self._told: dict[int, tuple[Sequence[Scoped], tuple[Stand, ...]]] = {}
 
     def entry(self, config: RouteConfig, order: int) -> Entry[Route] | None:
         """Compile one route and what it asks of a request; None where that cannot be understood."""
@@ -369,15 +388,28 @@ class _Routes:
             endpoint=endpoint,
             components=components,
             origin=config.origin,
-            observer=self._observer(config),
+            observer=self._observer(config, scoped),
+            tracer=None if self._traces is None else self._traces.tracer(config.sample),
         )
         self._made.append(route)
         return route
 
-    def _observer(self, config: RouteConfig) -> Observer | None:
+    def _observer(self, config: RouteConfig, chain: Sequence[Scoped]) -> Observer | None:
         path = "" if config.endpoint.kind in _MISSES else config.path[0]
-        watched = Watched(config.name, path, _service_of(config))
+        service = _service_of(config)
+        end = f"{config.endpoint.kind} {service}".rstrip()
+        watched = Watched(config.name, path, service, config.origin, end, self._stands(chain))
         return joined(watch.of_route(watched) for watch in self._watches)
+
+    def _stands(self, chain: Sequence[Scoped]) -> tuple[Stand, ...]:
+        """Return a chain in words; routes that have it in common have them in common."""
+        known = self._told.get(id(chain))
+        if known is None or known[0] is not chain:
+            stands = tuple(
+                Stand(each.use.name, each.use.kind, each.scope, each.use.origin, each.use.when or "") for each in chain
+            )
+            known = self._told[id(chain)] = chain, stands
+        return known[1]
 
     def _chain(self, config: RouteConfig) -> Sequence[Scoped]:
         """Return the route's chain; routes of one service without policies of their own have it in common."""

@@ -29,10 +29,14 @@ from portico.runtime.protocol import (
     Refused,
     Report,
     Reported,
+    Seek,
+    Tail,
+    TailOver,
     Upstream,
     UpstreamOver,
 )
 from portico.runtime.purging import purge
+from portico.runtime.recording import Recording
 from portico.runtime.report import report
 from portico.runtime.serving import Prepared as Ready
 from portico.runtime.serving import Serving
@@ -66,8 +70,10 @@ class Links:
         feeds: Feeds,
         tasks: asyncio.TaskGroup,
         publish: Callable[[], None],
+        recording: Recording,
     ) -> None:
         """Listen on `control`, the channel to the supervisor; `publish` has the board tell what is served."""
+        self._recording = recording
         self._serving = serving
         self._feeds = feeds
         self._publish = publish
@@ -100,7 +106,15 @@ class Links:
         self._agent = None
         self._of_targets.clear()
         self._feeds.agent_gone()
+        self._recording.agent_gone()
         self._drop()  # whoever comes after it begins anew
+
+    def _say_if_room(self, message: Any) -> bool:
+        """Say what may as well be lost; return whether it was said."""
+        if self._agent is None or not self._agent.has_room:
+            return False
+        self._agent.send(message)
+        return True
 
     def _say(self, message: Any) -> None:
         if self._agent is not None:
@@ -120,6 +134,8 @@ class Links:
                 self._tasks.create_task(self._report(message.ticket), name="report")
             case Purge():
                 self._tasks.create_task(self._purge(message), name="purge")
+            case Seek() | Tail() | TailOver():
+                self._tell_of_requests(message)
             case Upstream() | UpstreamOver():
                 self._of_targets.append(message)
                 if len(self._of_targets) == 1:
@@ -141,6 +157,17 @@ class Links:
             self._say(await purge(order, self._serving))
         except Exception:  # the agent will ask another worker
             logger.exception("the purge failed")
+
+    def _tell_of_requests(self, order: Seek | Tail | TailOver) -> None:
+        try:
+            if isinstance(order, Seek):
+                self._say(self._recording.seek(order, self._serving))
+            elif isinstance(order, Tail):
+                self._recording.begin(order, self._say_if_room)
+            else:
+                self._recording.end(order.tail)
+        except Exception:  # what cannot be told of a request must not end the worker
+            logger.exception("what this worker remembers cannot be told")
 
     def _hear_of_targets(self) -> None:
         """Take in one message of targets; the next one after others have had the loop, since there may be many."""

@@ -11,6 +11,19 @@ from portico.observe.exchange import Exchange
 from portico.runtime.web import Web
 
 
+class Stand(NamedTuple):
+    """A policy where it stands around a route."""
+
+    name: str
+    kind: str
+    scope: str
+    """`global`, `service` or `route`."""
+    origin: str
+    """Where the file has it: `file:line:column`."""
+    when: str
+    """Its condition; empty where it has none."""
+
+
 class Watched(NamedTuple):
     """A route, as those who watch know it."""
 
@@ -19,6 +32,12 @@ class Watched(NamedTuple):
     """Its first path, as the file has it; empty where it is of all that comes to no route."""
     service: str
     """The service of the file that it ends in; empty where it ends in none."""
+    origin: str = ""
+    """Where the file has it: `file:line:column`."""
+    end: str = ""
+    """What it ends in: `service orders`, `respond`."""
+    policies: tuple[Stand, ...] = ()
+    """What stands around it, the outermost first."""
 
 
 class Ground(NamedTuple):

@@ -8,8 +8,8 @@
                             WantWorker  Remember  Reloading
     supervisor -> worker    Meet (with a channel to the agent)
     agent -> worker         Prepare (with a snapshot and sockets)  Commit  Abandon  Report  Purge  Upstream
-                            UpstreamOver
-    worker -> agent         Prepared  Refused  Committed  Reported  Purged
+                            UpstreamOver  Seek  Tail  TailOver
+    worker -> agent         Prepared  Refused  Committed  Reported  Purged  Sought  Tailed
 
 A reload is a proposal to the supervisor, which binds what is new and hands out the sockets; `Prepare` to every worker,
 which compiles while it serves on; and where all of them are `Prepared`, `Accept`, and `Commit` to every worker, which
@@ -283,6 +283,54 @@ class UpstreamOver:
     source: str
 
 
+@dataclass(frozen=True)
+class Seek:
+    """Tell what you remember of the requests with this id."""
+
+    ticket: int
+    wanted: str
+    """A correlation id, the id of a trace, or `#` and the number that a request has in its worker."""
+
+
+@dataclass(frozen=True)
+class Sought:
+    """What a worker remembers of them, the newest first."""
+
+    ticket: int
+    found: list[dict[str, object]]
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Tell of each request from now on that is like this."""
+
+    tail: int
+    routes: list[str] = field(default_factory=list)
+    """Their names; none for all. So are the others."""
+    methods: list[str] = field(default_factory=list)
+    statuses: list[list[int]] = field(default_factory=list)
+    """The lowest and the highest of each range."""
+    slow: float = 0.0
+    """Seconds that it has taken at least."""
+
+
+@dataclass(frozen=True)
+class TailOver:
+    """Tell of them no more."""
+
+    tail: int
+
+
+@dataclass(frozen=True)
+class Tailed:
+    """Some requests that have ended."""
+
+    tail: int
+    records: list[dict[str, object]]
+    lost: int
+    """How many more there were, since the message before."""
+
+
 KINDS: Final[tuple[type, ...]] = (
     Plan,
     Remember,
@@ -312,4 +360,9 @@ KINDS: Final[tuple[type, ...]] = (
     Purged,
     Upstream,
     UpstreamOver,
+    Seek,
+    Sought,
+    Tail,
+    TailOver,
+    Tailed,
 )

@@ -12,12 +12,14 @@ from portico.http.message import Handler, Observer, Request, Response
 from portico.policy.authentication import Authentication
 from portico.policy.base import Component, Endpoint, Policy
 from portico.policy.chain import Conditional, Scoped, assemble
+from portico.routing.candidate import Candidate
 from portico.routing.matcher import Matcher
 from portico.runtime.blame import raised_by
 from portico.runtime.life import Life
 from portico.runtime.listeners import Entrance
 from portico.runtime.shared import Lease
 from portico.runtime.state import StateOf
+from portico.runtime.tracer import Tracer
 from portico.state.purges import Purges
 from portico.upstream.stack import Service
 
@@ -49,6 +51,7 @@ class Route:
         "observer",
         "origin",
         "policies",
+        "tracer",
         "write_problem",
     )
 
@@ -66,6 +69,7 @@ class Route:
         components: Sequence[Component[Any]],
         origin: str,
         observer: Observer | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """`parts` are the policies, the outermost first, and `end` is what they stand around."""
         self.name = name
@@ -85,12 +89,16 @@ class Route:
         """Writes problems in the route's error shape."""
         self.observer = observer
         """Who sees its exchanges; None where nobody does."""
+        self.tracer = tracer
+        """Gives its requests their place in a trace; None where nothing is traced."""
 
     async def handle(self, request: Request) -> Response:
         """Answer `request`."""
         exchange = request.exchange
         if exchange is not None:
             exchange.route = self.name
+            if self.tracer is not None:
+                self.tracer.begin(exchange, request)
         request.observer = self.observer
         body = request.body
         try:
@@ -200,6 +208,10 @@ class Runtime:
     def route_of(self, request: Request) -> Route:
         """Return the route that matches `request`; its captures are set."""
         return self._matcher.match(request)
+
+    def candidates(self, host: str, path: str) -> Iterator[Candidate[Route]]:
+        """Yield the routes that take a path, whatever else they ask for, in the order of preference."""
+        return self._matcher.on_path(host, path)
 
     def handle(self, request: Request) -> Awaitable[Response]:
         """Answer `request` by the route that matches it."""

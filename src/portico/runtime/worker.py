@@ -37,6 +37,7 @@ from portico.runtime.garbage import Garbage
 from portico.runtime.link import Links
 from portico.runtime.metering import Metering
 from portico.runtime.pace import Pace
+from portico.runtime.recording import Recording
 from portico.runtime.scrape import scrape
 from portico.runtime.serving import Serving
 from portico.runtime.shared import Leases
@@ -88,6 +89,7 @@ async def serve(inherited: Inherited, log: ProcessLog) -> None:
         access = AccessLogs(inherited.segment, tasks, loop)
         loop.add_signal_handler(signal.SIGUSR1, access.reopen)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGUSR1,))  # it may have come while this process started
+        recording = Recording(loop)
         surroundings = Surroundings(
             Registry(),
             Leases(),
@@ -100,7 +102,9 @@ async def serve(inherited: Inherited, log: ProcessLog) -> None:
             purges=stores.purges,
             counter=inherited.segment.counter,
             watches=lambda ground: [
-                watch for watch in (metering.watch(ground.config), access.watch(ground)) if watch is not None
+                watch
+                for watch in (metering.watch(ground.config), access.watch(ground), recording.watch(ground.config))
+                if watch is not None
             ],
             scrape=scrape(inherited.board),
         )
@@ -116,7 +120,7 @@ async def serve(inherited: Inherited, log: ProcessLog) -> None:
         await serving.commit(prepared, tuple(inherited.doors), dict(inherited.doors))
         blocked = BlockedWatch(lambda: inherited.segment[Vital.BEAT], serving.routes)
         watching = tasks.create_task(surroundings.certificates.run(), name="certificates")
-        links = Links(inherited.control, serving, surroundings.feeds, tasks, publish)
+        links = Links(inherited.control, serving, surroundings.feeds, tasks, publish, recording)
         garbage.search()
         publish()
         os.write(inherited.ready, b"\n")

@@ -15,6 +15,7 @@ from typing import Final
 
 from portico.errors import NoTarget, Overloaded, Source, UpstreamError, UpstreamTimeout
 from portico.http.message import Handler, Request, Response
+from portico.http.trace_context import tell_try
 from portico.net.client import ClientStream, Patience
 from portico.net.stream import NEVER
 from portico.upstream.balance import Balancer, observe
@@ -364,6 +365,8 @@ class Service:
             exchange.service = self.name
             exchange.target = target.address
             exchange.tries += 1
+            if exchange.trace is not None:
+                tell_try(exchange, exchange.trace, request.headers)
         if self._tell and (request.deadline is not None or self._tell_key in request.headers.index):
             request = self._telling_time(request)
         path = request.path if request.query is None else f"{request.path}?{request.query}"

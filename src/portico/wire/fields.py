@@ -33,8 +33,11 @@ _SECRET: Final = frozenset(
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
 """The fields of framing, which llhttp does not get to see: it judges several of them together, so that what it says of
 a line would depend on which others are remembered. `framing.py` and `h1.py` judge them, always."""
-_READ_HERE: Final = _SECRET.union(_FRAMING)
-"""Lines that are read here: those of framing, and those with a secret, which would need llhttp for every message."""
+_NEVER_AGAIN: Final = (b"traceparent", b"x-request-id", b"x-correlation-id", b"b3", b"x-b3-traceid", b"x-b3-spanid")
+"""Fields whose values are others in each message: remembering them would drive out what comes again."""
+_READ_HERE: Final = _SECRET.union(_FRAMING, _NEVER_AGAIN)
+"""Lines that are read here: those of framing, and those that would need llhttp for every message."""
+_NOT_KEPT: Final = _SECRET.union(_NEVER_AGAIN)
 _CONTROLS: Final = bytes((*range(0x09), *range(0x0A, 0x20), 0x7F))
 """What no value may have (RFC 9110 section 5.5); llhttp refuses it, too."""
 
@@ -168,7 +171,7 @@ class FieldTable:
         return headers
 
     def _read_plain(self, line: bytes) -> _Field | None:
-        """Read a line of framing or with a secret, or return None where it is none."""
+        """Read a line of framing, with a secret, or that never comes again; return None where it is none."""
         name, colon, value = line.partition(b":")
         if not colon or name.lower() not in _READ_HERE or len(value.translate(None, _CONTROLS)) != len(value):
             return None  # deleting is several times as quick as a regular expression over a long token
@@ -195,7 +198,7 @@ class FieldTable:
     def _remember(self, line: bytes, pair: Pair) -> _Field:
         """Return what a line says, and keep it in mind unless it is long or has a secret."""
         field = _Field(pair)
-        if len(line) <= MAX_LINE and field.key not in _SECRET:
+        if len(line) <= MAX_LINE and field.key not in _NOT_KEPT:
             if len(self._known) >= MAX_LINES:
                 self._known.clear()
             self._known[line] = field
