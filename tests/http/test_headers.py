@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portico.http.headers import HeaderBlock, Headers, check_name, check_value
+from portico.http.headers import HeaderBlock, Headers, Pair, check_name, check_value
 
 NAMES = st.sampled_from([b"A", b"a", b"B-c", b"b-C", b"X"])
 VALUES = st.sampled_from([b"1", b"2", b""])
@@ -215,3 +215,31 @@ def test_a_block_of_a_message_has_what_it_has(fields: list[tuple[bytes, bytes]])
     assert (shared.pairs, shared.index) == (headers.pairs, headers.index)
     headers.add(b"Later", b"1")
     assert b"later" not in shared
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ([], [(b"x", b"new")]),
+        ([(b"A", b"1")], [(b"A", b"1"), (b"x", b"new")]),
+        ([(b"A", b"1"), (b"X", b"old"), (b"B", b"2")], [(b"A", b"1"), (b"X", b"new"), (b"B", b"2")]),
+        ([(b"A", b"1"), (b"x", b"old"), (b"B", b"2")], [(b"A", b"1"), (b"x", b"new"), (b"B", b"2")]),
+        ([(b"A", b"old"), (b"X", b"old")], [(b"A", b"old"), (b"X", b"new")]),
+        ([(b"X", b"1"), (b"A", b"1"), (b"x", b"2")], [(b"A", b"1"), (b"x", b"new")]),
+        ([(b"A", b"1"), (b"A", b"2"), (b"x", b"2")], [(b"A", b"1"), (b"A", b"2"), (b"x", b"new")]),
+    ],
+)
+def test_put_takes_the_place_of_what_is_there(fields: list[Pair], expected: list[Pair]) -> None:
+    headers = Headers(fields)
+    headers.put(b"x", b"new")
+    assert headers.pairs == expected
+    assert headers.get_all(b"x") == [b"new"]
+    assert headers.index == {name.lower(): value for name, value in reversed(expected)}
+
+
+def test_put_leaves_a_block_as_it_is() -> None:
+    block = HeaderBlock([(b"x", b"1")])
+    headers = Headers()
+    headers.set_block(block)
+    headers.put(b"x", b"2")
+    assert (headers.pairs, block.pairs) == ([(b"x", b"2")], [(b"x", b"1")])

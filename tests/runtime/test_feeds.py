@@ -13,6 +13,7 @@ from portico.net.channel import Channel, Codec
 from portico.runtime.feeds import Feeds, packed, target_of
 from portico.runtime.link import Links
 from portico.runtime.protocol import KINDS, Meet, Upstream, UpstreamOver
+from portico.runtime.recording import Recording
 from portico.runtime.shared import Leases
 from portico.upstream.feed import Feed, Verdict
 from tests.harness.loop import run, until
@@ -109,7 +110,8 @@ def test_a_worker_hears_its_agent_and_keeps_what_it_said_when_it_is_gone() -> No
         codec = Codec(KINDS)
         control, supervisor = socket.socketpair()
         async with asyncio.TaskGroup() as tasks:
-            links = Links(control, Serving(), feeds, tasks, lambda: None)  # type: ignore[arg-type]
+            recording = Recording(asyncio.get_running_loop())
+            links = Links(control, Serving(), feeds, tasks, lambda: None, recording)  # type: ignore[arg-type]
             root = Channel(supervisor, codec, lambda *_: None, lambda: None)
 
             def agent() -> Channel:

@@ -54,7 +54,7 @@ def find(file: Path | None, pid: int | None) -> Path:
 
 
 def listen(path: Path, target: str) -> Iterator[bytes]:
-    """Yield the lines of an answer that has no end, as they come. Raises NoGateway."""
+    """Yield the lines of an answer as they come; some have no end. Raises NoGateway."""
     connection = _UnixConnection(path)
     try:
         connection.request("GET", target)
@@ -67,6 +67,11 @@ def listen(path: Path, target: str) -> Iterator[bytes]:
         raise NoGateway(f"the gateway's agent does not answer at {path}: {error}") from error
     finally:
         connection.close()
+
+
+def ask_for_text(path: Path, target: str) -> str:
+    """Return what the agent answers as text. Raises NoGateway."""
+    return b"".join(listen(path, target)).decode()
 
 
 def ask(path: Path, method: str, target: str, content: object = None) -> Any:

@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
+import signal
 import sys
+import threading
+import time
 from collections.abc import Sized
 from importlib import metadata, resources
 from pathlib import Path
@@ -20,13 +24,14 @@ import typer
 from portico import __version__
 from portico.cli import consumer, platform_demo
 from portico.cli import explain as explaining
-from portico.cli.ask import NoGateway, ask, find, listen
+from portico.cli.ask import NoGateway, ask, ask_for_text, find, listen
 from portico.cli.handover import handover_of, new_snapshot
 from portico.cli.hash import NotHashed, What, asked_for, hash_of, warning_about
 from portico.cli.new import Kind, NotWritten, write_new
 from portico.cli.status import purge_text, reload_text, status_text
 from portico.cli.tail import tail_lines
 from portico.cli.token import NoToken, make_token, write_key
+from portico.cli.top import watch
 from portico.cli.why import why_text
 from portico.config.findings import Severity, report
 from portico.config.json_schema import json_schema
@@ -197,6 +202,39 @@ def tail(
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - what is left in it is flushed at the end
         raise typer.Exit(0) from None
     sys.stderr.write("the gateway's agent has ended\n")
+
+
+@app.command()
+def top(
+    every: Annotated[str, typer.Option(metavar="TIME", help="How long until it is shown anew.")] = "2s",
+    count: Annotated[int, typer.Option(metavar="N", help="How often it is shown; without end unless given.")] = 0,
+    file: Where = None,
+    pid: Pid = None,
+) -> None:
+    """Show each route's rate, errors and times, and the targets and breakers of services, until Ctrl-C.
+
+    They are of the time since it was last shown, over all workers. Times are found in the buckets of
+    `http_request_duration_seconds`, so that they are no more exact than those.
+    """
+    try:
+        seconds = parse_duration(every)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the terminal is to be as it was
+    turns = itertools.count()
+
+    def wait() -> bool:
+        threading.Event().wait(max(seconds, 0.1))
+        return not count or next(turns) < count
+
+    try:
+        path = find(file, pid)
+        watch(lambda: (ask_for_text(path, "/metrics"), ask(path, "GET", "/status")), wait, sys.stdout, time.monotonic)
+    except NoGateway as error:
+        sys.stderr.write(f"{error}\n")
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
 
 
 def _asked(file: Path | None, pid: int | None, method: str, target: str, content: object = None) -> Any:

@@ -58,7 +58,7 @@ def _lines(record: Mapping[str, Any]) -> Iterator[str]:
     yield from _pairs(rows)
     if record["route"]:
         yield ""
-        yield f"  route {record['route']}  {record['path']}  {record['origin']}".rstrip()
+        yield "  ".join(each for each in (f"  route {record['route']}", record["path"], record["origin"]) if each)
         yield from _candidates(record["candidates"])
         yield from _chain(record)
     yield ""
@@ -130,8 +130,10 @@ def _chain(record: Mapping[str, Any]) -> Iterator[str]:
         rows.append((policy["verdict"], policy["name"], policy["scope"], policy["origin"], when))
     if rows:
         yield from (f"    {row}" for row in _table(rows))
+    if record["end"] in _ENDS:
+        return
     asked = record["tries"] or (record["end"] and not record["stopped_by"] and not record["service"])
-    yield f"    {'asked' if asked else 'not asked'}: {record['end']}" if record["end"] else "    no route was found"
+    yield f"    {'asked' if asked else 'not asked'}: {record['end']}"
 
 
 def spans_of(record: Mapping[str, Any]) -> list[Span]:

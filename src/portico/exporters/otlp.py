@@ -116,7 +116,7 @@ class Collector:
         except TimeoutError:
             trouble = "no answer in time"
         except PorticoError as error:
-            trouble = str(error)
+            trouble = str(error) or type(error).__name__
         except BaseException:
             self._lost.add(len(batch))
             raise

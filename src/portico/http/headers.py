@@ -143,10 +143,11 @@ class Headers:
             self._put(key, key, value)
         else:
             at = 0
-            for name in index:
-                if name == key:
+            for pair in pairs:  # the index has the very object, which is found more quickly than a name of any case
+                if pair[1] is old and pair[0].lower() == key:
                     break
                 at += 1
+            assert at < len(pairs)
             pairs[at] = (pairs[at][0], value)
             index[key] = value
 

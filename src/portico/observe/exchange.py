@@ -18,6 +18,9 @@ MAX_NOTE: Final = 256
 ANSWERED: Final = "answered"
 """The outcome of a try whose answer is the service's own, whatever its status."""
 
+UNANSWERED: Final = "cancelled"
+"""The outcome of a try that was given up: the client has left, or the time of its route was over."""
+
 
 class Outcome(StrEnum):
     """How an exchange ended."""
@@ -239,7 +242,8 @@ class Exchange:
         """Return all tries, in the order in which they ended, also those that could not be connected."""
         tries = [] if self.tried is None else list(self.tried)
         if self.sent or self.connecting:
-            tries.append(self._last_try(self.try_outcome or ANSWERED, self.ended))
+            outcome = self.try_outcome or (ANSWERED if self.first_byte else UNANSWERED)
+            tries.append(self._last_try(outcome, self.ended))
         return tries
 
     def _last_try(self, outcome: str, now: float) -> Try:

@@ -93,9 +93,8 @@ class Memory:
         """Remember so many of each kind."""
         if size != self._size:
             self._size = size
-            self.failed, self.refused, self.usual = (
-                ring.resized(size) for ring in (self.failed, self.refused, self.usual)
-            )
+            self.failed, self.refused = self.failed.resized(size), self.refused.resized(size)
+            self.usual = self.usual.resized(size)
 
     def __iter__(self) -> Iterator[Record]:
         """Iterate from the newest to the oldest."""
