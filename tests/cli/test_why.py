@@ -100,7 +100,7 @@ def test_a_request_is_told_in_words(name: str) -> None:
 
 def test_where_nothing_is_remembered_it_says_why_that_may_be() -> None:
     text = why_text({"found": [], "asked": 2, "silent": 1}, "an-id")
-    assert text.startswith("no request an-id is remembered by 2 workers, 1 of which did not answer: it is too long ago")
+    assert text.startswith("no request an-id is remembered by 2 workers, 1 of which did not answer: it is not over")
 
 
 def lines(*records: dict[str, Any]) -> list[bytes]:

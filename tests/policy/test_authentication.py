@@ -14,6 +14,7 @@ import pytest
 from portico.http.headers import HeaderBlock, Headers
 from portico.http.message import Request, Response
 from portico.http.user import USER, User
+from portico.observe.exchange import Exchange
 from portico.policy.authentication import Authentication, Part, unknown_user
 from portico.policy.authenticator import ADMITTED, Authenticator, AuthenticatorConfig, Found, Refusal
 from portico.policy.consumers import LookupFailed
@@ -400,3 +401,20 @@ def test_who_is_let_in_without_a_name_is_invited_where_one_is_needed() -> None:
     assert answered(parts, made(), Response(204)).status == 204
     assert answered(parts, made()).status == 302
     assert answered(parts, made(method="POST")).status == 401
+
+
+def test_how_long_somebody_was_waited_for_is_in_the_record() -> None:
+    times = iter((1.0, 1.5))
+    exchange = Exchange(0.0)
+
+    async def passed(request: Request) -> Response:
+        return Response(204)
+
+    async def main() -> None:
+        for value in (b"ok-ada", b"slow-ada"):
+            request = Request("GET", "/", headers=Headers([(b"A", value)]), exchange=exchange)
+            await Authentication([Part(A, None)], lambda: next(times)).handle(request, passed)
+
+    run(main)
+    (step,) = exchange.steps or ()
+    assert (step.name, step.began, step.ended, step.what) == (A.called, 1.0, 1.5, "found out who it is")

@@ -74,6 +74,22 @@ def test_what_failed_and_what_was_refused_is_not_driven_out_by_the_rest() -> Non
     assert statuses(memory) == [404, 404, 200, 200, 200, 200]
 
 
+def test_of_probes_only_what_failed_is_remembered() -> None:
+    async def main() -> None:
+        recording = Recording(asyncio.get_running_loop())
+        watch = recording.watch(Config())
+        assert watch is not None
+        probes = watch.of_route(Watched("portico:livez", "/livez", "", probed=True))
+        assert isinstance(probes, Recorder)
+        for status in (200, 503, 200, 404):
+            over(probes, status)
+        assert statuses(recording.memory) == [404, 503]
+        assert watch.of_route(Watched("orders", "/orders", "")) is not probes
+        assert set(probes.routes) == {"portico:livez", "orders"}
+
+    run(main)
+
+
 def test_what_never_became_a_request_is_remembered() -> None:
     memory, observer = recorder()
     exchange = Exchange(1.0)

@@ -30,8 +30,8 @@ def why_text(told: Mapping[str, Any], wanted: str) -> str:
     if not found:
         silent = f", {told['silent']} of which did not answer" if told["silent"] else ""
         return (
-            f"no request {wanted} is remembered by {told['asked']} workers{silent}: it is too long ago, it was another "
-            "gateway's, or the recorder is off"
+            f"no request {wanted} is remembered by {told['asked']} workers{silent}: it is not over, it is too long "
+            "ago, it was another gateway's, or the recorder is off"
         )
     return "\n\n".join("\n".join(_lines(record)) for record in found)
 

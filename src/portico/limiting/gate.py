@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -76,7 +76,7 @@ class Gate:
         costs = self._costs
         cost = costs.constant if costs.before is None else costs.before(request)
         found = budget.check.take(key, cost)
-        verdict = found if type(found) is Verdict else await found  # type: ignore[misc] # it is one or the other
+        verdict = found if type(found) is Verdict else await self._later(request, found)  # type: ignore[arg-type] # it is one or the other
         standing: Standing | None = None
         outermost: list[Standing] | None = None
         if self._forms and verdict.known:
@@ -111,6 +111,15 @@ class Gate:
             tell(response.headers, outermost)
         return response
 
+    async def _later(self, request: Request, found: Awaitable[Verdict]) -> Verdict:
+        """Return what the store says, and note how long that took."""
+        began = self._clock()
+        try:
+            return await found
+        finally:
+            if request.exchange is not None:
+                request.exchange.step(self._name, began, self._clock(), "asked the store")
+
     async def _refused(self, request: Request, counted: Counted, cost: int, verdict: Verdict) -> Response | None:
         """Return the answer to who may not pass; None for who may, once it is their turn."""
         if not verdict.known:
@@ -144,10 +153,13 @@ class Gate:
         if late or self._waiting >= MOST_WAITING:
             return False
         self._waiting += 1
+        began = turn - wait
         try:
             await asyncio.sleep(wait)
         finally:
             self._waiting -= 1
+            if request.exchange is not None:
+                request.exchange.step(self._name, began, self._clock(), "waited for its turn")
         return True
 
     def _answer(self, beyond: list[str], wait: float) -> Response:

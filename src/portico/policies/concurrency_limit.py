@@ -167,7 +167,10 @@ class ConcurrencyLimitPolicy(Policy[ConcurrencyLimit], name="concurrency-limit",
         prefix, rules = found
         entered = self._semaphores.enter(prefix + self._key(request), rules, deadline)
         if type(entered) is not Place and type(entered) is not NoPlace:
+            began = self._clock()
             entered = await entered  # type: ignore[misc] # there is nothing else that it could be
+            if request.exchange is not None:
+                request.exchange.step(self.called, began, self._clock(), "waited for room")
         if type(entered) is Place:
             self._allowed.add()
             over, exchange = _Over(entered), request.exchange

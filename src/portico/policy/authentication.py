@@ -65,9 +65,11 @@ class Authentication:
     once who it is: most requests of a busy client are answered from what somebody remembers.
     """
 
-    __slots__ = ("_all", "_answering", "_conceal", "_first", "_guests", "_parts", "_seeing")
+    __slots__ = ("_all", "_answering", "_clock", "_conceal", "_first", "_guests", "_parts", "_seeing")
 
-    def __init__(self, parts: Iterable[Part] = ()) -> None:
+    def __init__(self, parts: Iterable[Part] = (), clock: Callable[[], float] | None = None) -> None:
+        """`clock` is the worker's, by which a request's record tells how long somebody was waited for."""
+        self._clock = clock
         self._seeing: list[Authenticator[Any]] = []
         self._parts: list[Part] = []
         self._all: list[Authenticator[Any]] = []
@@ -141,7 +143,7 @@ class Authentication:
             found = policy.identify(request) if at_first is _NOT_ASKED else cast("Found", at_first)
             at_first = _NOT_ASKED
             if type(found) not in _AT_ONCE:
-                found = await _found(cast("Awaitable[Found]", found))
+                found = await self._waited(request, policy, cast("Awaitable[Found]", found))
             if type(found) is User or type(found) is Admitted:
                 known = self._known(request, known, found)
             elif type(found) is Refusal or type(found) is Response:
@@ -159,6 +161,17 @@ class Authentication:
         if not self._seeing:
             return await next(request)
         return self._answered(request, asked, await next(request))
+
+    async def _waited(self, request: Request, policy: Authenticator[Any], looking: Awaitable[Found]) -> Found:
+        """Return what a policy finds that has to ask somebody, and note how long that took."""
+        exchange, clock = request.exchange, self._clock
+        if exchange is None or clock is None:
+            return await _found(looking)
+        began = clock()
+        try:
+            return await _found(looking)
+        finally:
+            exchange.step(policy.called, began, clock(), "found out who it is")
 
     def _answered(self, request: Request, asked: Sequence[Authenticator[Any]], response: Response) -> Response:
         """Return the answer as those have it who were asked, the first of them last."""

@@ -52,6 +52,7 @@ from portico.runtime.scrape import nothing_to_scrape
 from portico.runtime.services import ServiceBuilder
 from portico.runtime.shared import Lease, Leases
 from portico.runtime.state import StateOf, private_purges, private_store
+from portico.runtime.tracer import Tracer
 from portico.runtime.tracing import Traces, traces_of
 from portico.runtime.upstreams import Upstreams
 from portico.runtime.web import Web
@@ -372,7 +373,7 @@ class _Routes:
                 conditionals[item.use.name] = conditional
             if isinstance(policy, Authenticator):  # all of a route stand where the first of them does
                 if authentication is None:
-                    authentication = Authentication()
+                    authentication = Authentication(clock=self._env.clock)
                     policies.append(authentication)
                 authentication.add(AuthPart(policy, None if conditional is None else conditional.asked))
             else:
@@ -389,7 +390,7 @@ class _Routes:
             components=components,
             origin=config.origin,
             observer=self._observer(config, scoped),
-            tracer=None if self._traces is None else self._traces.tracer(config.sample),
+            tracer=self._tracer(config),
         )
         self._made.append(route)
         return route
@@ -398,8 +399,12 @@ class _Routes:
         path = "" if config.endpoint.kind in _MISSES else config.path[0]
         service = _service_of(config)
         end = f"{config.endpoint.kind} {service}".rstrip()
-        watched = Watched(config.name, path, service, config.origin, end, self._stands(chain))
+        watched = Watched(config.name, path, service, config.origin, end, self._stands(chain), _is_probed(config))
         return joined(watch.of_route(watched) for watch in self._watches)
+
+    def _tracer(self, config: RouteConfig) -> Tracer | None:
+        """Return who begins the traces of a route; probes and scrapes have none."""
+        return None if self._traces is None or _is_probed(config) else self._traces.tracer(config.sample)
 
     def _stands(self, chain: Sequence[Scoped]) -> tuple[Stand, ...]:
         """Return a chain in words; routes that have it in common have them in common."""
@@ -460,6 +465,11 @@ def _print_of(config: RouteConfig) -> bytes:
     asks = (config.path, config.hosts, config.methods, config.headers, config.query, config.cookies)
     said = repr((asks, config.endpoint.kind, config.endpoint.config))
     return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _is_probed(config: RouteConfig) -> bool:
+    """Return whether a route is one that every configuration has, for probes and scrapes."""
+    return config.origin == BUILT_IN and config.endpoint.kind not in _MISSES
 
 
 def _service_of(config: RouteConfig) -> str:

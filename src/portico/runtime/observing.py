@@ -38,6 +38,8 @@ class Watched(NamedTuple):
     """What it ends in: `service orders`, `respond`."""
     policies: tuple[Stand, ...] = ()
     """What stands around it, the outermost first."""
+    probed: bool = False
+    """Whether it is one that every configuration has, for probes and scrapes."""
 
 
 class Ground(NamedTuple):

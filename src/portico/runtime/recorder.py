@@ -108,11 +108,13 @@ class Recorder(Observer):
 
     __slots__ = ("_headers", "_memory", "_slow", "routes")
 
-    def __init__(self, memory: Memory, slow: float, headers: tuple[str, ...]) -> None:
+    def __init__(
+        self, memory: Memory, slow: float, headers: tuple[str, ...], routes: dict[str, Watched] | None = None
+    ) -> None:
         self._memory = memory
         self._slow = slow
         self._headers = [(name, name.lower().encode("ascii")) for name in headers]
-        self.routes: dict[str, Watched] = {}
+        self.routes: dict[str, Watched] = {} if routes is None else routes
         """Which routes there are, by name."""
 
     def ended(self, exchange: Exchange, request: Request | None) -> None:
@@ -153,3 +155,12 @@ class Recorder(Observer):
                 if record.headers is None:
                     record.headers = []
                 record.headers.append((name, value if len(value) <= MAX_VALUE else value[:MAX_VALUE]))
+
+
+class ProbeRecorder(Recorder):
+    """Remembers of probes and scrapes what failed: the rest would drive out all else, and says nothing."""
+
+    def ended(self, exchange: Exchange, request: Request | None) -> None:
+        """Remember an exchange that was no success."""
+        if exchange.status >= 400 or exchange.outcome is not _COMPLETE:
+            super().ended(exchange, request)

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from portico.config.schema import Config
+from portico.config.tracing import Recorder as RecorderConfig
 from portico.errors import RequestError
 from portico.http.message import Observer
 from portico.http.target import parse_target
 from portico.observe.exchange import Exchange
 from portico.runtime.observing import Watch, Watched
 from portico.runtime.protocol import Seek, Sought, Tail, Tailed
-from portico.runtime.recorder import Memory, Record, Recorder
+from portico.runtime.recorder import Memory, ProbeRecorder, Record, Recorder
 from portico.runtime.serving import Serving
 from portico.runtime.trail import summary_of, trail_of
 
@@ -33,13 +34,14 @@ EVERY: Final = 0.1
 class RecorderWatch:
     """Watches the requests of one configuration to remember them."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+    def __init__(self, memory: Memory, wanted: RecorderConfig) -> None:
+        self._recorder = Recorder(memory, wanted.slow, wanted.headers)
+        self._of_probes = ProbeRecorder(memory, wanted.slow, wanted.headers, self._recorder.routes)
 
     def of_route(self, route: Watched) -> Observer:
         """Return what remembers the requests of a route."""
         self._recorder.routes[route.name] = route
-        return self._recorder
+        return self._of_probes if route.probed else self._recorder
 
     def of_rest(self) -> Observer:
         """Return what remembers the others."""
@@ -59,7 +61,7 @@ class Recording:
         """Return what remembers the requests of a configuration; None where it wants none remembered."""
         wanted = config.recorder
         self.memory.resize(0 if wanted is None else wanted.keep)
-        return None if wanted is None else RecorderWatch(Recorder(self.memory, wanted.slow, wanted.headers))
+        return None if wanted is None else RecorderWatch(self.memory, wanted)
 
     def seek(self, order: Seek, serving: Serving) -> Sought:
         """Return what is remembered of the requests with an id, the newest first."""
