@@ -126,6 +126,10 @@ def test_colours_follow_the_status() -> None:
 def test_a_client_writes_no_control_codes_to_the_terminal() -> None:
     (line,) = printed(record(target="/\x1b[2J\x9b", error="\x1b]0;x\x07"))
     assert not [sign for sign in line if not sign.isprintable()]
+    text = why_text(
+        {"found": [record(target="/\x1b[2J", headers={"User-Agent": "\x9b2J"})], "asked": 1, "silent": 0}, "x"
+    )
+    assert not [sign for sign in text if not sign.isprintable() and sign != "\n"]
 
 
 def test_as_json_each_line_is_what_came() -> None:

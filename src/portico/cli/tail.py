@@ -6,14 +6,12 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from portico.cli.why import milliseconds, time_of
+from portico.cli.why import PLAIN, milliseconds, time_of
 
 _RESET: Final = "\x1b[0m"
 _DIM: Final = "\x1b[2m"
 _COLOURS: Final = {0: "\x1b[31m", 2: "\x1b[32m", 3: "\x1b[36m", 4: "\x1b[33m", 5: "\x1b[31m"}
 """By the first digit of a status: red, green, cyan, yellow."""
-_PLAIN: Final = str.maketrans(dict.fromkeys((*range(32), 127, *range(128, 160)), "�"))
-"""A client must not be able to write control codes to a terminal."""
 
 
 def tail_lines(lines: Iterator[bytes], *, as_json: bool, colours: bool) -> Iterator[str]:
@@ -45,7 +43,7 @@ def tail_line(record: Mapping[str, Any], *, colours: bool) -> str:
         f"{dim}{time} {record['id']}{reset}",
         f"{colour}{status or '---'}{reset}",
         f"{milliseconds(record['seconds']):>9}",
-        f"{record['method'] or '-'} {record['target'] or '-'}".translate(_PLAIN),
+        f"{record['method'] or '-'} {record['target'] or '-'}".translate(PLAIN),
         f"{dim}{record['route'] or '-'}{reset}" + (f" -> {by}" if by else ""),
     ]
     if record["outcome"] != "complete":
@@ -53,5 +51,5 @@ def tail_line(record: Mapping[str, Any], *, colours: bool) -> str:
     if record["tries"] > 1:
         said.append(f"{record['tries']} tries")
     if record["error"]:
-        said.append(f"{colour}{record['error'].translate(_PLAIN)}{reset}")
+        said.append(f"{colour}{record['error'].translate(PLAIN)}{reset}")
     return "  ".join(said)

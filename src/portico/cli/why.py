@@ -9,6 +9,9 @@ from typing import Any, Final, NamedTuple
 WIDTH: Final = 40
 """Characters of the timeline."""
 
+PLAIN: Final = str.maketrans(dict.fromkeys((*range(32), *range(127, 160)), "�"))
+"""Takes control codes away: a client must not be able to write them to a terminal."""
+
 _ANSWERED: Final = "answered"
 _NOT_ASKED: Final = "not asked"
 
@@ -33,7 +36,7 @@ def why_text(told: Mapping[str, Any], wanted: str) -> str:
             f"no request {wanted} is remembered by {told['asked']} workers{silent}: it is not over, it is too long "
             "ago, it was another gateway's, or the recorder is off"
         )
-    return "\n\n".join("\n".join(_lines(record)) for record in found)
+    return "\n\n".join("\n".join(line.translate(PLAIN) for line in _lines(record)) for record in found)
 
 
 def _lines(record: Mapping[str, Any]) -> Iterator[str]:

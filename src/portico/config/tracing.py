@@ -87,7 +87,7 @@ class Recorder(Part):
     """What each worker remembers of its last requests, for `portico why`, `portico tail` and `portico top`; never their
     bodies. A number stands for `keep`. See [why did this request fail?](../operations.md#why-did-this-request-fail)"""
 
-    keep: Annotated[Count, Field(le=20_000)] = 200
+    keep: Annotated[Count, Field(le=5000)] = 200
     """How many requests; as many again that failed (5xx, or without a whole answer) or were slow, and as many that were
     refused (4xx)."""
     slow: Positive = 1.0

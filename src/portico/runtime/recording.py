@@ -25,7 +25,7 @@ MOST_CANDIDATES: Final = 20
 """Routes on a request's path that are told of."""
 MOST_TAILS: Final = 16
 """How many may look on at a time."""
-PENDING: Final = 200
+PENDING: Final = 100
 """Requests that wait to be told of to one who looks on; what would be more is counted, and not told."""
 EVERY: Final = 0.1
 """Seconds between two messages to one who looks on."""
@@ -67,8 +67,14 @@ class Recording:
         """Return what is remembered of the requests with an id, the newest first."""
         ahead = self._ahead()
         found = []
+        number, wanted, wanted_bytes = order.wanted[1:], order.wanted, order.wanted.encode("utf-8", "replace")
+        numbered = wanted.startswith("#")
         for record in self.memory:
-            if _is(record, order.wanted):
+            if numbered:
+                is_it = str(record.number) == number
+            else:
+                is_it = record.correlation_id == wanted_bytes or record.exchange.trace_id == wanted
+            if is_it:
                 found.append({**trail_of(record, ahead), "candidates": _candidates(record, serving)})
                 if len(found) == MOST_FOUND:
                     break
@@ -99,13 +105,6 @@ class Recording:
 
     def _ahead(self) -> float:
         return self._wall() - self._loop.time()
-
-
-def _is(record: Record, wanted: str) -> bool:
-    if wanted.startswith("#"):
-        return str(record.number) == wanted[1:]
-    exchange = record.exchange
-    return wanted in (record.correlation_id.decode("ascii", "replace"), exchange.trace_id)
 
 
 def _candidates(record: Record, serving: Serving) -> list[dict[str, Any]]:
