@@ -587,6 +587,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"limits": None}, "valid dictionary"),
     ({"limits": "none"}, "this limits nothing"),
     ({"limits": "100"}, "'100' is not a limit"),
+    ({"limits": 100}, "in which time 100 requests are the limit is not said"),
     ({"limits": "100/fortnight"}, "is not a limit"),
     ({"limits": "0/1m"}, "greater than or equal to 1"),
     ({"limits": "5/0s"}, "greater than or equal to"),

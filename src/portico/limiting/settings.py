@@ -67,12 +67,19 @@ def shown_window(seconds: float) -> str:
     return f"{seconds:.15g}s"
 
 
+def _limit_of(value: object) -> object:
+    """Return a limit that is written as a text as one that is written in full."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise BadValue(f"in which time {value:g} requests are the limit is not said", f"write {value:g}/1m")
+    return parse_limit(value) if isinstance(value, str) else value
+
+
 @dataclass(frozen=True)
 class LimitText:
     """A text such as `100/1m` stands for a limit's requests and its window."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return before(lambda value: parse_limit(value) if isinstance(value, str) else value, handler(source))
+        return before(_limit_of, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
         text = {"type": "string", "pattern": f"^{_TEXT}$", "examples": ["100/1m", "1000/hour"]}
