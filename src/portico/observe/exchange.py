@@ -242,7 +242,8 @@ class Exchange:
         """Return all tries, in the order in which they ended, also those that could not be connected."""
         tries = [] if self.tried is None else list(self.tried)
         if self.sent or self.connecting:
-            outcome = self.try_outcome or (ANSWERED if self.first_byte else UNANSWERED)
+            given_up = self.outcome is not None and not self.first_byte
+            outcome = self.try_outcome or (UNANSWERED if given_up else ANSWERED)
             tries.append(self._last_try(outcome, self.ended))
         return tries
 
