@@ -90,14 +90,37 @@ def ask(gateway: Gateway, path: str) -> int:
 
 
 def begun(gateway: Gateway, held: Held, count: int, route: str, what: str = "held") -> list[socket.socket]:
-    """Begin so many requests, and wait until the service has them."""
+    """Begin so many requests, and wait until the service has them; those before may be over only a moment later."""
     before = held.inside[route]
-    clients = [gateway.connect() for _ in range(count)]
-    for client in clients:
-        upgrade = "Connection: Upgrade\r\nUpgrade: chat\r\n" if what == "chat" else ""
+    upgrade = "Connection: Upgrade\r\nUpgrade: chat\r\n" if what == "chat" else ""
+
+    def begin() -> socket.socket:
+        client = gateway.connect()
         client.sendall(f"GET /{route}/{what} HTTP/1.1\r\nHost: a\r\n{upgrade}\r\n".encode())
-    wait_for(lambda: held.inside[route] == before + count, "the service to have them")
+        return client
+
+    clients = [begin() for _ in range(count)]
+
+    def there() -> bool:
+        for at, client in enumerate(clients):
+            if is_refused(client):
+                client.close()
+                clients[at] = begin()
+        return held.inside[route] == before + count
+
+    wait_for(there, "the service to have them")
     return clients
+
+
+def is_refused(client: socket.socket) -> bool:
+    timeout = client.gettimeout()
+    client.settimeout(0)
+    try:
+        return client.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 429"
+    except BlockingIOError:
+        return False
+    finally:
+        client.settimeout(timeout)
 
 
 def over(held: Held, clients: list[socket.socket]) -> None:
