@@ -19,6 +19,8 @@ from portico.runtime.recorder import Memory, ProbeRecorder, Record, Recorder
 from portico.runtime.serving import Serving
 from portico.runtime.trail import summary_of, trail_of
 
+JUMP: Final = 0.1
+"""Seconds by which the time of day has to change until it is taken to have been set; that of the loop is in steps."""
 MOST_FOUND: Final = 10
 """Requests that are told of at once; an id that a client has chosen may be that of many."""
 MOST_CANDIDATES: Final = 20
@@ -54,6 +56,7 @@ class Recording:
     def __init__(self, loop: asyncio.AbstractEventLoop, wall: Callable[[], float] = time.time) -> None:
         self._loop = loop
         self._wall = wall
+        self._offset = wall() - loop.time()
         self.memory = Memory()
         self._tails: dict[int, _Tail] = {}
 
@@ -104,7 +107,11 @@ class Recording:
             tail.see(record)
 
     def _ahead(self) -> float:
-        return self._wall() - self._loop.time()
+        """Return how far the time of day is ahead of the worker's: the same each time, unless it was set."""
+        offset = self._wall() - self._loop.time()
+        if abs(offset - self._offset) > JUMP:
+            self._offset = offset
+        return self._offset
 
 
 def _candidates(record: Record, serving: Serving) -> list[dict[str, Any]]:
