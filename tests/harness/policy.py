@@ -33,6 +33,9 @@ class TestEnv:
         self.purges = Purges(self.store, Stamps.private(), time.monotonic, self.wall)
         self.route = RouteInfo("test", ("/**",), {"/**": frozenset(captures)})
 
+    def route_print(self) -> bytes:
+        return b""
+
     def counter(self, name: str, **labels: str) -> Counter:
         return self.counters.setdefault(counter_name(name, labels), Counter.private())
 

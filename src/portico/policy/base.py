@@ -69,8 +69,6 @@ class RouteInfo(NamedTuple):
     captures: Mapping[str, frozenset[str]] = MappingProxyType({})
     methods: tuple[str, ...] = ()
     """The methods that the route takes; none is any."""
-    print_: bytes = b""
-    """What tells a route that takes these requests to this endpoint from any other, whatever it is called."""
     built_in: bool = False
     """Whether no file has written it: it is for probes, or answers what no route takes."""
 
@@ -100,6 +98,11 @@ class Env(Protocol):
     def place(self) -> str:
         """Where in the file this is, but for its lines: the same text for all routes around which a policy stands that
         is written once, and after a reload. Of what is kept in the store, it tells one policy's from another's."""
+        ...
+
+    def route_print(self) -> bytes:
+        """Return what tells a route that takes these requests to this endpoint from any other, whatever it is
+        called."""
         ...
 
     @property

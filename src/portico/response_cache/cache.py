@@ -39,7 +39,7 @@ class ResponseCache:
         """`bypass` says for which requests there is none."""
         self._settings = settings
         self._rules = settings.rules
-        self._route = env.route.print_.hex()
+        self._route = env.route_print().hex()
         self._clock = env.clock
         self._wall = env.wall
         self._bypass = bypass

@@ -4,7 +4,6 @@ once."""
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import random
 import re
@@ -348,10 +347,10 @@ class _Routes:
         """Compile one route: its chain of policies and its endpoint."""
         captures = {path: pattern.capture_names for path, pattern in patterns.items()}
         built_in = config.origin == BUILT_IN
-        info = RouteInfo(config.name, config.path, captures, tuple(config.methods), _print_of(config), built_in)
+        info = RouteInfo(config.name, config.path, captures, tuple(config.methods), built_in)
         logger = logging.getLogger(f"portico.route.{config.name}")
         places = {"global": "global", "service": f"service:{_service_of(config)}", "route": f"route:{config.name}"}
-        env = RouteEnv(self._env, info, logger, places["route"])
+        env = RouteEnv(self._env, config, info, logger, places["route"])
         scoped = self._chain(config)
         endpoint = self._registry.endpoints[config.endpoint.kind](config.endpoint.config)
         end = endpoint.handler() if self._set_up(endpoint, env, config.endpoint.origin) else None
@@ -362,7 +361,7 @@ class _Routes:
         for item in scoped:
             policy = self._registry.policies[item.use.kind](item.use.config)
             policy.called = item.use.name
-            env = RouteEnv(self._env, info, logger, f"{places[item.scope]}:{item.use.name}")
+            env = RouteEnv(self._env, config, info, logger, f"{places[item.scope]}:{item.use.name}")
             ready = self._set_up(policy, env, item.use.origin)
             condition = self._conditions.of(item.use, item.scope, info)
             if not ready:
@@ -458,13 +457,6 @@ class _Routes:
 
     def _error(self, origin: str, message: str, hint: str = "") -> None:
         self._findings.error(place_of(origin), message, hint)
-
-
-def _print_of(config: RouteConfig) -> bytes:
-    """Return what tells a route from those that take other requests, or lead elsewhere."""
-    asks = (config.path, config.hosts, config.methods, config.headers, config.query, config.cookies)
-    said = repr((asks, config.endpoint.kind, config.endpoint.config))
-    return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _is_probed(config: RouteConfig) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
 from portico.config.addresses import parse_url
+from portico.config.schema import Route as RouteConfig
 from portico.config.services import led_to
 from portico.config.upstream import Service as ServiceConfig
 from portico.config.values import BadValue
@@ -109,13 +110,24 @@ class ConfigEnv:
 class RouteEnv:
     """The `Env` of one of a route's policies, or of its endpoint."""
 
-    __slots__ = ("_config", "logger", "place", "route")
+    __slots__ = ("_config", "_written", "logger", "place", "route")
 
-    def __init__(self, config: ConfigEnv, route: RouteInfo, logger: logging.Logger, place: str) -> None:
+    def __init__(
+        self, config: ConfigEnv, written: RouteConfig, route: RouteInfo, logger: logging.Logger, place: str
+    ) -> None:
+        """`written` is the route as the file has it."""
         self._config = config
+        self._written = written
         self.route = route
         self.logger = logger
         self.place = place
+
+    def route_print(self) -> bytes:
+        """Return what tells a route from those that take other requests, or lead elsewhere."""
+        route = self._written
+        asks = (route.path, route.hosts, route.methods, route.headers, route.query, route.cookies)
+        said = repr((asks, route.endpoint.kind, route.endpoint.config))
+        return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
     @property
     def consumers(self) -> ConsumerLookup:
