@@ -30,8 +30,6 @@ from portico.runtime.life import Life
 from portico.runtime.observing import Ground, Watch, Watched
 from portico.state.board import Segment
 
-_BUILT_IN: Final = "portico:"
-"""How the names of routes begin that no file has."""
 _NEVER: Final = float("inf")
 
 
@@ -47,7 +45,7 @@ class RouteLogs:
 
     def of_route(self, route: Watched) -> Observer | None:
         """Return what keeps records of a route's requests."""
-        if route.path and route.name.startswith(_BUILT_IN):  # probes and scrapes
+        if route.probed:
             return self._observer(RouteAccessLog(level="off" if self._config.level == "off" else "errors"))
         return self._observer(self._routes.get(route.name) or RouteAccessLog())
 

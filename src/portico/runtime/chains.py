@@ -44,9 +44,14 @@ def chain_of(config: Config, route: Route, registry: Registry) -> list[Scoped]:
     """
     scopes = scopes_of(config, route)
     chain = merge((scope, [(use, stage_of(use, registry)) for use in uses]) for scope, uses in scopes)
-    if route.origin == BUILT_IN and route.endpoint.kind in _FOR_PROBES:
+    if is_probed(route):
         return [scoped for scoped in chain if not _is_of_callers(scoped, registry)]
     return chain
+
+
+def is_probed(route: Route) -> bool:
+    """Return whether a route is one that every configuration has, for probes and scrapes."""
+    return route.origin == BUILT_IN and route.endpoint.kind in _FOR_PROBES
 
 
 def _is_of_callers(scoped: Scoped, registry: Registry) -> bool:

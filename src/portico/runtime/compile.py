@@ -37,7 +37,7 @@ from portico.routing.entry import Absent, Condition, Entry, Equals, Matches, Par
 from portico.routing.matcher import Matcher
 from portico.routing.pattern import ANY_PATH, PathPattern, PatternError, parse_host_pattern, parse_path
 from portico.runtime.certificates import CertificateWatch
-from portico.runtime.chains import BUILT_IN, chain_of, scopes_of, stage_of
+from portico.runtime.chains import BUILT_IN, chain_of, is_probed, scopes_of, stage_of
 from portico.runtime.conditions import Conditions
 from portico.runtime.env import ConfigEnv, RouteEnv, ServiceSettings
 from portico.runtime.errors import ErrorWriters
@@ -398,12 +398,12 @@ class _Routes:
         path = "" if config.endpoint.kind in _MISSES else config.path[0]
         service = _service_of(config)
         end = f"{config.endpoint.kind} {service}".rstrip()
-        watched = Watched(config.name, path, service, config.origin, end, self._stands(chain), _is_probed(config))
+        watched = Watched(config.name, path, service, config.origin, end, self._stands(chain), is_probed(config))
         return joined(watch.of_route(watched) for watch in self._watches)
 
     def _tracer(self, config: RouteConfig) -> Tracer | None:
         """Return who begins the traces of a route; probes and scrapes have none."""
-        return None if self._traces is None or _is_probed(config) else self._traces.tracer(config.sample)
+        return None if self._traces is None or is_probed(config) else self._traces.tracer(config.sample)
 
     def _stands(self, chain: Sequence[Scoped]) -> tuple[Stand, ...]:
         """Return a chain in words; routes that have it in common have them in common."""
@@ -457,11 +457,6 @@ class _Routes:
 
     def _error(self, origin: str, message: str, hint: str = "") -> None:
         self._findings.error(place_of(origin), message, hint)
-
-
-def _is_probed(config: RouteConfig) -> bool:
-    """Return whether a route is one that every configuration has, for probes and scrapes."""
-    return config.origin == BUILT_IN and config.endpoint.kind not in _MISSES
 
 
 def _service_of(config: RouteConfig) -> str:
