@@ -25,6 +25,7 @@ from portico.config.values import (
     Secret,
     Share,
     Size,
+    beside,
     text_of,
 )
 
@@ -146,8 +147,7 @@ def _check_output(value: str, info: ValidationInfo[Context | None]) -> str:
     """Return the whole path of a file that can be written to, or be made."""
     if not value or "\0" in value:
         raise BadValue("an empty text is not the path of a file", "leave it out, or write a path")
-    folder = os.path.dirname(os.path.abspath(info.context.file)) if info.context is not None else os.getcwd()  # noqa: PTH100, PTH109, PTH120
-    path = os.path.normpath(os.path.join(folder, value))  # noqa: PTH118
+    path = os.path.normpath(beside(value, info))
     problem = why_unwritable(path)
     if problem:
         raise BadValue(f"cannot write to {path}: {problem}", "write the path of a file in a folder that is there")

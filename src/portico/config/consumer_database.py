@@ -23,7 +23,7 @@ from portico.config.findings import Findings
 from portico.config.forms import NotInFile
 from portico.config.nodes import Entry, Fields, Scalar, is_null
 from portico.config.part import Part
-from portico.config.values import BadValue, Context
+from portico.config.values import BadValue, Context, beside
 
 
 def _path(value: str, info: ValidationInfo[Context | None]) -> str:
@@ -31,8 +31,7 @@ def _path(value: str, info: ValidationInfo[Context | None]) -> str:
         raise BadValue("an empty text is not the path of a database", "leave it out, or write a path")
     if "://" in value:
         raise BadValue("a database of consumers is an SQLite file", "write its path, such as consumers.db")
-    folder = os.path.dirname(os.path.abspath(info.context.file)) if info.context is not None else os.getcwd()  # noqa: PTH100, PTH109, PTH120
-    return os.path.normpath(os.path.join(folder, value))  # noqa: PTH118
+    return os.path.normpath(beside(value, info))
 
 
 DatabasePath = Annotated[str, AfterValidator(_path), Field(examples=["consumers.db", "/var/lib/portico/consumers.db"])]

@@ -332,14 +332,20 @@ def _check_reference(value: str, info: ValidationInfo[Context | None]) -> str:
     return value
 
 
+def beside(value: str, info: ValidationInfo[Context | None]) -> str:
+    """Return a path that is relative to the folder of the file in which it is written, as it was written."""
+    folder = os.path.dirname(os.path.abspath(info.context.file)) if info.context is not None else os.getcwd()  # noqa: PTH100, PTH109, PTH120
+    return os.path.join(folder, value)  # noqa: PTH118
+
+
 def _check_file(value: str, info: ValidationInfo[Context | None]) -> str:
     if not value:
         raise BadValue("an empty text is not the path of a file", "leave it out, or write a path")
     if "-----BEGIN" in value:  # never shown: it may be a private key
         raise BadValue("this is what a file holds, and not its path", "write the path of the PEM file")
-    folder = os.path.dirname(os.path.abspath(info.context.file)) if info.context is not None else os.getcwd()  # noqa: PTH100, PTH109, PTH120
-    # The message has the path as it was written, so that a secret in it is found there, and hidden.
-    path = os.path.join(folder, value)  # noqa: PTH118
+    path = beside(
+        value, info
+    )  # the message has it as it was written, so that a secret in it is found there, and hidden
     problem = why_unreadable(os.path.normpath(path))
     if problem:
         hint = "'~' has no meaning here; write the whole path" if value.startswith("~") else ""
@@ -350,8 +356,7 @@ def _check_file(value: str, info: ValidationInfo[Context | None]) -> str:
 def _check_folder(value: str, info: ValidationInfo[Context | None]) -> str:
     if not value or "\0" in value:
         raise BadValue("an empty text is not the path of a folder", "leave it out, or write a path")
-    folder = os.path.dirname(os.path.abspath(info.context.file)) if info.context is not None else os.getcwd()  # noqa: PTH100, PTH109, PTH120
-    path = os.path.normpath(os.path.join(folder, value))  # noqa: PTH118
+    path = os.path.normpath(beside(value, info))
     problem = why_unusable(path)
     if problem:
         raise BadValue(f"cannot use {path}: {problem}", "write the path of a folder that only the gateway can write to")
