@@ -63,7 +63,7 @@ from portico.jose.signer import TokenSigner, published_key
 from portico.jose.verifier import BearerReader, FixedKeys, Keys, TokenVerifier
 from portico.limiting.ahead import TakenAhead
 from portico.limiting.budgets import Budget, Budgets, Check, budget_of, checks_of, prefix_of
-from portico.limiting.gate import Counted, Gate
+from portico.limiting.gate import Counted, Gate, store_unavailable
 from portico.limiting.periods import Periods
 from portico.limiting.periods import Unit as PeriodUnit
 from portico.limiting.settings import (
@@ -357,6 +357,7 @@ __all__ = [
     "settings_print",
     "shown",
     "spelled",
+    "store_unavailable",
     "target_of",
     "token_of",
     "unknown_user",

@@ -124,7 +124,7 @@ class Gate:
         """Return the answer to who may not pass; None for who may, once it is their turn."""
         if not verdict.known:
             self._unchecked.add()
-            return None if verdict.allowed or self._dry_run else _unavailable()
+            return None if verdict.allowed or self._dry_run else store_unavailable()
         budget = counted.budget
         if verdict.allowed:
             if budget.delays and not self._dry_run:
@@ -186,7 +186,8 @@ class Gate:
         self._logger.warning("dry run: beyond %s: %sclient %s", " and ".join(beyond), who, address)
 
 
-def _unavailable() -> Response:
+def store_unavailable() -> Response:
+    """Return the answer to a request that the store cannot count, where that is refused."""
     response = Response.problem(
         503, "store-unavailable", "Service unavailable", "It cannot be found out now whether this is within the limits."
     )

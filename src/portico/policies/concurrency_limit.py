@@ -74,6 +74,7 @@ from portico.plugin import (
     Stage,
     prefix_of,
     remarks_on_nobody,
+    store_unavailable,
 )
 
 LONGEST_WAIT: Final = 60.0
@@ -189,7 +190,7 @@ class ConcurrencyLimitPolicy(Policy[ConcurrencyLimit], name="concurrency-limit",
                 self._tell(rules.most)
             return await next(request)
         self._limited.add()
-        return self.stopped(request, self._full() if entered is NoPlace.FULL else _unavailable())
+        return self.stopped(request, self._full() if entered is NoPlace.FULL else store_unavailable())
 
     def _rules(self, most: int) -> SemaphoreRules:
         config = self.config
@@ -274,11 +275,3 @@ class _Watched:
         """Give up the rest."""
         self._over()
         self._source.close()
-
-
-def _unavailable() -> Response:
-    response = Response.problem(
-        503, "store-unavailable", "Service unavailable", "It cannot be found out now whether this is within the limits."
-    )
-    response.headers.set(b"Retry-After", b"1")
-    return response
