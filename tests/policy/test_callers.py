@@ -10,7 +10,8 @@ from portico.http.message import Client, Request
 from portico.http.user import USER, User
 from portico.policy.base import RouteInfo
 from portico.policy.callers import MOST_PARTS, CallerKey, KeyParts
-from portico.policy.condition import ConditionError
+from portico.policy.condition import Condition, ConditionError
+from tests.harness.policy import TestEnv
 
 PARTS: TypeAdapter[tuple[str, ...]] = TypeAdapter(KeyParts)
 
@@ -119,9 +120,15 @@ def test_everyone_is_one_caller() -> None:
 
 def test_captures_that_a_path_does_not_have_are_told() -> None:
     caller = CallerKey(("user", "captures['id']"))
-    caller.check_captures(RouteInfo("a", ("/a/{id}",), {"/a/{id}": frozenset({"id"})}))
+    env = TestEnv(("id",))
+    caller.check_captures(env)
+    env.route = RouteInfo("a", ("/a",), {"/a": frozenset()})
     with pytest.raises(ConditionError, match="there is no capture 'id'"):
-        caller.check_captures(RouteInfo("a", ("/a",), {"/a": frozenset()}))
+        caller.check_captures(env)
+    with pytest.raises(ConditionError, match="there is no capture 'which'"):
+        CallerKey(("user",)).check_captures(env, Condition("captures['which'] == 'a'"))
+    env.place = "service:a:policy"  # of whose routes some may have it
+    caller.check_captures(env)
 
 
 @pytest.mark.parametrize("value", ["user", ["user", "route"], "headers['x-tenant']", "user.claims['org']"])

@@ -83,7 +83,6 @@ from portico.plugin import (
     BadValue,
     Condition,
     ConditionError,
-    ConfigError,
     Duration,
     Env,
     Expression,
@@ -259,7 +258,7 @@ class CachePolicy(Policy[Cache], name="cache", stages=(Stage.CACHE,)):
         key = self.config.key
         expressions = [Expression(text) for text in key.by]
         for expression in expressions:
-            _check_captures(expression, env)
+            expression.check_paths(env.route.captures)
         without = [name for each in key.without for name in (caching.TRACKING if each == "tracking" else (each,))]
         return response_cache.KeySettings(
             only=key.query,
@@ -275,16 +274,8 @@ class CachePolicy(Policy[Cache], name="cache", stages=(Stage.CACHE,)):
         if self.config.bypass is None:
             return None
         condition = Condition(self.config.bypass)
-        _check_captures(condition, env)
+        condition.check_paths(env.route.captures)
         return condition.holds
-
-
-def _check_captures(expression: Condition | Expression, env: Env) -> None:
-    for path, known in env.route.captures.items():
-        try:
-            expression.check_captures(path, known)
-        except ConditionError as error:
-            raise ConfigError(str(error)) from None
 
 
 def _lower(name: str) -> bytes:

@@ -129,8 +129,7 @@ class ConcurrencyLimitPolicy(Policy[ConcurrencyLimit], name="concurrency-limit",
         """Have the counts at hand; all routes around which the policy stands share them, before and after a reload."""
         config = self.config
         key = CallerKey(config.key)
-        if env.place.startswith("route:"):
-            key.check_captures(env.route)
+        key.check_captures(env)
         self._key = key.of
         self._otherwise = prefix_of(env.place), self._rules(config.requests)
         self._plans = {

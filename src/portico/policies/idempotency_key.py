@@ -206,11 +206,10 @@ class IdempotencyKeyPolicy(Policy[IdempotencyKey], name="idempotency-key", stage
         self._methods = frozenset(config.methods)
         self._reader = KeyReader(config.header, unquoted=config.unquoted)
         caller = CallerKey(config.key)
-        if env.place.startswith("route:"):
-            try:
-                caller.check_captures(env.route)
-            except ConditionError as error:
-                raise ConfigError(f"key: {error}") from None
+        try:
+            caller.check_captures(env)
+        except ConditionError as error:
+            raise ConfigError(f"key: {error}") from None
         self._caller = caller.of
         name = env.place.rpartition(":")[2]  # not the route's: a board has no room for each result of each of them
         self._counters = {

@@ -153,8 +153,7 @@ class QuotaPolicy(Policy[Quota], name="quota", stages=(Stage.LIMIT,)):
         """Have the counts at hand; all routes around which the policy stands share them."""
         config = self.config
         key = CallerKey(config.key)
-        if env.place.startswith("route:"):
-            key.check_captures(env.route)
+        key.check_captures(env)
         space = env.store.durable
         check = checks_of(env, space, config.on_store_failure)
         self._shared = env.share((self.name, env.place, space, config.text), lambda: _Shared(config, env, key, check))

@@ -179,11 +179,7 @@ class RateLimitPolicy(Policy[RateLimit], name="rate-limit", stages=(Stage.LIMIT,
         """Have the counts at hand; all routes around which the policy stands share them."""
         config = self.config
         key = CallerKey(config.key)
-        if env.place.startswith("route:"):
-            key.check_captures(env.route)
-            for path, known in env.route.captures.items():
-                for tier in config.tiers:
-                    Condition(tier.when).check_captures(path, known)
+        key.check_captures(env, *(Condition(tier.when) for tier in config.tiers))
         space = env.store.volatile
         check = checks_of(env, space, config.on_store_failure)
         self._gate = env.share((self.name, env.place, space, config.text), lambda: _gate(config, env, key, check))

@@ -14,8 +14,8 @@ from portico.config.values import BadValue
 from portico.http.message import Request
 from portico.http.user import identity_of, known_user
 from portico.policy.attempts import origin_of
-from portico.policy.base import RouteInfo
-from portico.policy.condition import ConditionError, Expression
+from portico.policy.base import Env
+from portico.policy.condition import Condition, ConditionError, Expression
 
 MOST_PARTS: Final = 8
 """Of a key."""
@@ -85,11 +85,14 @@ class CallerKey:
         self.of: _Read = self._reads[0] if len(parts) == 1 else self._joined
         """Return the key of who has sent a request."""
 
-    def check_captures(self, route: RouteInfo) -> None:
-        """Raise ConfigError where it speaks of captures that a path of the route does not have."""
-        for expression in self._expressions:
-            for path, known in route.captures.items():
-                expression.check_captures(path, known)
+    def check_captures(self, env: Env, *others: Condition) -> None:
+        """Raise ConditionError where it, or one of `others`, speaks of a capture that a path of the route has not.
+
+        What stands around many routes may speak of those that only some of them have; only a route's own may not.
+        """
+        if env.place.startswith("route:"):
+            for expression in (*self._expressions, *others):
+                expression.check_paths(env.route.captures)
 
     def _joined(self, request: Request) -> bytes:
         parts = [read(request) for read in self._reads]

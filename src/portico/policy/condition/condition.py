@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -93,6 +93,11 @@ class _Expression:
             if name not in names:
                 has = f"the path {path} has only {one_of(names, 'and')}" if names else f"the path {path} has none"
                 raise ConditionError(f"there is no capture '{name}': {has}", self.text, at, did_you_mean(name, names))
+
+    def check_paths(self, captures: Mapping[str, Iterable[str]]) -> None:
+        """Raise ConditionError where it speaks of a capture that one of these paths does not have."""
+        for path, known in captures.items():
+            self.check_captures(path, known)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.text!r})"
