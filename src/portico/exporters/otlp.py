@@ -14,16 +14,14 @@ from typing import Any, Final
 import orjson
 
 from portico.errors import PorticoError
+from portico.exporters.posting import post
 from portico.exporters.spans import Ended, payload
-from portico.http.body import Body
 from portico.http.headers import Headers, Pair
-from portico.http.message import Handler, Request
+from portico.http.message import Handler
 from portico.state.slots import Counter
 
 logger = logging.getLogger("portico.traces")
 
-MAX_ANSWER: Final = 64 * 1024
-"""Bytes of an answer that are read; it says nothing that matters here, but its connection is to be of use again."""
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
 """Seconds that a collector is left alone after a failure, the first time and at most."""
@@ -53,7 +51,7 @@ class Collector:
         """`begin` begins work that is to come to its end, which it does within `interval` and `timeout`."""
         self._handler = handler
         self._path = path
-        self._headers = [(b"Content-Type", b"application/json"), *headers]
+        self._headers = Headers([(b"Content-Type", b"application/json"), *headers])
         self._resource = resource
         self._batch = batch
         self._most = queue
@@ -135,14 +133,8 @@ class Collector:
     async def _post(self, batch: Sequence[Ended]) -> str:
         """Return why the collector has not taken a batch; an empty text where it has."""
         content = orjson.dumps(payload(batch, self._resource, self._wall() - self._clock()))
-        request = Request("POST", self._path, None, Headers(self._headers), Body(content))
-        request.deadline = self._clock() + self._timeout
-        response = await self._handler(request)
-        try:
-            problem = response.problem_value
-            if problem is not None:
-                return problem.title or problem.type
-            await response.body.read(MAX_ANSWER)
-        finally:
-            response.body.close()
+        response = await post(self._handler, self._path, self._headers, content, self._clock() + self._timeout)
+        problem = response.problem_value
+        if problem is not None:
+            return problem.title or problem.type
         return "" if response.status in _SUCCESS else f"status {response.status}"

@@ -9,15 +9,14 @@ from typing import Any, Final
 
 from portico.errors import PorticoError
 from portico.exporters.access_log.files import LONGEST_LINE
-from portico.http.body import Body
+from portico.exporters.posting import post
 from portico.http.headers import Headers
-from portico.http.message import Handler, Request
+from portico.http.message import Handler
 
 TRIES: Final = 3
 """How often lines are sent that the collector does not take."""
 PAUSE: Final = 0.5
 """Seconds before they are sent again; twice as many the next time."""
-LARGEST_ANSWER: Final = 64 * 1024
 LARGEST: Final = 1024 * 1024
 """Bytes of lines that are sent at once."""
 
@@ -143,7 +142,8 @@ class CollectorWay:
                 await asyncio.sleep(PAUSE * 2 ** (number - 1))
             try:
                 async with asyncio.timeout(self._timeout):
-                    status = await self._post(content)
+                    deadline = self._clock() + self._timeout
+                    status = (await post(self._handler, self._path, self._headers, content, deadline)).status
             except TimeoutError:
                 why = "the collector does not answer"
             except PorticoError as error:
@@ -155,14 +155,3 @@ class CollectorWay:
                 if status < 500 and status not in _AGAIN:
                     break
         return why
-
-    async def _post(self, content: bytes) -> int:
-        request = Request("POST", self._path, None, self._headers.copy(), Body(content))
-        request.deadline = self._clock() + self._timeout
-        answer = await self._handler(request)
-        try:
-            if answer.problem_value is None:
-                await answer.body.read(LARGEST_ANSWER)  # so that its connection is kept
-        finally:
-            answer.body.close()
-        return answer.status
