@@ -127,30 +127,38 @@ def test_workers_count_together_and_go_on_where_one_that_was_killed_has_left_off
 
 def test_a_worker_that_is_stopped_with_the_lock_holds_up_the_others_for_no_more_than_two_seconds(folder: Path) -> None:
     with Gateway(folder, CONFIG, workers=2) as gateway:
-        _, workers = by_both(gateway, 10)
-        stopper = threading.Thread(target=lambda: _ignoring(lambda: ask(gateway, "/stop")))
-        stopper.start()
-        stopped = wait_for(lambda: [pid for pid in workers if _is_stopped(pid)], "a worker to be stopped")
-        began = time.monotonic()
-        (other,) = workers - set(stopped)
-        answers: list[int] = []
+        took = []
+        while len(took) < 5 and min(took, default=10.0) >= 2.0:  # what else the machine does can only make it longer
+            took.append(_held_up_by_a_stopped_worker(gateway))
+        assert min(took) < 2.0, took
+        assert gateway.log().count("stands still with the lock of the store") == len(took)
 
-        def until_other() -> None:
-            while not answers:
-                _ignoring(lambda: answers.extend([ask(gateway)[2]]))
 
-        asking = [threading.Thread(target=until_other) for _ in range(4)]
-        for each in asking:
-            each.start()
-        wait_for(lambda: answers, "an answer")
-        took = time.monotonic() - began
-        stopper.join(DEADLINE)
-        for each in asking:
-            each.join(DEADLINE)
-        assert took < 2.0 + 1.0  # of it the machine may have a second for itself
-        assert "stands still with the lock of the store" in gateway.log()
-        assert other in children_of(gateway.popen.pid)
-        assert not _exists(stopped[0])
+def _held_up_by_a_stopped_worker(gateway: Gateway) -> float:
+    """Stop a worker that has the store's lock; return how many seconds the other was without an answer for."""
+    _, workers = by_both(gateway, 10)
+    stopper = threading.Thread(target=lambda: _ignoring(lambda: ask(gateway, "/stop")))
+    stopper.start()
+    (stopped,) = wait_for(lambda: [pid for pid in workers if _is_stopped(pid)], "a worker to be stopped")
+    began = time.monotonic()
+    (other,) = workers - {stopped}
+    answers: list[int] = []
+
+    def until_other() -> None:
+        while not answers:
+            _ignoring(lambda: answers.extend([ask(gateway)[2]]))
+
+    asking = [threading.Thread(target=until_other) for _ in range(4)]
+    for each in asking:
+        each.start()
+    wait_for(lambda: answers, "an answer")
+    took = time.monotonic() - began
+    stopper.join(DEADLINE)
+    for each in asking:
+        each.join(DEADLINE)
+    assert other in children_of(gateway.popen.pid)
+    assert not _exists(stopped)
+    return took
 
 
 def _ignoring(call: object) -> None:
