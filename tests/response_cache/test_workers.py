@@ -303,6 +303,22 @@ def test_the_memory_is_bounded() -> None:
     run(main)
 
 
+def test_what_is_asked_for_stays_in_the_memory() -> None:
+    async def main() -> None:
+        service = Service(size=1000)
+        async with workers(Fragile(), service, 1, memory=100_000) as (worker,):
+            for number in range(200):
+                await worker.content(f"/{number}")
+                await worker.content("/often")
+            await worker.quiet()
+            kept = [place.rpartition("/")[2] for place in worker.policy._cache._memory._kept]
+            assert "often" in kept
+            assert "199" in kept
+            assert "0" not in kept
+
+    run(main)
+
+
 def test_the_fields_by_which_clients_are_known_again_are_counted() -> None:
     async def main() -> None:
         service = Service({"Cache-Control": "max-age=60", "Vary": "Accept-Encoding"})

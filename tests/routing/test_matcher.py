@@ -320,3 +320,10 @@ def test_compiling_in_steps_comes_to_the_same() -> None:
         count += 1
     assert count > 10
     assert [routes.match(get(f"/a{number}/b")) for number in range(100)] == [str(number) for number in range(100)]
+
+
+def test_of_heads_that_come_again_only_so_many_are_remembered() -> None:
+    matching = matcher(entry("a", "/a"))
+    for _ in range(1000):
+        assert matching.match(Request("GET", "/a", known=object())) == "a"
+    assert len(matching._found) <= 256

@@ -14,6 +14,7 @@ from portico.routing.entry import Absent, Condition, Entry, Equals, Matches, Par
 from portico.routing.explain import explain
 from portico.routing.matcher import ALLOWED_METHODS, Matcher
 from portico.routing.pattern import HostPattern, PathPattern, parse_host_pattern, parse_path
+from portico.routing.preflight import UNANSWERED_PREFLIGHT
 from portico.routing.shadow import find_shadows
 from portico.routing.trie import Trie
 
@@ -108,6 +109,20 @@ def test_the_matcher_does_what_linear_evaluation_does(table: list[Entry[int]], b
 
 
 @settings(max_examples=300)
+@given(tables(), st.lists(requests(), min_size=1, max_size=8))
+def test_a_head_that_comes_again_finds_what_it_has_found(table: list[Entry[int]], batch: list[Request]) -> None:
+    matcher, apart = Matcher(table, -1, -2), Matcher(table, -1, -2)
+    for request in batch:
+        wanted = apart.match(request)
+        head = object()
+        for _ in range(3):
+            again = Request(request.method, request.path, request.query, request.headers, host=request.host, known=head)
+            assert matcher.match(again) == wanted
+            assert again.captures == request.captures
+            assert again.get(ALLOWED_METHODS) == request.get(ALLOWED_METHODS)
+            assert again.get(UNANSWERED_PREFLIGHT) == request.get(UNANSWERED_PREFLIGHT)
+
+
 @given(
     st.lists(st.lists(st.sampled_from(["a", "b", "{x}", "a*", "*b"]), min_size=1, max_size=3), max_size=20),
     st.lists(st.sampled_from(["", "/", "/**"]), min_size=20, max_size=20),

@@ -22,7 +22,7 @@ from portico.caching.stored import NotStored, Stored, kept_fields
 from portico.caching.variants import variant_of, vary_of
 from portico.http.headers import Headers
 from portico.http.message import Request
-from portico.http.user import known_user
+from portico.http.user import speaks_for_a_user
 
 _NEVER: Final = frozenset((206, 304, 407, 412, 416, 417, 428, 429, 431, 511))
 """Statuses whose answers speak of parts, of conditions or of a proxy that the next request need not have, or that must
@@ -135,11 +135,6 @@ def _stored(
     kept = kept_fields(headers, policy.directives.unkept, rules, came.dated)
     variant = variant_of(vary, request, rules)
     return Stored(status, kept, came.date, came.received, came.age, life, vary, variant)
-
-
-def speaks_for_a_user(request: Request) -> bool:
-    """Whether a request is in a user's name: it has Authorization, or a policy has found out who it is from."""
-    return b"authorization" in request.headers.index or known_user(request) is not None
 
 
 def _refused(request: Request, status: int, headers: Headers, policy: Policy, rules: CachingRules) -> NotStored | None:

@@ -23,7 +23,8 @@ HOP_BY_HOP: Final[frozenset[bytes]] = frozenset(
 )
 """Fields that speak of one connection and never pass through (RFC 9110 section 7.6.1, and RFC 2616's list)."""
 
-_NOT_OF_ANSWERS: Final = HOP_BY_HOP | {b"content-length"}
+_DROPS: Final = 8
+"""Ways to leave fields out of which a block remembers what that makes of it."""
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FORBIDDEN_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -55,7 +56,7 @@ class HeaderBlock:
     """Header fields that were checked once, to be set on many messages. A name that stands twice has its last value, as
     where one is set after the other."""
 
-    __slots__ = ("index", "lines", "pairs")
+    __slots__ = ("_lines", "index", "pairs")
 
     def __init__(self, fields: Iterable[Pair]) -> None:
         headers = Headers()
@@ -74,9 +75,19 @@ class HeaderBlock:
         self.pairs = headers.pairs
         """All of them. Messages that have nothing else share this, so it never changes; nor does `index`."""
         self.index = headers.index
-        kept = [name + b": " + value for name, value in headers.pairs if name.lower() not in _NOT_OF_ANSWERS]
-        self.lines = b"\r\n".join(kept)
-        """The header lines of an answer that has nothing else, without those that a connection says itself."""
+        self._lines: list[tuple[frozenset[bytes], bytes]] = []
+
+    def lines(self, drop: frozenset[bytes]) -> bytes:
+        """Return the header lines of a message that has nothing else, without those in `drop` and without the last line
+        break; they are made once for each `drop`, and remembered by which object that is."""
+        for known, lines in self._lines:
+            if known is drop:
+                return lines
+        lines = b"\r\n".join([name + b": " + value for name, value in self.pairs if name.lower() not in drop])
+        if len(self._lines) >= _DROPS:
+            self._lines.clear()
+        self._lines.append((drop, lines))
+        return lines
 
     def __repr__(self) -> str:
         return f"HeaderBlock({self.pairs!r})"
@@ -94,11 +105,12 @@ class Headers:
 
     __slots__ = ("block", "index", "pairs")
 
-    def __init__(self, pairs: Iterable[Pair] = ()) -> None:
-        self.pairs: list[Pair] = []
-        self.index: dict[bytes, bytes] = {}
-        self.block: HeaderBlock | None = None
+    def __init__(self, pairs: Iterable[Pair] = (), block: HeaderBlock | None = None) -> None:
+        """Hold `pairs`, or be all that a block says."""
+        self.block: HeaderBlock | None = block
         """The block that these are, and share, as long as nothing else is said."""
+        self.pairs: list[Pair] = [] if block is None else block.pairs
+        self.index: dict[bytes, bytes] = {} if block is None else block.index
         if pairs:  # most begin empty, and even an empty loop costs
             for name, value in pairs:
                 self.add(name, value)
@@ -151,6 +163,10 @@ class Headers:
             pairs[at] = (pairs[at][0], value)
             index[key] = value
 
+    def shared(self) -> Headers:
+        """Return Headers that say the same, and share it with all their copies until one of these says more."""
+        return Headers(block=HeaderBlock.of(self) if self.block is None else self.block)
+
     def set_block(self, block: HeaderBlock) -> None:
         """Set each field of a block that was checked at load."""
         if not self.pairs:
@@ -183,12 +199,11 @@ class Headers:
 
     def copy(self) -> Headers:
         """Return Headers that change apart from these."""
-        other = Headers()
         if self.block is not None:
-            other.pairs, other.index, other.block = self.pairs, self.index, self.block
-        else:
-            other.pairs = self.pairs.copy()
-            other.index = self.index.copy()
+            return Headers(block=self.block)
+        other = Headers()
+        other.pairs = self.pairs.copy()
+        other.index = self.index.copy()
         return other
 
     def _part(self) -> None:

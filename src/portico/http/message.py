@@ -61,6 +61,7 @@ class Request:
         "exchange",
         "headers",
         "host",
+        "known",
         "method",
         "observer",
         "path",
@@ -80,8 +81,13 @@ class Request:
         exchange: Exchange | None = None,
         interim: Interim | None = None,
         sent: bytes = b"",
+        known: object = None,
     ) -> None:
-        """`sent` is the request target as it came, where a client has sent one."""
+        """`sent` is the request target as it came, where a client has sent one.
+
+        `known` stands for a head that comes again and again, byte for byte: whatever was found out of nothing but the
+        head holds for each request that has the same one.
+        """
         self.method = method
         self.path = path
         self.query = query
@@ -92,6 +98,7 @@ class Request:
         self.exchange = exchange
         self._interim = interim
         self._sent = sent
+        self.known = known
         self.authority: bytes | None = None
         self.captures: dict[str, str] = {}
         self.deadline: float | None = None

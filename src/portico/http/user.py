@@ -54,6 +54,11 @@ def known_user(request: Request) -> User | None:
     return None if user is None or user.kind == NOBODY else user
 
 
+def speaks_for_a_user(request: Request) -> bool:
+    """Whether a request is in a user's name: it has Authorization, or a policy has found out who it is from."""
+    return b"authorization" in request.headers.index or (request.has_slots and known_user(request) is not None)
+
+
 def identity_of(user: User) -> bytes:
     """Return what tells a user from all others: a name is only as unique as the policy that knows it, and that of a
     token as its issuer (RFC 7519 section 4.1.2)."""

@@ -128,7 +128,19 @@ class ServerStream:
             self._take_client(headers)
         if head.minor != self.client.minor:
             self.client.came_by(head.minor)
-        request = Request(method, path, query, headers, body, self._host, self.client, exchange, interim, head.target)
+        request = Request(
+            method,
+            path,
+            query,
+            headers,
+            body,
+            self._host,
+            self.client,
+            exchange,
+            interim,
+            head.target,
+            known if authority is None else None,
+        )
         if head.upgrade:
             request.upgrade = head.upgrade
         request.observer = self.server.observer  # unless a route has another

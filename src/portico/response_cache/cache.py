@@ -10,9 +10,9 @@ from typing import Final
 from portico.caching.invalidation import invalidated
 from portico.caching.reuse import ERRORS, Decision, Verdict, decide, may_stand_in, passes_by
 from portico.caching.status import CacheStatus, Forward
-from portico.caching.storing import speaks_for_a_user
 from portico.caching.validation import updated_by_head
 from portico.http.message import Handler, Request, Response
+from portico.http.user import speaks_for_a_user
 from portico.policy.base import Env
 from portico.policy.verdicts import Trouble
 from portico.response_cache.fetching import Errand, Fetching
@@ -46,7 +46,6 @@ class ResponseCache:
         marks = hashlib.blake2b(repr((settings, replace(key, parts=()))).encode(), digest_size=8).hexdigest()
         self._places = Places(key, f"{env.place}\0{marks}")
         self._vetting = Vetting(key.headers)
-        self._plain = self._vetting.plain
 
         name = env.place.rpartition(":")[2]  # not the route's: a board has no room for each of them
 
@@ -80,10 +79,10 @@ class ResponseCache:
         """Answer a request, with the service's help or without."""
         headers, memory = request.headers, self._memory
         if (
-            self._plain.issuperset(headers.index)
-            and request.method == "GET"
+            request.method == "GET"
             and request.body.length == 0
             and not request.upgrade
+            and self._vetting.plain(headers)
             and (self._bypass is None or not self._bypass(request))
         ):
             text = self._places.text_of(request)

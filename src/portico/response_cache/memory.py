@@ -1,4 +1,4 @@
-"""What a worker has at hand of what is kept: bounded in bytes, and what was used longest ago goes first.
+"""What a worker has at hand of what is kept: bounded in bytes, and what is not asked for goes first.
 
 What is here is as good as the store's while the stamp of its place is unchanged.
 """
@@ -54,7 +54,19 @@ class Given:
 class Kept:
     """The answers of one place, as they were in the store when it had this stamp."""
 
-    __slots__ = ("_remembered", "entries", "implied", "names", "read", "signatures", "size", "slot", "stamp", "uri")
+    __slots__ = (
+        "_remembered",
+        "entries",
+        "implied",
+        "names",
+        "read",
+        "signatures",
+        "size",
+        "slot",
+        "stamp",
+        "uri",
+        "used",
+    )
 
     def __init__(self, uri: str, entries: Sequence[Entry], slot: int, stamp: int, read: float) -> None:
         """`read` is when it was read from the store, by the worker's clock."""
@@ -69,6 +81,8 @@ class Kept:
         """Whether some answer is for nobody in particular."""
         self.signatures: dict[Signature, Given] = {}
         self._remembered = 0
+        self.used = False
+        """Whether somebody has asked for it since it had its place in the memory, or since it was spared there."""
 
     def with_entry(self, old: Entry, new: Entry) -> Kept:
         """Return the same with another answer in the place of one."""
@@ -109,7 +123,7 @@ class Memory:
         """Return what is at hand of a place."""
         kept = self._kept.get(place)
         if kept is not None:
-            self._kept.move_to_end(place)
+            kept.used = True
         return kept
 
     def put(self, place: str, kept: Kept) -> None:
@@ -131,9 +145,15 @@ class Memory:
             self._shrink()
 
     def _shrink(self) -> None:
+        """Have the oldest go, but those that were used since their turn came last: they begin anew (second chance)."""
         while self.size > self._most:
-            self.drop(next(iter(self._kept)))
-            self._evicted.add()
+            place, oldest = next(iter(self._kept.items()))
+            if oldest.used:
+                oldest.used = False
+                self._kept.move_to_end(place)
+            else:
+                self.drop(place)
+                self._evicted.add()
 
     def drop(self, place: str) -> None:
         """Have it at hand no more."""

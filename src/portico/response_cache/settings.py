@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from portico.caching.rules import CachingRules
-from portico.caching.storing import speaks_for_a_user
 from portico.http.message import Request
+from portico.http.user import speaks_for_a_user
 from portico.response_cache.record import Entry
 
 

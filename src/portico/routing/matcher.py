@@ -20,6 +20,9 @@ R = TypeVar("R")
 ALLOWED_METHODS: Key[tuple[str, ...]] = Key("allowed-methods")
 """Where no route was found but for the method: the methods that the path has, sorted, for the Allow header."""
 
+_FOUND = 256
+"""Heads of which a matcher remembers what it has found for them; a worker knows about half as many at a time."""
+
 _STEP = 32
 """Candidates that are dealt with in one step of compiling."""
 
@@ -122,7 +125,7 @@ def _search(request: Request, tables: tuple[_Table[R], ...]) -> Candidate[R] | N
 class Matcher(Generic[R]):
     """The routes of a runtime, compiled."""
 
-    __slots__ = ("_anywhere", "_hosts", "_no_route", "_preflights", "_wildcards", "_wrong_method")
+    __slots__ = ("_anywhere", "_found", "_hosts", "_no_route", "_preflights", "_wildcards", "_wrong_method")
 
     def __init__(self, entries: Sequence[Entry[R]], no_route: R, wrong_method: R) -> None:
         self._no_route = no_route
@@ -131,6 +134,7 @@ class Matcher(Generic[R]):
         self._hosts: dict[str, tuple[_Table[R], ...]] = {}
         self._wildcards: dict[str, tuple[_Table[R], ...]] = {}
         self._preflights = False
+        self._found: dict[object, Candidate[R]] = {}
         for _ in self._compile(entries):
             pass
 
@@ -172,7 +176,7 @@ class Matcher(Generic[R]):
         """Let go of everything, a little at each step: to free ten thousand routes at once takes its time."""
         every = [*self._hosts.values(), *self._wildcards.values(), self._anywhere]
         tables = list({id(table): table for tables in every for table in tables}.values())
-        self._hosts, self._wildcards, self._anywhere = {}, {}, ()
+        self._hosts, self._wildcards, self._anywhere, self._found = {}, {}, (), {}
         for table in tables:
             yield from table.dismantle()
 
@@ -183,6 +187,13 @@ class Matcher(Generic[R]):
         method would have found a route; and otherwise the one for no route. A CORS preflight goes to the route of the
         request that it asks about, if that answers preflights.
         """
+        known = request.known
+        if known is not None:  # all that is looked at is of the head, so what was found for it once is found again
+            found = self._found.get(known)
+            if found is not None:
+                if found.captures:
+                    request.captures = found.path.captures(request.path)
+                return found.payload
         tables = self._anywhere
         if self._hosts or self._wildcards:
             tables = self._tables(request.host)
@@ -193,6 +204,10 @@ class Matcher(Generic[R]):
             best = _search(request, tables)
         if best is None:
             return self._miss(request, tables)
+        if known is not None and request.method != "OPTIONS":
+            if len(self._found) >= _FOUND:
+                self._found.clear()
+            self._found[known] = best
         if best.captures:
             request.captures = best.path.captures(request.path)
         return best.payload

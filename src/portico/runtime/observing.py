@@ -65,21 +65,22 @@ class Watch(Protocol):
 
 
 class Several(Observer):
-    """Some observers as one, called in their order."""
+    """Some observers as one, called in their order; of what one of them leaves to Observer, it is not told."""
 
-    __slots__ = ("_observers",)
+    __slots__ = ("_of_answers", "_of_ends")
 
     def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = tuple(observers)
+        self._of_answers = [each for each in observers if type(each).answering is not Observer.answering]
+        self._of_ends = [each for each in observers if type(each).ended is not Observer.ended]
 
     def answering(self, exchange: Exchange, request: Request | None) -> None:
         """Tell each of them."""
-        for observer in self._observers:
+        for observer in self._of_answers:
             observer.answering(exchange, request)
 
     def ended(self, exchange: Exchange, request: Request | None) -> None:
         """Tell each of them."""
-        for observer in self._observers:
+        for observer in self._of_ends:
             observer.ended(exchange, request)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import Final
 
 _SLOT: Final = 8
@@ -95,7 +94,11 @@ class Histogram:
 
     def observe(self, value: float) -> None:
         """Count a value, which is not negative."""
-        slots, counts, number = self._slots, self._counts, bisect_left(self.bounds, value)
+        slots, counts, number = self._slots, self._counts, 0
+        for bound in self.bounds:  # most are in one of the first; compiled, it costs less than a call to look it up
+            if value <= bound:
+                break
+            number += 1
         count = counts[number] + 1
         counts[number] = count
         slots[self._at + number] = count

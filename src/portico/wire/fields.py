@@ -131,7 +131,8 @@ class FieldTable:
         if len(block) <= MAX_BLOCK:  # every line of it has come before: it is likely to come again as a whole
             if len(self._blocks) >= MAX_BLOCKS:
                 self._blocks.clear()
-            self._blocks[block] = headers.copy()
+            headers = self._blocks[block] = headers.shared()
+            return headers.copy()
         return headers
 
     def comes_again(self, head: bytes) -> bool:

@@ -139,7 +139,7 @@ class RequestReader(Reader):
         keep_alive = minor == 1 if b"connection" not in index else _keep_alive(headers, minor)
         expects_continue = b"expect" in index and minor == 1 and index[b"expect"].lower() == b"100-continue"
         if length == 0 and not protocol and not expects_continue and self._table.comes_again(head):
-            self._remember(head, KnownRequest(method, target, minor, headers.copy(), keep_alive))
+            self._remember(head, KnownRequest(method, target, minor, headers.shared(), keep_alive))
         return RequestHead(method, target, minor, headers, length, keep_alive, expects_continue, protocol)
 
     def _remember(self, head: bytes, known: KnownRequest) -> None:
@@ -289,7 +289,7 @@ class ResponseReader(Reader):
         self.keep_alive = _keep_alive(headers, minor)
         length = self._frame(headers, minor, status, method)
         if self._framing == LENGTH and length is not None and self._table.comes_again(head):
-            self._table.remember_answer(head, KnownAnswer(status, headers.copy(), self.keep_alive, length))
+            self._table.remember_answer(head, KnownAnswer(status, headers.shared(), self.keep_alive, length))
         return ResponseHead(status, headers, length)
 
     def _status_line(self, line: bytes) -> tuple[int, int]:
@@ -362,6 +362,12 @@ def _keep_alive(headers: Headers, minor: int) -> bool:
 
 def _add_fields(lines: list[bytes], headers: Headers, drop: frozenset[bytes]) -> None:
     """Append the header lines of a message without those in `drop`, which must hold HOP_BY_HOP."""
+    block = headers.block
+    if block is not None:
+        known = block.lines(drop)
+        if known:
+            lines.append(known)
+        return
     index = headers.index
     pairs = headers.pairs
     if len(index) == len(pairs):
@@ -437,8 +443,7 @@ def response_head(
     lines: list[bytes] = [_STATUS_LINES[status]]
     declared = headers.index.get(b"content-length")
     if headers.block is not None and length is not None and has_content(status, method):
-        if headers.block.lines:
-            lines.append(headers.block.lines)
+        _add_fields(lines, headers, RESPONSE_DROP)
         lines.append(b"Content-Length: %d" % length)
     elif not has_content(status, method):
         content = b""
