@@ -47,10 +47,10 @@ types: $(STAMP) ## mypy, strict, over src.
 layers: $(STAMP) ## Imports point down only.
 	$(BIN)/lint-imports
 
-docs: $(STAMP) ## Generate the reference from the code.
+docs: $(STAMP) ## Generate the reference, the dashboards and the rules from the code.
 	$(BIN)/python -m docs.generate
 
-docs-check: $(STAMP) ## The generated reference is that of this code.
+docs-check: $(STAMP) ## What is generated is that of this code.
 	$(BIN)/python -m docs.generate --check
 
 wheel: $(STAMP) ## Build the compiled wheel into dist/.

@@ -1,4 +1,7 @@
-"""Makes `docs/reference` out of the code: `python -m docs.generate`, or with `--check` tells which page is stale."""
+"""Makes out of the code what is in `docs/reference`, `deploy/grafana` and `deploy/prometheus`.
+
+`python -m docs.generate` writes it; with `--check` it tells which file is stale.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Any, Final
 
 import typer
 
+from docs.monitoring.files import grafana, prometheus
 from docs.problems import problem_types
 from docs.source import ROOT, class_doc, markdown, module_doc, value_docs
 from docs.tables import Models, table, value_kinds
@@ -30,6 +34,7 @@ from portico.policy.base import Component, Policy
 from portico.runtime.plugins import registry_of
 
 REFERENCE: Final = ROOT / "docs" / "reference"
+DEPLOY: Final = ROOT / "deploy"
 
 _REQUEST_ID: Final = "5d0f2c6ad0b94a60a1e8f3b3a7c9d214"
 
@@ -38,6 +43,11 @@ _NOTICE = "<!-- Made from the code by `make docs`. Do not edit. -->"
 Kind = type[Component[Any]]
 Files = Mapping[str, Sequence[Kind]]
 """The policies, or the endpoints, by the page of the file that defines them; most files define one."""
+
+
+def made() -> dict[Path, dict[str, str]]:
+    """Return the text of each file that is made, by its path in one of the folders that have nothing else."""
+    return {REFERENCE: pages(), DEPLOY / "grafana": grafana(), DEPLOY / "prometheus": prometheus()}
 
 
 def pages() -> dict[str, str]:
@@ -219,6 +229,7 @@ def _metrics() -> Iterator[str]:
         for metric in METRICS.values()
     ]
     yield table(("metric", "kind", "labels", "meaning"), rows)
+    yield "Dashboards that show them, and alerts that look at them: [monitoring](../operations/monitoring.md)."
 
 
 def _example_of(shape: Shape) -> str:
@@ -276,21 +287,26 @@ def _without_title(text: str) -> str:
 
 
 def stale(folder: Path, wanted: Mapping[str, str]) -> list[Path]:
-    """Return the pages in `folder`, at any depth, that are not what they should be."""
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*.md")}
+    """Return the files in `folder`, at any depth, that are not what they should be."""
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     files = {name: folder / name for name in sorted(there | set(wanted))}
     return [path for name, path in files.items() if not path.exists() or path.read_text("utf-8") != wanted.get(name)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the reference, or check it."""
+    """Write everything, or check it."""
     parser = argparse.ArgumentParser(prog="python -m docs.generate", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a page is stale")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a file is stale")
     check = parser.parse_args(arguments).check
-    wanted = pages()
-    changed = stale(REFERENCE, wanted)
+    found = [_brought(folder, wanted, check=check) for folder, wanted in made().items()]
+    return 1 if check and any(found) else 0
+
+
+def _brought(folder: Path, wanted: Mapping[str, str], *, check: bool) -> bool:
+    """Bring a folder up to date, or tell what is not; return whether there was anything."""
+    changed = stale(folder, wanted)
     for path in changed:
-        name = path.relative_to(REFERENCE).as_posix()
+        name = path.relative_to(folder).as_posix()
         if check:
             sys.stderr.write(f"{path.relative_to(ROOT)} is not what the code says: run `make docs`\n")
         elif name in wanted:
@@ -298,7 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             path.write_text(wanted[name], "utf-8")
         else:
             path.unlink()
-    return 1 if check and changed else 0
+    return bool(changed)
 
 
 if __name__ == "__main__":

@@ -291,8 +291,9 @@ def test_other_code_that_is_shown_is_valid() -> None:
             assert example.language in {"yaml", "json", "text"}, example
 
 
-def test_the_reference_is_that_of_this_code() -> None:
-    assert generate.stale(generate.REFERENCE, generate.pages()) == [], "run `make docs`"
+def test_what_is_made_is_that_of_this_code() -> None:
+    for folder, wanted in generate.made().items():
+        assert generate.stale(folder, wanted) == [], "run `make docs`"
 
 
 def test_stale_missing_and_left_over_pages_are_told(tmp_path: Path) -> None:
@@ -309,9 +310,16 @@ def test_check_writes_nothing_and_tells(
 ) -> None:
     monkeypatch.setattr(generate, "ROOT", tmp_path)
     monkeypatch.setattr(generate, "REFERENCE", tmp_path / "reference")
+    monkeypatch.setattr(generate, "DEPLOY", tmp_path / "deploy")
     assert generate.main(["--check"]) == 1
-    assert "reference/errors.md is not what the code says" in capsys.readouterr().err
-    assert not (tmp_path / "reference").exists()
+    told = capsys.readouterr().err
+    for file in (
+        "reference/errors.md",
+        "deploy/grafana/dashboards/portico-requests.json",
+        "deploy/prometheus/alerts.yml",
+    ):
+        assert f"{file} is not what the code says" in told
+    assert not list(tmp_path.iterdir())
     assert generate.main([]) == 0
     assert generate.main(["--check"]) == 0
     assert capsys.readouterr().err == ""
@@ -322,8 +330,7 @@ def test_the_page_of_a_policy_that_is_gone_is_told_and_removed(
 ) -> None:
     pages = {"policies.md": "", "policies/here.md": ""}
     monkeypatch.setattr(generate, "ROOT", tmp_path)
-    monkeypatch.setattr(generate, "REFERENCE", tmp_path)
-    monkeypatch.setattr(generate, "pages", lambda: pages)
+    monkeypatch.setattr(generate, "made", lambda: {tmp_path: pages})
     assert generate.main([]) == 0
     gone = tmp_path / "policies" / "gone.md"
     gone.write_text("# gone", "utf-8")

@@ -1,0 +1,1 @@
+"""The dashboards of Grafana and the rules of Prometheus, made from the metrics."""
