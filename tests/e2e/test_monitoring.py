@@ -118,8 +118,8 @@ def test_everything_that_dashboards_and_rules_ask_for_is_answered(tmp_path: Path
             assert time.monotonic() < end, left
         for label, series in every_variable():
             assert watching.ask(f"label/{label}/values", **{"match[]": series}), (label, series)
-        for recording in RECORDINGS:
-            wait_for(lambda name=recording.name: numbers(watching, name), recording.name)
+        names = [recording.name for recording in RECORDINGS]
+        wait_for(lambda: all(numbers(watching, name) for name in names), "what is computed ahead")
         rules = wait_for(lambda: evaluated(watching), "all rules")
         assert [rule for rule in rules.values() if rule["health"] != "ok" or rule.get("lastError")] == []
         assert len(rules) == len(RECORDINGS) + sum(map(len, alerts().values()))

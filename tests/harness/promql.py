@@ -46,7 +46,7 @@ def parsed(text: str) -> promql.Expr:
 
 def names(text: str) -> set[str]:
     """Return the names of all series that a query asks for."""
-    return {selector.name for selector in _selectors(parsed(text))}
+    return {_name(selector) for selector in _selectors(parsed(text))}
 
 
 def labels(text: str, series: Known) -> frozenset[str]:
@@ -60,7 +60,7 @@ def labels_of(selector: str, series: Known) -> frozenset[str]:
     """Return the labels of the series that a selector picks."""
     expr = parsed(selector)
     assert isinstance(expr, promql.VectorSelector)
-    return _of_selector(expr, series, grows=series[expr.name].grows)
+    return _of_selector(expr, series, grows=series[_name(expr)].grows)
 
 
 def _selectors(expr: promql.Expr) -> Iterator[promql.VectorSelector]:
@@ -95,12 +95,18 @@ def _labels(expr: promql.Expr, series: Known) -> frozenset[str] | None:
     raise AssertionError(f"{expr} is nothing that is known here")
 
 
+def _name(selector: promql.VectorSelector) -> str:
+    assert selector.name is not None, f"{selector} names no metric"
+    return selector.name
+
+
 def _of_selector(selector: promql.VectorSelector, series: Known, *, grows: bool) -> frozenset[str]:
-    assert selector.name in series, f"there is no metric {selector.name}"
-    there = series[selector.name]
+    name = _name(selector)
+    assert name in series, f"there is no metric {name}"
+    there = series[name]
     named = {matcher.name for matcher in selector.matchers.matchers}
-    assert named <= there.labels, f"{selector.name} has no {named - there.labels}"
-    assert there.grows is grows, f"{selector.name} is asked as what it is not"
+    assert named <= there.labels, f"{name} has no {named - there.labels}"
+    assert there.grows is grows, f"{name} is asked as what it is not"
     return there.labels
 
 
