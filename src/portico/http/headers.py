@@ -56,7 +56,7 @@ class HeaderBlock:
     """Header fields that were checked once, to be set on many messages. A name that stands twice has its last value, as
     where one is set after the other."""
 
-    __slots__ = ("_lines", "index", "pairs")
+    __slots__ = ("_lines", "index", "pairs", "start", "start_of")
 
     def __init__(self, fields: Iterable[Pair]) -> None:
         headers = Headers()
@@ -76,6 +76,10 @@ class HeaderBlock:
         """All of them. Messages that have nothing else share this, so it never changes; nor does `index`."""
         self.index = headers.index
         self._lines: list[tuple[frozenset[bytes], bytes]] = []
+        self.start = b""
+        """What the last answer that had nothing else began with, for the codec that has written it."""
+        self.start_of = (0, 0)
+        """That answer's status, and the length of its content."""
 
     def lines(self, drop: frozenset[bytes]) -> bytes:
         """Return the header lines of a message that has nothing else, without those in `drop` and without the last line

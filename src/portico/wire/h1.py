@@ -26,7 +26,7 @@ from portico.errors import (
     VersionNotSupported,
 )
 from portico.http.body import Trailers
-from portico.http.headers import HOP_BY_HOP, Headers
+from portico.http.headers import HOP_BY_HOP, HeaderBlock, Headers
 from portico.http.problem import reason
 from portico.wire.events import KnownAnswer, KnownRequest, RequestHead, ResponseHead
 from portico.wire.fields import MAX_BLOCK, FieldTable, Receiver, request_fields, response_fields
@@ -440,12 +440,38 @@ def response_head(
     `extra` is a ready header line, or empty. With a `length` of None the content is sent chunked, or to HTTP/1.0,
     which does not know chunks, until the connection closes; then `keep_alive` must be false.
     """
+    if headers.block is not None and length is not None and has_content(status, method):
+        lines = [_known_start(headers.block, status, length)]
+    else:
+        lines, content = _start(status, headers, length, method, minor, content)
+    if extra:
+        lines.append(extra)
+    if not keep_alive:
+        lines.append(b"Connection: close")
+    elif not minor:
+        lines.append(b"Connection: keep-alive")
+    lines.append(b"")
+    lines.append(content)
+    return b"\r\n".join(lines)
+
+
+def _known_start(block: HeaderBlock, status: int, length: int) -> bytes:
+    """Return what an answer begins with that has the fields of a block and no other: mostly what the last one had."""
+    start_of = block.start_of
+    if start_of[0] != status or start_of[1] != length:
+        lines = [_STATUS_LINES[status], block.lines(RESPONSE_DROP), b"Content-Length: %d" % length]
+        block.start = b"\r\n".join([line for line in lines if line])
+        block.start_of = (status, length)
+    return block.start
+
+
+def _start(
+    status: int, headers: Headers, length: int | None, method: str, minor: int, content: bytes
+) -> tuple[list[bytes], bytes]:
+    """Return the lines that an answer begins with, and its content, which some have none of."""
     lines: list[bytes] = [_STATUS_LINES[status]]
     declared = headers.index.get(b"content-length")
-    if headers.block is not None and length is not None and has_content(status, method):
-        _add_fields(lines, headers, RESPONSE_DROP)
-        lines.append(b"Content-Length: %d" % length)
-    elif not has_content(status, method):
+    if not has_content(status, method):
         content = b""
         _add_fields(lines, headers, HOP_BY_HOP if status != 204 else RESPONSE_DROP)
         if method == "HEAD" and declared is None and length:
@@ -463,15 +489,7 @@ def response_head(
             lines.append(b"Content-Length: %d" % length)
         elif minor:
             lines.append(b"Transfer-Encoding: chunked")
-    if extra:
-        lines.append(extra)
-    if not keep_alive:
-        lines.append(b"Connection: close")
-    elif not minor:
-        lines.append(b"Connection: keep-alive")
-    lines.append(b"")
-    lines.append(content)
-    return b"\r\n".join(lines)
+    return lines, content
 
 
 def interim_head(status: int, headers: Headers) -> bytes:
