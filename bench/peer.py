@@ -10,7 +10,7 @@ from pathlib import Path
 from bench import BenchError
 from bench.credentials import Credentials
 from bench.machine import Tool
-from bench.row import Row
+from bench.row import UNWATCHED, Row
 
 HERE = Path(__file__).parent
 WRK = Tool("wrk", "wrk")
@@ -44,7 +44,11 @@ class Peer:
     def configuration(self, row: Row, credentials: Credentials | None = None) -> str:
         """Its file for a row, with the row's policies where the peer has such."""
         text = self.template(row).read_text()
-        if self.tool is not None or self.bare:
+        if self.tool is not None:
+            return text
+        if row.watch is not None:
+            text += UNWATCHED if self.bare else row.watch.config
+        if self.bare:
             return text
         if credentials is not None:
             text += credentials.config

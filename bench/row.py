@@ -11,6 +11,31 @@ BODY = (
 )
 
 
+UNWATCHED = "metrics: off\nrecorder: off\n"
+"""What portico's file has more where nobody watches its requests."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who watches the requests."""
+
+    metrics: bool = False
+    log: bool = False
+    traces: bool = False
+    recorder: bool = False
+
+    @property
+    def config(self) -> str:
+        """What portico's file has more; @dir@ is a directory of its own."""
+        parts = (
+            "" if self.metrics else "metrics: off\n",
+            "" if self.recorder else "recorder: off\n",
+            'access_log: {format: json, file: "@dir@/access.log"}\n' if self.log else "",
+            "tracing: {sample: 0}\n" if self.traces else "",
+        )
+        return "".join(parts)
+
+
 @dataclass(frozen=True)
 class Request:
     method: str = "GET"
@@ -43,6 +68,9 @@ class Row:
     alone: bool = False
     """Whether the peers answer without asking the service, out of what they keep or are told to say. A peer that is
     bare has none of that, and asks it each time."""
+    watch: Watch | None = None
+    """What portico says of each request, where the row is about that. nginx says nothing and stands beside it as it is,
+    so --max-ratio does not judge the row."""
     tls: bool = False
     """Whether the load speaks TLS to the peer; the service is always asked without."""
     threads: int = 1
@@ -51,7 +79,7 @@ class Row:
     @property
     def judged(self) -> bool:
         """Whether the peers do the same, so that their ratio is one of costs."""
-        return self.policies is None and self.credentials is None
+        return self.policies is None and self.credentials is None and self.watch is None
 
     @property
     def scheme(self) -> str:
@@ -75,6 +103,11 @@ ROWS = {
         Row("jwt-first-seen", "the same, but each token is one that is not remembered", credentials="jwt-first-seen"),
         Row("key-auth", "as get-json, with an API key", credentials="key-auth"),
         Row("rate-limit", "as get-json, within two limits that are counted in LMDB", credentials="rate-limit"),
+        Row("metrics", "as get-json, and all metrics are counted", watch=Watch(metrics=True)),
+        Row("access-log", "as get-json, with a line of JSON for each request in a file", watch=Watch(log=True)),
+        Row("traces", "as get-json, and each request has its place in a trace", watch=Watch(traces=True)),
+        Row("recorder", "as get-json, and the last requests are remembered", watch=Watch(recorder=True)),
+        Row("watched", "as get-json, with all four of them", watch=Watch(True, True, True, True)),
         Row("forward-auth", "as get-json, and the service is asked first whether it may", credentials="forward-auth"),
     )
 }
