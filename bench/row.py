@@ -31,7 +31,7 @@ class Watch:
             "" if self.metrics else "metrics: off\n",
             "" if self.recorder else "recorder: off\n",
             'access_log: {format: json, file: "@dir@/access.log"}\n' if self.log else "",
-            "tracing: {sample: 0}\n" if self.traces else "",
+            "tracing: {sample: 0%}\n" if self.traces else "",
         )
         return "".join(parts)
 
