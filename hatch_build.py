@@ -68,6 +68,7 @@ COMPILED = (
     "runtime/runtime",
     "runtime/observing",
     "runtime/meter",
+    "exporters/access_log/json_lines",
     "exporters/access_log/recorder",
     "runtime/recorder",
 )

@@ -21,6 +21,8 @@ from portico.exporters.access_log.facts import (
 )
 from portico.exporters.access_log.record import LONGEST, LONGEST_URL, SHORT, Record
 from portico.exporters.access_log.redaction import Redaction
+from portico.http.message import Client
+from portico.http.user import User
 from portico.observe.exchange import Outcome
 
 REMEMBERED: Final = 2048
@@ -29,11 +31,12 @@ _LONGEST_REMEMBERED: Final = 512
 _COMPLETE: Final = Outcome.COMPLETE
 _PLAIN: Final = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_.:/="
 _THOUSAND: Final = tuple(f"{number:03}" for number in range(1000))
-_LINE: Final = (
-    '{"timestamp":"%s.%sZ","method":%s,"url":"%s","status_code":%d,"duration_ms":%.3f,"user_id":%s,"correlation_id":%s,'
-    '"user_agent":%s,"ip_address":%s,"route":%s,"service":%s,"target":%s,"tries":%d,"upstream_ms":%s,"bytes_in":%d,'
-    '"bytes_out":%d,"outcome":"%s"%s}'
-)
+
+
+def _ms(seconds: float) -> str:
+    """Return a time, which is not negative, in milliseconds with three decimals; it costs less than formatting does."""
+    thousandths = int(seconds * 1e6 + 0.5)
+    return f"{thousandths // 1000}.{_THOUSAND[thousandths % 1000]}"
 
 
 class _Texts(dict[str, str]):
@@ -102,9 +105,13 @@ class JsonLines:
         texts, values, targets, http, https = self._texts, self._values, self._targets, self._http, self._https
         ahead, extra, known_second, second_text = wall - now, self._extra, 0, ""
         lines: list[str] = []
-        for exchange, client, sent, headers, user, correlation in records:
+        for record in records:
+            exchange, sent, headers, correlation = record[0], record[2], record[3], record[5]
+            client: Client | None = record[1]
+            user: User | None = record[4]
             ended, status, rest = exchange.ended, exchange.status, ""
-            second, ms = divmod(int((ended + ahead) * 1000), 1000)
+            thousandths = int((ended + ahead) * 1000)
+            second, ms = thousandths // 1000, thousandths % 1000
             if second != known_second:
                 known_second, second_text = second, iso_second(second)
             if client is not None:
@@ -116,9 +123,8 @@ class JsonLines:
                     target = (https if client.scheme == "https" else http)[host] + target
                 address = texts[client.address]
             else:
-                nobody = (exchange, client, sent, headers, user, correlation)
-                target = json_text(cut(target_of(nobody), LONGEST_URL))[1:-1]
-                address = texts[address_of(nobody)]
+                target = json_text(cut(target_of(record), LONGEST_URL))[1:-1]
+                address = texts[address_of(record)]
             known = correlation or headers.get(b"x-correlation-id")
             if not known:
                 told = "null"
@@ -127,7 +133,7 @@ class JsonLines:
             else:
                 told = json_text(cut(decoded(known), LONGEST))
             began = exchange.first_byte
-            upstream = "null" if began <= 0.0 else "%.3f" % ((began - exchange.sent) * 1000)
+            upstream = "null" if began <= 0.0 else _ms(began - exchange.sent)
             outcome = exchange.outcome
             if (
                 status >= 400
@@ -137,30 +143,17 @@ class JsonLines:
                 or exchange.error
                 or exchange.trace_id
             ):
-                rest = self._rest((exchange, client, sent, headers, user, correlation))
+                rest = self._rest(record)
+            who = "null" if user is None else texts[user.name]
+            agent = values[headers.get(b"user-agent")]
+            how = "complete" if outcome is _COMPLETE else str(outcome)
             lines.append(
-                _LINE
-                % (
-                    second_text,
-                    _THOUSAND[ms],
-                    texts[exchange.method],
-                    target,
-                    status,
-                    (ended - exchange.started) * 1000,
-                    "null" if user is None else texts[user.name],
-                    told,
-                    values[headers.get(b"user-agent")],
-                    address,
-                    texts[exchange.route],
-                    texts[exchange.service],
-                    texts[exchange.target],
-                    exchange.tries,
-                    upstream,
-                    exchange.bytes_in,
-                    exchange.bytes_out,
-                    "complete" if outcome is _COMPLETE else outcome,
-                    rest,
-                )
+                f'{{"timestamp":"{second_text}.{_THOUSAND[ms]}Z","method":{texts[exchange.method]},"url":"{target}",'
+                f'"status_code":{status},"duration_ms":{_ms(ended - exchange.started)},"user_id":{who},'
+                f'"correlation_id":{told},"user_agent":{agent},"ip_address":{address},"route":{texts[exchange.route]},'
+                f'"service":{texts[exchange.service]},"target":{texts[exchange.target]},"tries":{exchange.tries},'
+                f'"upstream_ms":{upstream},"bytes_in":{exchange.bytes_in},"bytes_out":{exchange.bytes_out},'
+                f'"outcome":"{how}"{rest}}}'
             )
         return lines
 

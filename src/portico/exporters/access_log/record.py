@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final, Protocol, TypeAlias
 
 from portico.http.forwarded import Client
 from portico.http.user import User
 from portico.observe.exchange import Exchange
 
-Record: TypeAlias = tuple[Exchange, Client | None, bytes, Mapping[bytes, bytes], User | None, bytes | None]
+Record: TypeAlias = tuple[Exchange, Client | None, bytes, dict[bytes, bytes], User | None, bytes | None]
 """The exchange; and of its request the client, the target as it was sent, the first values of its headers, the user,
 and the correlation id. The client is None for what never became a request."""
 
