@@ -141,9 +141,10 @@ class JsonLines:
                 or extra
                 or exchange.notes is not None
                 or exchange.error
-                or exchange.trace_id
             ):
                 rest = self._rest(record)
+            if exchange.trace_id:  # digits, and never the same ones again
+                rest += f',"trace_id":"{exchange.trace_id}"'
             who = "null" if user is None else texts[user.name]
             agent = values[headers.get(b"user-agent")]
             how = "complete" if outcome is _COMPLETE else str(outcome)
@@ -206,7 +207,6 @@ class JsonLines:
             ("stopped_by", exchange.stopped_by),
             ("error", exchange.error),
             ("error_source", error_source_of(exchange)),
-            ("trace_id", exchange.trace_id),
         )
         told = [f',"{name}":{texts[text]}' for name, text in fields if text]
         if notes:
