@@ -358,3 +358,8 @@ def test_many_routes() -> None:
     assert len(config.routes) == 2000
     assert config.routes[1999].name == "api-v1999"
     assert len({route.name for route in config.routes}) == 2000
+
+
+@pytest.mark.parametrize("level", ["warning", "WARNING", "Warning"])
+def test_the_level_of_the_log_is_understood_in_any_case(level: str) -> None:
+    assert config_of(f"log: {{level: {level}}}\n").log.level == "warning"

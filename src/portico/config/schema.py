@@ -222,7 +222,12 @@ class Log(Part):
     """Lines of text, or of JSON: `timestamp`, `level`, `logger`, `process`, `pid`, `message`, and `exception` where
     there is one."""
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least that is written."""
+    """The least that is written. Case makes no difference, as it often comes from the environment."""
+
+    @field_validator("level", mode="before")
+    @classmethod
+    def _in_lower_case(cls, level: object) -> object:
+        return level.lower() if isinstance(level, str) else level
 
 
 class Status(Part):
