@@ -19,8 +19,8 @@ from portico import __version__
 from portico.wire import h1
 from tests.harness.gateway import DEADLINE, PORTICO, Done, portico, wait_for
 
-COMMANDS = ["run", "reload", "status", "purge", "why", "tail", "top", "check", "explain", "demo", "init", "new", "hash"]
-COMMANDS += ["token", "schema"]
+COMMANDS = ["run", "reload", "status", "purge", "why", "tail", "top", "check", "explain", "demo"]
+COMMANDS += ["demo-service", "init", "new", "hash", "token", "schema"]
 COMMANDS += ["version", "consumer"]
 PLATFORM = Path(__file__).parents[2] / "examples" / "platform" / "portico.yaml"
 

@@ -192,3 +192,21 @@ def in_shell(line: str, **more: str) -> str:
     command = ["sh", "-c", line]
     done = subprocess.run(command, capture_output=True, timeout=DEADLINE, check=True, env=environment(**more))
     return done.stdout.decode().replace("\r\n", "\n")
+
+
+def test_one_service_by_itself(tmp_path: Path) -> None:
+    port = free_base()
+    command = ["demo-service", "inventory-service", "--port", str(port), "--data", str(tmp_path)]
+    with subprocess.Popen([sys.executable, "-m", "portico", *command], env=environment()) as service:
+        try:
+            wait_until(lambda: not is_free(port))
+            assert get(port, "/api/v1/products/keyboard") == 200
+            assert (tmp_path / "inventory-service.db").exists()
+        finally:
+            service.terminate()
+        assert service.wait(DEADLINE) == 0
+
+
+def test_a_service_that_there_is_not_is_told_with_those_that_there_are() -> None:
+    line = fail_to_start(sys.executable, "-m", "portico", "demo-service", "orders", "--port", "1")
+    assert line.startswith("there is no orders, but user-service, order-service, ")

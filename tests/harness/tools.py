@@ -25,6 +25,7 @@ TOOLS = (
     Tool("openssl", "openssl"),
     Tool("prometheus", "prometheus"),
     Tool("promtool", "prometheus"),
+    Tool("systemd-analyze", "systemd"),
 )
 
 

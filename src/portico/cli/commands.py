@@ -308,6 +308,26 @@ def demo(
     raise typer.Exit(code)
 
 
+@app.command("demo-service")
+def demo_service(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="`user-service`, `order-service`, ...")],
+    port: Annotated[int, typer.Option(help="Where it listens.")],
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="At which address.")] = "127.0.0.1",
+    data: Annotated[Path, typer.Option(metavar="FOLDER", help="Where its database is.")] = Path(),
+) -> None:
+    """Run one service of the example platform by itself, until SIGTERM or Ctrl-C: in a container, for example.
+
+    Where the services are that it asks is taken from variables such as INVENTORY_SERVICE_URL, and what tokens are
+    signed with from JWT_SECRET.
+    """
+    try:
+        command = platform_demo.service_command(name, host=host, port=port, data=data)
+    except platform_demo.DemoFailed as error:
+        sys.stderr.write(f"{error}\n")
+        raise typer.Exit(1) from None
+    os.execv(command[0], command)  # noqa: S606 - a program of ours in the place of this one
+
+
 @app.command()
 def init(
     file: Annotated[Path, typer.Argument(metavar="[FILE]", help="The file to write.")] = Path("portico.yaml"),

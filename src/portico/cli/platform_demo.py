@@ -147,6 +147,15 @@ def platform_folder() -> Path:
     raise DemoFailed(f"the folder of the example platform is missing beside {here}: install portico again")
 
 
+def service_command(service: str, *, host: str, port: int, data: Path) -> list[str]:
+    """Return the command that runs one service of the platform. Raises DemoFailed where there is none of that name."""
+    scripts = {instance.service: instance.script for instance in INSTANCES}
+    if service not in scripts:
+        raise DemoFailed(f"there is no {service}, but {', '.join(scripts)}")
+    script = platform_folder() / scripts[service]
+    return [sys.executable, str(script), "--host", host, "--port", str(port), "--data", str(data)]
+
+
 def run_demo(
     *, port: int = PORT, services_from: int = SERVICES_FROM, gateway: Callable[[Path], Sequence[str]] = portico_run
 ) -> int:
