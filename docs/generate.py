@@ -221,8 +221,9 @@ def _errors() -> Iterator[str]:
 def _metrics() -> Iterator[str]:
     yield from ("# Metrics", _NOTICE, module_doc("observe/metrics.py"))
     yield (
-        "How they are asked for, and by whom: [operations](../operations.md#metrics). A `process` is the agent, or a"
-        " worker by number. Gauges that several processes have are their sum, unless something else is said."
+        "How they are asked for, and by whom: [operations](../operations/observing.md#metrics). A `process` is the"
+        " agent, or a worker by number. Gauges that several processes have are their sum, unless something else is"
+        " said."
     )
     rows = [
         (f"`{metric.name}`", metric.kind, ", ".join(f"`{label}`" for label in metric.labels), metric.help)

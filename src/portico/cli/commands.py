@@ -142,7 +142,7 @@ def purge(
     as_json: Json = False,
 ) -> None:
     """Have kept answers be of no use any more: those of URLs, those with tags, or all. See
-    [purging](../operations.md#purging).
+    [purging](../operations/state.md#purging).
 
     From the moment on at which it is done no worker gives any of them. Where it fails, the exit code is 1.
     """
@@ -163,7 +163,8 @@ def why(
     as_json: Json = False,
 ) -> None:
     """Tell what became of one of the last requests: who answered it and why, what would have been next, each try at a
-    service, and how long each part took. See [why did this request fail?](../operations.md#why-did-this-request-fail)
+    service, and how long each part took. See
+    [why did this request fail?](../operations/observing.md#why-did-this-request-fail)
 
     Exits with 1 where no such request is remembered.
     """

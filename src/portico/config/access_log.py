@@ -238,7 +238,7 @@ class AccessLog(Part):
 
     format: Annotated[str, AfterValidator(_check_format)] = "json"
     """`json`, `combined` (that of Apache and nginx), or a text with places such as `{{ method }}`: see
-    [the access log](../operations.md#the-access-log)."""
+    [the access log](../operations/observing.md#the-access-log)."""
     file: OutputFile | None = None
     """The file that lines are added to. SIGUSR1 has it opened anew, once it was moved away. Standard output unless it,
     `syslog` or `collector` is given."""

@@ -61,7 +61,7 @@ class Tracing(Part):
 
     What a request says of its trace is continued: its service is told of a span of the gateway's own, whose parent is
     whoever has sent the request. Where it says nothing, or nothing sound, a trace begins here. See
-    [traces](../operations.md#traces).
+    [traces](../operations/observing.md#traces).
     """
 
     formats: Annotated[tuple[Literal["w3c", "b3", "b3-multi"], ...], Field(min_length=1), OneOrMany()] = ("w3c",)
@@ -85,7 +85,8 @@ class Tracing(Part):
 
 class Recorder(Part):
     """What each worker remembers of its last requests, for `portico why`, `portico tail` and `portico top`; never their
-    bodies. A number stands for `keep`. See [why did this request fail?](../operations.md#why-did-this-request-fail)"""
+    bodies. A number stands for `keep`. See
+    [why did this request fail?](../operations/observing.md#why-did-this-request-fail)"""
 
     keep: Annotated[Count, Field(le=5000)] = 200
     """How many requests; as many again that failed (5xx, or without a whole answer) or were slow, and as many that were

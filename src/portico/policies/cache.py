@@ -54,9 +54,9 @@ asked, requests go to the service, or are answered from memory. An answer that i
 `max_size`, which passes as it comes.
 
 **Purging.** `portico purge` has answers go by URL, by tag, or all of them
-([purging](../../operations.md#purging)). Where `key` leaves out parameters of the query, or sorts them, give the URL
-without its query, which stands for all of its queries. Services tag their answers by `Cache-Tag` or `Surrogate-Key`,
-which clients do not get unless `show_tags` is set.
+([purging](../../operations/state.md#purging)). Where `key` leaves out parameters of the query, or sorts them, give the
+URL without its query, which stands for all of its queries. Services tag their answers by `Cache-Tag` or
+`Surrogate-Key`, which clients do not get unless `show_tags` is set.
 
 **Telling.** `Cache-Status` (RFC 9211) says what has happened, as in `portico; hit; ttl=42` or `portico; fwd=stale`;
 `header` names one for nginx's word: HIT, MISS, EXPIRED, STALE, UPDATING, REVALIDATED or BYPASS. A client that says
