@@ -76,7 +76,7 @@ from portico.limiting.settings import (
     remarks_on_nobody,
 )
 from portico.limiting.told import Terms, Told
-from portico.observe.exchange import Exchange, Outcome
+from portico.observe.exchange import Exchange, Outcome, Result, ResultKind
 from portico.observe.health import BreakerState, ServiceHealth, TargetHealth
 from portico.oidc.party import LoginPaths, PartySettings, ProviderSettings, RelyingParty, SessionSettings
 from portico.oidc.provider import ClientAuth, Registration
@@ -268,6 +268,8 @@ __all__ = [
     "RequestTimeout",
     "ReservedHeaders",
     "Response",
+    "Result",
+    "ResultKind",
     "RouteArn",
     "RouteInfo",
     "Secret",

@@ -20,9 +20,10 @@ def a_try(target: str, outcome: str, **times: float) -> dict[str, Any]:
     return {"service": "orders", "target": target, "outcome": outcome, "span_id": "", **moments, **times}
 
 
-def policy(name: str, verdict: str, when: str = "") -> dict[str, Any]:
+def policy(name: str, verdict: str, when: str = "", result: str = "") -> dict[str, Any]:
     return {
-        "name": name, "kind": name, "scope": "global", "origin": "portico.yaml:5:12", "when": when, "verdict": verdict
+        "name": name, "kind": name, "scope": "global", "origin": "portico.yaml:5:12", "when": when, "verdict": verdict,
+        "result": result,
     }  # fmt: skip
 
 
@@ -52,7 +53,17 @@ RECORDS: dict[str, dict[str, Any]] = {
         trace_id="12345678901234567890123456789012",
         sampled=True,
         headers={"User-Agent": "curl/8"},
-        notes={"cache.status": "miss"},
+        notes={"geo.country": "CH"},
+    ),
+    "from_cache": record(
+        service="",
+        stopped_by="cache",
+        policies=[
+            policy("rate-limit", "passed", result="dry-run"),
+            policy("cache", "answered", result="hit"),
+            policy("headers", "not asked"),
+        ],
+        steps=[{"name": "cache", "what": "asked the store", "began": 0.001, "ended": 0.003}],
     ),
     "refused": record(
         status=403,

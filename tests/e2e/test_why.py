@@ -245,3 +245,60 @@ def test_rates_and_targets_are_shown_over_all_workers(tmp_path: Path) -> None:
         assert float(row[2]) > 1
         assert row[3:5] == ["0.0%", "0.0%"]
         assert f"127.0.0.1:{service.port}" in last
+
+
+KEPT = """
+access_log: {{file: access.log}}
+services: {{svc: "http://127.0.0.1:{port}"}}
+policies: [correlation-id, rate-limit: {{limits: 5/1h}}]
+routes:
+  - {{name: shop, path: "/shop/**", service: svc, policies: [{{cache: {{ttl: 60s}}}}, {{headers: {{}}}}]}}
+  - {{name: pay, path: /pay, service: svc, policies: [idempotency-key]}}
+"""
+
+
+def test_what_was_kept_is_told_to_be_answered_by_who_has_kept_it(tmp_path: Path) -> None:
+    with Service() as service, Gateway(tmp_path, KEPT.format(port=service.port), workers=2) as gateway:
+        for number in range(2):
+            assert curl(f"{gateway.url}/shop/a", "-H", f"X-Correlation-ID: get-{number}").status == 200
+            paid = ("-d", "x", "-H", 'Idempotency-Key: "k"', "-H", f"X-Correlation-ID: pay-{number}")
+            assert curl(f"{gateway.url}/pay", *paid).status == 200
+        assert curl(f"{gateway.url}/pay", "-d", "x", "-H", "X-Correlation-ID: fifth").status == 200
+        assert curl(f"{gateway.url}/pay", "-d", "x", "-H", "X-Correlation-ID: sixth").status == 429
+
+        def chain(wanted: str) -> list[tuple[str, str, str]]:
+            policies = why(gateway, wanted)["policies"]
+            return [(policy["name"], policy["verdict"], policy["result"]) for policy in policies[1:]]
+
+        allowed = ("rate-limit", "passed", "allowed")
+        assert chain("get-0") == [allowed, ("cache", "passed", "miss"), ("headers", "passed", "")]
+        assert chain("get-1") == [allowed, ("cache", "answered", "hit"), ("headers", "not asked", "")]
+        assert chain("pay-0") == [allowed, ("idempotency-key", "passed", "first")]
+        assert chain("pay-1") == [allowed, ("idempotency-key", "answered", "replayed")]
+        assert chain("sixth") == [("rate-limit", "answered", "limited"), ("idempotency-key", "not asked", "")]
+        assert [each["target"] for each in why(gateway, "get-0")["tries"]] == [f"127.0.0.1:{service.port}"]
+        assert why(gateway, "get-1")["tries"] == []
+        assert "the policy cache answered (hit), and not service svc" in told(gateway, "get-1")
+        replayed = told(gateway, "pay-1")
+        assert "the policy idempotency-key answered (replayed), and not service svc" in replayed
+        assert "idempotency-key: asked the store for its key" in replayed
+        lines = {line["correlation_id"]: line for line in read_lines(tmp_path / "access.log", 6)}
+        names = ("cache", "limit", "limit_policy", "idempotency", "stopped_by")
+        assert {wanted: [line.get(name) for name in names] for wanted, line in lines.items()} == {
+            "get-0": ["miss", "allowed", "rate-limit", None, None],
+            "get-1": ["hit", "allowed", "rate-limit", None, "cache"],
+            "pay-0": [None, "allowed", "rate-limit", "first", None],
+            "pay-1": [None, "allowed", "rate-limit", "replayed", "idempotency-key"],
+            "fifth": [None, "allowed", "rate-limit", None, None],
+            "sixth": [None, "limited", "rate-limit", None, "rate-limit"],
+        }
+
+
+def read_lines(file: Path, count: int) -> list[dict[str, Any]]:
+    """Return the lines of a log, once there are so many."""
+
+    def read() -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in file.read_text().split("\n")[:-1]]
+        return lines if len(lines) == count else []
+
+    return wait_for(read, f"{count} lines")

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portico.config.access_log import FIELDS, SECRET_WORDS
+from portico.exporters.access_log import json_lines
 from portico.exporters.access_log.facts import error_source_of
 from portico.exporters.access_log.json_lines import JsonLines
 from portico.exporters.access_log.log import BATCH, LINGER, Log
@@ -27,7 +28,7 @@ from portico.http.correlation import CORRELATION_ID
 from portico.http.headers import Headers
 from portico.http.message import Client, Request
 from portico.http.user import USER, User
-from portico.observe.exchange import Exchange, Outcome
+from portico.observe.exchange import Exchange, Outcome, Result, ResultKind
 
 REDACTION = Redaction(SECRET_WORDS)
 WALL, NOW = 1_764_590_000.25, 1000.5
@@ -68,8 +69,13 @@ def line_of(lines: Lines, exchange: Exchange, request: Request | None) -> str:
 def test_a_line_in_json_has_every_field() -> None:
     exchange = exchange_of(429)
     exchange.error, exchange.stopped_by, exchange.trace_id = "too-many-requests", "rate-limit", "ab" * 16
-    exchange.note("cache.status", "hit")
-    exchange.note("limit.result", "denied")
+    exchange.results = (
+        Result(ResultKind.LIMIT, "quota", "allowed"),
+        Result(ResultKind.LIMIT, "rate-limit", "limited"),
+        Result(ResultKind.LIMIT, "per-tenant", "dry-run"),
+        Result(ResultKind.IDEMPOTENCY, "idempotency-key", "first"),
+        Result(ResultKind.CACHE, "cache", "miss"),
+    )
     exchange.note("age", 1.5)
     exchange.note("odd", float("nan"))
     headers = [(b"User-Agent", b"an agent"), (b"X-Shown", b"yes"), (b"X-Hashed", b"no")]
@@ -94,13 +100,15 @@ def test_a_line_in_json_has_every_field() -> None:
         "bytes_in": 7,
         "bytes_out": 12,
         "outcome": "complete",
-        "cache": "hit",
-        "limit": "denied",
+        "cache": "miss",
+        "limit": "limited",
+        "limit_policy": "rate-limit",
+        "idempotency": "first",
         "stopped_by": "rate-limit",
         "error": "too-many-requests",
         "error_source": "policy",
         "trace_id": "ab" * 16,
-        "notes": {"cache.status": "hit", "limit.result": "denied", "age": 1.5, "odd": None},
+        "notes": {"age": 1.5, "odd": None},
         "headers": {"x-shown": "yes", "x-hashed": f"hmac:{hmac.new(b'key', b'no', 'sha256').hexdigest()[:16]}"},
     }
 
@@ -151,10 +159,77 @@ def test_a_template_has_all_places() -> None:
     told = dict(part.split("=", 1) for part in line_of(TextLines(template, REDACTION), exchange, request).split("|"))
     assert told.keys() == {*FIELDS, "headers.X-A", "notes.a.b"}
     empty = {name for name, value in told.items() if value == "-"}
-    assert empty == {"cache", "limit", "stopped_by", "correlation_id", "user_agent"}
+    none = {"cache", "limit", "limit_policy", "idempotency"}
+    assert empty == {*none, "stopped_by", "correlation_id", "user_agent"}
     assert told["headers.X-A"] == "https://x/?key=[redacted]"
     assert (told["host"], told["path"], told["protocol"]) == ("shop.example:8443", "/a", "HTTP/1.1")
     assert (told["url"], told["error_source"], told["notes.a.b"]) == ("https://shop.example:8443/a?b=1", "gateway", "5")
+
+
+def results(*told: tuple[ResultKind, str, str]) -> tuple[Result, ...]:
+    return tuple(Result(*each) for each in told)
+
+
+LIMIT, CACHE, ONCE = ResultKind.LIMIT, ResultKind.CACHE, ResultKind.IDEMPOTENCY
+
+
+@pytest.mark.parametrize(
+    ("met", "told"),
+    [
+        ((), "- - - -"),
+        (((CACHE, "cache", "hit"),), "hit - - -"),
+        (((CACHE, "outer", "miss"), (CACHE, "inner", "stale")), "stale - - -"),
+        (((LIMIT, "rate-limit", "allowed"), (LIMIT, "quota", "allowed")), "- allowed rate-limit -"),
+        (((LIMIT, "rate-limit", "dry-run"), (LIMIT, "quota", "limited")), "- limited quota -"),
+        (((LIMIT, "a", "allowed"), (LIMIT, "b", "unchecked"), (LIMIT, "c", "dry-run")), "- unchecked b -"),
+        (((LIMIT, "own", "of a plugin"), (LIMIT, "b", "dry-run")), "- dry-run b -"),
+        (((ONCE, "idempotency-key", "replayed"),), "- - - replayed"),
+    ],
+)
+def test_what_policies_have_made_of_a_request_is_told_alike_in_all_formats(
+    met: tuple[tuple[ResultKind, str, str], ...], told: str
+) -> None:
+    exchange = exchange_of()
+    exchange.results = results(*met)
+    names = ("cache", "limit", "limit_policy", "idempotency")
+    template = " ".join(f"{{{{ {name} }}}}" for name in names)
+    assert line_of(TextLines(template, REDACTION), exchange, request_of(exchange)) == told
+    lines = JsonLines(REDACTION)
+    for _ in range(2):  # the second from memory
+        line = json.loads(line_of(lines, exchange, request_of(exchange)))
+        assert " ".join(line.get(name, "-") for name in names) == told
+        assert "stopped_by" not in line
+    exchange.stopped_by = "cache"
+    assert json.loads(line_of(lines, exchange, request_of(exchange)))["stopped_by"] == "cache"
+
+
+def test_texts_of_policies_that_are_remembered_are_bounded() -> None:
+    lines = JsonLines(REDACTION)
+    for number in range(json_lines.REMEMBERED + 1):
+        exchange = exchange_of()
+        exchange.results = results((LIMIT, f"limit-{number}", "allowed"))
+        assert json.loads(line_of(lines, exchange, request_of(exchange)))["limit_policy"] == f"limit-{number}"
+    assert len(lines._policies) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "stopped_by", "result", "source"),
+    [
+        (404, "cache", "hit", "service"),
+        (500, "idempotency-key", "replayed", "service"),
+        (504, "cache", "miss", "policy"),
+        (429, "rate-limit", "limited", "policy"),
+        (200, "cache", "hit", ""),
+        (204, "cors", "", ""),
+    ],
+)
+def test_what_is_given_again_went_wrong_where_it_did_first(
+    status: int, stopped_by: str, result: str, source: str
+) -> None:
+    exchange = exchange_of(status)
+    exchange.stopped_by = stopped_by
+    exchange.results = results((CACHE, stopped_by, result)) if result else ()
+    assert error_source_of(exchange) == source
 
 
 TEXT = st.text(max_size=60) | st.sampled_from(

@@ -13,7 +13,7 @@ from portico.errors import Source, UpstreamTimeout
 from portico.exporters.otlp import LONGEST_PAUSE, Collector
 from portico.exporters.spans import Ended, payload
 from portico.http.message import Request, Response
-from portico.observe.exchange import Exchange, Outcome, Trace
+from portico.observe.exchange import Exchange, Outcome, Result, ResultKind, Trace
 from portico.state.slots import Counter
 from tests.harness.collector import Span, read
 from tests.harness.loop import run, until
@@ -188,13 +188,15 @@ def test_what_was_waited_for_is_a_span_and_so_is_each_try() -> None:
     each = ended()
     exchange = each.exchange
     exchange.step("forward-auth", 10.1, 10.2, "asked auth")
-    exchange.note("cache.status", "miss")
+    exchange.note("geo.country", "CH")
+    exchange.results = (Result(ResultKind.CACHE, "near", "miss"),)
     exchange.service, exchange.target, exchange.connecting, exchange.sent = "svc", "[::1]:80", 10.2, 10.21
     exchange.first_byte, exchange.try_span = 10.25, "c" * 16
     exchange.try_again("status-503", 10.26)
     exchange.target, exchange.sent, exchange.first_byte, exchange.try_span = "10.0.0.2:80", 10.3, 10.4, "d" * 16
     server, step, first, last = read(orjson.dumps(payload([each], {}, 0.0)))[1]
-    assert server.attributes["portico.cache.status"] == "miss"
+    assert server.attributes["portico.geo.country"] == "CH"
+    assert server.attributes["portico.result.near"] == "miss"
     assert (step.name, step.kind, step.parent_id) == ("forward-auth", "internal", server.span_id)
     assert (first.span_id, first.kind, first.failed) == ("c" * 16, "client", True)
     assert first.attributes["error.type"] == "503"

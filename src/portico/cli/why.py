@@ -89,7 +89,11 @@ def verdict(record: Mapping[str, Any]) -> str:
     if outcome == "failed" or (record["status"] == 500 and record["error"] == "internal-error"):
         return "a bug: the log has its trace"
     if record["stopped_by"]:
-        return f"the policy {record['stopped_by']} answered, and not {record['end'] or 'the service'}{error}"
+        said = next((each["result"] for each in record["policies"] if each["verdict"] == _ANSWERED), "")
+        return (
+            f"the policy {record['stopped_by']} answered{f' ({said})' if said else ''}, and not "
+            f"{record['end'] or 'the service'}{error}"
+        )
     if service:
         tries = record["tries"]
         last = tries[-1] if tries else None
@@ -130,7 +134,8 @@ def _chain(record: Mapping[str, Any]) -> Iterator[str]:
     rows = []
     for policy in record["policies"]:
         when = f"when {policy['when']}" if policy["when"] else ""
-        rows.append((policy["verdict"], policy["name"], policy["scope"], policy["origin"], when))
+        said = ": ".join(text for text in (policy["verdict"], policy["result"]) if text)
+        rows.append((said, policy["name"], policy["scope"], policy["origin"], when))
     if rows:
         yield from (f"    {row}" for row in _table(rows))
     if record["end"] in _ENDS:

@@ -33,7 +33,8 @@ FIELDS: Final = frozenset(
     (
         *("timestamp", "method", "url", "status_code", "duration_ms", "user_id", "correlation_id", "user_agent"),
         *("ip_address", "route", "service", "target", "tries", "upstream_ms", "bytes_in", "bytes_out", "outcome"),
-        *("cache", "limit", "stopped_by", "error", "error_source", "trace_id", "protocol", "referer", "path", "host"),
+        *("cache", "limit", "limit_policy", "idempotency", "stopped_by", "error", "error_source", "trace_id"),
+        *("protocol", "referer", "path", "host"),
     )
 )
 """What a line can tell of a request."""

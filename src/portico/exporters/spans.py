@@ -86,6 +86,7 @@ def _server(ended: Ended, ahead: float) -> Span:
         "portico.stopped_by": exchange.stopped_by,
     }
     attributes.update({name: value for name, value in named.items() if value})
+    attributes.update({f"portico.result.{result.policy}": result.result for result in exchange.results})
     for name, noted in (exchange.notes or {}).items():
         attributes[f"portico.{name}"] = noted if isinstance(noted, str | int) else str(noted)
     failed = _failure(exchange)

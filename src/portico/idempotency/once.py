@@ -73,6 +73,8 @@ class Once:
         self.clock = clock
         self.logger = logger
         self.trouble = Trouble(logger, clock, "idempotency-key: the store is missed", "keys are not known meanwhile")
+        self.name = place.rpartition(":")[2]
+        """What the file calls the policy."""
         self.under_way = 0
         """Requests that are at work, or wait for another."""
         self._see_through = see_through
@@ -156,23 +158,28 @@ class _Flight:
     async def _come_to(self) -> _Found:
         once = self._once
         rules, space, clock = once.rules, once.space, once.clock
-        until, pause, waited = clock() + rules.wait, FIRST_PAUSE, False
-        while True:
-            claimed = clock()
-            try:
-                claim = await space.claim(self._key, rules.lock)
-            except StoreUnavailable as error:
-                once.trouble.tell(str(error))
-                return Standing.UNDER_WAY if waited else Standing.NO_STORE
-            if claim.ours:
-                break
-            if claim.value is not None:
-                return recalled(claim.value, self._print)
-            left = until - clock()
-            if left <= 0 or self._left:
-                return Standing.UNDER_WAY
-            await asyncio.sleep(min(pause, left))
-            pause, waited = min(2 * pause, LONGEST_PAUSE), True
+        began = clock()
+        until, pause, waited = began + rules.wait, FIRST_PAUSE, False
+        try:
+            while True:
+                claimed = clock()
+                try:
+                    claim = await space.claim(self._key, rules.lock)
+                except StoreUnavailable as error:
+                    once.trouble.tell(str(error))
+                    return Standing.UNDER_WAY if waited else Standing.NO_STORE
+                if claim.ours:
+                    break
+                if claim.value is not None:
+                    return recalled(claim.value, self._print)
+                left = until - clock()
+                if left <= 0 or self._left:
+                    return Standing.UNDER_WAY
+                await asyncio.sleep(min(pause, left))
+                pause, waited = min(2 * pause, LONGEST_PAUSE), True
+        finally:
+            what = "waited for the first request with its key" if waited else "asked the store for its key"
+            self._exchange.step(once.name, began, clock(), what)
         if self._left:  # nothing was sent, and nobody waits for it
             await self._settle(claim.token, None, claimed + rules.lock, Standing.UNDER_WAY)
             return Standing.UNDER_WAY
@@ -244,7 +251,7 @@ class _Flight:
 
     async def _settle(self, token: int, record: bytes | None, ends: float, found: _Found) -> None:
         """Keep what became of the request. The client does not wait for that where the store cannot be asked."""
-        once, pause, unsure = self._once, FIRST_PAUSE, False
+        once, pause, unsure, began = self._once, FIRST_PAUSE, False, self._once.clock()
         while True:
             try:
                 if not await self._conclude(token, record) and not unsure:
@@ -255,6 +262,7 @@ class _Flight:
                 unsure = True  # it may have done it all the same
                 once.trouble.tell(str(error))
             else:
+                self._exchange.step(once.name, began, once.clock(), "had the store keep what became of it")
                 return
             self._hand_over(found)
             if once.clock() + pause >= ends:

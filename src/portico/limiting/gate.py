@@ -14,9 +14,11 @@ from portico.limiting.budgets import Budget
 from portico.limiting.cost import Costs
 from portico.limiting.settings import LimitingConfig
 from portico.limiting.told import STANDINGS, Standing, tell
+from portico.observe.exchange import Result, ResultKind
 from portico.policy.attempts import Recent
 from portico.policy.authentication import shown
 from portico.policy.base import Env
+from portico.state.board import Counter
 from portico.state.limits import Verdict
 
 MOST_WAITING: Final = 1000
@@ -63,6 +65,9 @@ class Gate:
         self._allowed, self._limited, self._spared, self._unchecked = (
             env.counter(counter, policy=self._name, result=result) for result in results
         )
+        self._was_allowed, self._was_limited, self._was_spared, self._was_unchecked = (
+            (Result(ResultKind.LIMIT, self._name, result),) for result in results
+        )
 
     def close(self) -> None:
         """Let go; nothing is held."""
@@ -87,14 +92,15 @@ class Gate:
             else:
                 standings.append(standing)
         refused = None
+        exchange = request.exchange
         if verdict.allowed and not budget.delays and verdict.known:  # nearly always
             self._allowed.add()
+            if exchange is not None:
+                exchange.results += self._was_allowed
         else:
             refused = await self._refused(request, counted, cost, verdict)
         if refused is not None:
             response = refused
-            if request.exchange is not None:
-                request.exchange.stopped_by = self._name
             if standing is not None:
                 standing.refused = not verdict.allowed
         else:
@@ -123,28 +129,42 @@ class Gate:
     async def _refused(self, request: Request, counted: Counted, cost: int, verdict: Verdict) -> Response | None:
         """Return the answer to who may not pass; None for who may, once it is their turn."""
         if not verdict.known:
-            self._unchecked.add()
-            return None if verdict.allowed or self._dry_run else store_unavailable()
+            self._came(request, self._unchecked, self._was_unchecked)
+            return None if verdict.allowed or self._dry_run else self._stopped(request, store_unavailable())
         budget = counted.budget
         if verdict.allowed:
             if budget.delays and not self._dry_run:
                 wait = budget.turn(verdict)
                 if wait > 0 and not await self._turn(request, wait):
-                    self._limited.add()
+                    self._came(request, self._limited, self._was_limited)
                     given_back = budget.check.charge(counted.key, -cost)
                     if type(given_back) is not Verdict:
                         await given_back  # type: ignore[misc] # as in `handle`
-                    return self._answer([budget.terms.limits[at].name for at, _ in budget.delays], wait)
-            self._allowed.add()
+                    return self._stopped(
+                        request, self._answer([budget.terms.limits[at].name for at, _ in budget.delays], wait)
+                    )
+            self._came(request, self._allowed, self._was_allowed)
             return None
         waits = verdict.waits
         beyond = [told.name for told, wait in zip(budget.terms.limits, waits, strict=True) if wait]
         if self._dry_run:
-            self._spared.add()
+            self._came(request, self._spared, self._was_spared)
             self._log(request, counted.key, beyond)
             return None
-        self._limited.add()
-        return self._answer(beyond, counted.ends or max(waits))
+        self._came(request, self._limited, self._was_limited)
+        return self._stopped(request, self._answer(beyond, counted.ends or max(waits)))
+
+    def _came(self, request: Request, counter: Counter, result: tuple[Result, ...]) -> None:
+        """Count what came of a request, and have its record tell of it."""
+        counter.add()
+        if request.exchange is not None:
+            request.exchange.results += result
+
+    def _stopped(self, request: Request, response: Response) -> Response:
+        """Return the answer to who may not pass, and have the record of the request tell of it."""
+        if request.exchange is not None:
+            request.exchange.stopped_by = self._name
+        return response
 
     async def _turn(self, request: Request, wait: float) -> bool:
         """Wait for a request's turn; tell at once where it cannot wait for it."""

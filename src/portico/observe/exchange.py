@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 logger = logging.getLogger("portico.exchange")
 
@@ -20,6 +20,27 @@ ANSWERED: Final = "answered"
 
 UNANSWERED: Final = "cancelled"
 """The outcome of a try that was given up: the client has left, or the time of its route was over."""
+
+
+AGAIN: Final = frozenset(("hit", "stale", "replayed"))
+"""Results by which a client was given what a service has answered before."""
+
+
+class ResultKind(StrEnum):
+    """What a result is of."""
+
+    CACHE = "cache"
+    LIMIT = "limit"
+    IDEMPOTENCY = "idempotency"
+
+
+class Result(NamedTuple):
+    """What came of a request at a policy, in the words of the policy's metric. It is made at load."""
+
+    kind: ResultKind
+    policy: str
+    """The name that the file has for it."""
+    result: str
 
 
 class Outcome(StrEnum):
@@ -131,6 +152,7 @@ class Exchange:
         "notes",
         "outcome",
         "passed_over",
+        "results",
         "route",
         "sampled",
         "sent",
@@ -191,6 +213,8 @@ class Exchange:
         """More of it, where it is."""
         self.try_span = ""
         """The span of the last try, where the trace is recorded."""
+        self.results: tuple[Result, ...] = ()
+        """What came of it at caches, limits and the like, in the order in which it has met them."""
         self.notes: dict[str, str | int | float] | None = None
         """What was noted by name, where anything was."""
         self.steps: list[Step] | None = None
@@ -213,7 +237,7 @@ class Exchange:
 
     def note(self, name: str, value: str | int | float) -> None:
         """Note something of the request for the log and for `portico why`: a name in lower case with dots, as in
-        `cache.status`, and no secret. A later value takes the place of an earlier one."""
+        `geo.country`, and no secret. A later value takes the place of an earlier one."""
         if isinstance(value, str) and len(value) > MAX_NOTE:
             value = value[:MAX_NOTE]
         notes = self.notes
@@ -283,15 +307,26 @@ class Exchange:
 
     def take(self, branch: Exchange) -> None:
         """Have what a branch has, as that try is the one that counts; whatever waits for its end waits for this one."""
-        self.service, self.target, self.error = branch.service, branch.target, branch.error
-        self.connecting, self.connected, self.tls = branch.connecting, branch.connected, branch.tls
-        self.sent, self.first_byte, self.try_outcome = branch.sent, branch.first_byte, branch.try_outcome
-        self.try_span = branch.try_span
-        for gone in branch.tried or ():
-            self._keep(gone)
+        self.tell_of(branch)
         callbacks, branch._on_end = branch._on_end, None
         for callback in callbacks or ():
             self.on_end(callback)
+
+    def tell_of(self, other: Exchange) -> None:
+        """Have all that another record says of tries, and of the policies there, as its answer is this one's, too."""
+        self.service, self.target, self.error = other.service, other.target, other.error
+        self.connecting, self.connected, self.tls = other.connecting, other.connected, other.tls
+        self.sent, self.first_byte, self.try_outcome = other.sent, other.first_byte, other.try_outcome
+        self.try_span = other.try_span
+        self.results += other.results
+        if other.stopped_by:
+            self.stopped_by = other.stopped_by
+        for gone in other.tried or ():
+            self._keep(gone)
+        for step in other.steps or ():
+            self.step(step.name, step.began, step.ended, step.what)
+        for name, value in (other.notes or {}).items():
+            self.note(name, value)
 
     def end(self, outcome: Outcome, now: float) -> None:
         """Close the record; the second and later calls do nothing."""

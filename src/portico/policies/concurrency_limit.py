@@ -69,6 +69,8 @@ from portico.plugin import (
     PolicyConfig,
     Request,
     Response,
+    Result,
+    ResultKind,
     SemaphoreRules,
     Semaphores,
     Stage,
@@ -141,9 +143,12 @@ class ConcurrencyLimitPolicy(Policy[ConcurrencyLimit], name="concurrency-limit",
         self._logger = env.logger
         self._tell_after = float("-inf")
         name = env.place.rpartition(":")[2]  # not the route's: a board has no room for each result of each of them
+        results = ("allowed", "limited", "dry-run", "unchecked")
         self._allowed, self._limited, self._spared, unchecked = (
-            env.counter(_COUNTER, policy=name, result=result)
-            for result in ("allowed", "limited", "dry-run", "unchecked")
+            env.counter(_COUNTER, policy=name, result=result) for result in results
+        )
+        self._was_allowed, self._was_limited, self._was_spared, self._was_unchecked = (
+            (Result(ResultKind.LIMIT, name, result),) for result in results
         )
         space, clock, logger = env.store.volatile, env.clock, env.logger
         self._semaphores = env.share((self.name, env.place, space), lambda: Semaphores(space, clock, logger, unchecked))
@@ -176,6 +181,7 @@ class ConcurrencyLimitPolicy(Policy[ConcurrencyLimit], name="concurrency-limit",
             over, exchange = _Over(entered), request.exchange
             if exchange is None:
                 return await _without_client(request, next, over)
+            exchange.results += self._was_unchecked if self._semaphores.failing else self._was_allowed
             exchange.on_end(over)
             if exchange.outcome is not None:
                 over()
@@ -183,13 +189,22 @@ class ConcurrencyLimitPolicy(Policy[ConcurrencyLimit], name="concurrency-limit",
             if response.duplex is not None and not self.config.upgrades:
                 over()
             return response
-        if self.config.dry_run:
-            self._spared.add()
-            if entered is NoPlace.FULL:  # and the log knows already of a store that is down
-                self._tell(rules.most)
-            return await next(request)
-        self._limited.add()
-        return self.stopped(request, self._full() if entered is NoPlace.FULL else store_unavailable())
+        refused = self._refused(request, rules.most, full=entered is NoPlace.FULL)
+        return await next(request) if refused is None else refused
+
+    def _refused(self, request: Request, most: int, *, full: bool) -> Response | None:
+        """Return the answer to a request for which there is no place, where it is not `full` as nobody knows; None
+        where it may pass all the same."""
+        spared = self.config.dry_run
+        (self._spared if spared else self._limited).add()
+        if request.exchange is not None:
+            known = self._was_spared if spared else self._was_limited
+            request.exchange.results += known if full else self._was_unchecked
+        if not spared:
+            return self.stopped(request, self._full() if full else store_unavailable())
+        if full:  # else the log knows already of a store that is down
+            self._tell(most)
+        return None
 
     def _rules(self, most: int) -> SemaphoreRules:
         config = self.config

@@ -94,6 +94,8 @@ from portico.plugin import (
     Problem,
     Request,
     Response,
+    Result,
+    ResultKind,
     Size,
     Stage,
     Standing,
@@ -212,10 +214,9 @@ class IdempotencyKeyPolicy(Policy[IdempotencyKey], name="idempotency-key", stage
             raise ConfigError(f"key: {error}") from None
         self._caller = caller.of
         name = env.place.rpartition(":")[2]  # not the route's: a board has no room for each result of each of them
-        self._counters = {
-            result: env.counter(_COUNTER, policy=name, result=result)
-            for result in ("first", "replayed", "missing", "invalid", *(each.value for each in Standing))
-        }
+        results = ("first", "replayed", "missing", "invalid", *(each.value for each in Standing))
+        self._counters = {result: env.counter(_COUNTER, policy=name, result=result) for result in results}
+        self._results = {result: (Result(ResultKind.IDEMPOTENCY, name, result),) for result in results}
         rules = OnceRules(
             ttl=config.ttl,
             lock=config.lock,
@@ -243,15 +244,25 @@ class IdempotencyKeyPolicy(Policy[IdempotencyKey], name="idempotency-key", stage
         print_ = await fingerprint(request, content)
         found = await self._once.answer(request, next, self._caller(request), key, print_)
         if isinstance(found, Response):
-            self._counters["replayed" if b"idempotency-replayed" in found.headers else "first"].add()
-            return found
+            if b"idempotency-replayed" not in found.headers:
+                self._came(request, "first")
+                return found
+            self._came(request, "replayed")
+            asked = request.exchange is not None and request.exchange.tries > 0  # and the service says so of its own
+            return found if asked else self.stopped(request, found)
         if found is Standing.NO_STORE and self.config.on_store_failure == "allow":
-            self._counters[found.value].add()
+            self._came(request, found.value)
             return await next(request)
         return self._refused(request, found.value, _told(found))
 
-    def _refused(self, request: Request, result: str, response: Response) -> Response:
+    def _came(self, request: Request, result: str) -> None:
+        """Count what came of a request, and have its record tell of it."""
         self._counters[result].add()
+        if request.exchange is not None:
+            request.exchange.results += self._results[result]
+
+    def _refused(self, request: Request, result: str, response: Response) -> Response:
+        self._came(request, result)
         if self._link is not None:
             response.headers.set(b"Link", self._link)
         return self.stopped(request, response)

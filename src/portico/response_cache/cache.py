@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeAlias
 
 from portico.caching.invalidation import invalidated
 from portico.caching.reuse import ERRORS, Decision, Verdict, decide, may_stand_in, passes_by
@@ -13,6 +13,7 @@ from portico.caching.status import CacheStatus, Forward
 from portico.caching.validation import updated_by_head
 from portico.http.message import Handler, Request, Response
 from portico.http.user import speaks_for_a_user
+from portico.observe.exchange import Result, ResultKind
 from portico.policy.base import Env
 from portico.policy.verdicts import Trouble
 from portico.response_cache.fetching import Errand, Fetching
@@ -22,12 +23,15 @@ from portico.response_cache.record import Entry
 from portico.response_cache.settings import CacheSettings, Users
 from portico.response_cache.sharing import Sharing, word_for
 from portico.response_cache.shelf import Shelf
-from portico.response_cache.telling import Telling
+from portico.response_cache.telling import Telling, by_cache, waited
 from portico.state.purges import CLOCK_SKEW
 
 _TURNS: Final = 3
 """How often a request looks anew, where what it has waited for was for others."""
 _MISS: Final = Decision(Verdict.FETCH, None, Forward.URI_MISS)
+
+_Tally: TypeAlias = tuple[Callable[[], None], tuple[Result, ...]]
+"""Counts one more, and what records are told of it."""
 
 
 class ResponseCache:
@@ -47,12 +51,12 @@ class ResponseCache:
         self._places = Places(key, f"{env.place}\0{marks}")
         self._vetting = Vetting(key.headers)
 
-        name = env.place.rpartition(":")[2]  # not the route's: a board has no room for each of them
-
-        def count(what: str) -> Callable[[], None]:
-            return env.counter("portico_cache_requests_total", policy=name, result=what).add
-
-        self._hit, self._missed, self._stale, self._passed = map(count, ("hit", "miss", "stale", "pass"))
+        self._name = name = env.place.rpartition(":")[2]  # not the route's: a board has no room for each of them
+        self._hit, self._missed, self._stale, self._passed = (
+            (env.counter("portico_cache_requests_total", policy=name, result=what).add, _result(name, what))
+            for what in ("hit", "miss", "stale", "pass")
+        )
+        self._hit_at_once, self._was_hit = self._hit
         self._memory: Memory = env.share(
             ("cache", settings.memory),
             lambda: Memory(settings.memory, env.counter("portico_cache_evicted_total")),
@@ -91,7 +95,11 @@ class ResponseCache:
                 given = kept.signatures.get(self._signature(kept, request))
                 now = self._wall()
                 if given is not None and given.good_from <= now < given.stale_at:
-                    self._hit()
+                    self._hit_at_once()
+                    exchange = request.exchange
+                    if exchange is not None:
+                        exchange.results += self._was_hit
+                        exchange.stopped_by = self._name
                     return self._telling.give(given, now)
             place = self._places.of(request) if self._places.apart else Place(text, text)
             if kept is None:
@@ -102,7 +110,7 @@ class ResponseCache:
         if passes_by(request) is not None:
             return await self._pass_by(request, next)
         if not self._vetting.passes(headers) or (self._bypass is not None and self._bypass(request)):
-            self._passed()
+            self._came(request, self._passed)
             return self._telling.told(await next(request), CacheStatus(forward=Forward.BYPASS), b"BYPASS")
         place = self._places.of(request)
         return await self._look(request, next, place, memory.get(place.text), _TURNS)
@@ -111,6 +119,13 @@ class ResponseCache:
         """End what is being fetched."""
         self._shelf.close()
         self._sharing.close()
+
+    def _came(self, request: Request, which: _Tally) -> None:
+        """Count what came of a request, and have its record tell of it."""
+        count, result = which
+        count()
+        if request.exchange is not None:
+            request.exchange.results += result
 
     # What is answered at once.
 
@@ -149,7 +164,9 @@ class ResponseCache:
         entries = self._entries_for(request, kept) if alive else []
         decision = self._decide(request, entries)
         if not decision.gives:
+            began = self._clock()
             loaded = await self._shelf.load(place, kept)
+            waited(request.exchange, self._name, began, self._clock(), "asked the store")
             if loaded is not None:
                 kept = loaded
                 if kept.entries:
@@ -166,7 +183,8 @@ class ResponseCache:
             entries = [entry for entry in entries if entry.stored is not decision.stored]
             decision = self._decide(request, entries)
         if decision.verdict is Verdict.REFUSE:
-            self._missed()
+            self._came(request, self._missed)
+            by_cache(request, self._name)
             refused = Response.problem(504, "not-cached", "Not cached", "There is no answer kept that would do.")
             return self._telling.told(refused, decision.status, b"MISS")
         if decision.verdict is Verdict.PASS or request.method == "HEAD":
@@ -185,20 +203,23 @@ class ResponseCache:
     ) -> Response | None:
         """Return the answer that was decided on; None where its content is lost."""
         entry = _decided(entries, decision)
+        began = self._clock()
         whole = await self._shelf.content(place, entry)
+        waited(request.exchange, self._name, began, self._clock(), "read the content in the store")
         if whole is None:
             return None
+        by_cache(request, self._name)
         if whole is not entry:
             kept = kept.with_entry(entry, whole)
             self._memory.put(place.text, kept)
         now = self._wall()
         if decision.verdict is Verdict.GIVE_AND_RENEW:
-            self._stale()
+            self._came(request, self._stale)
             alike_ = self._alike(request, place, entries)
             if not self._memory.marked(alike_, self._clock()):
                 self._sharing.renew(request, next, Errand(place, kept, entries, decision, alike_))
             return self._telling.answer(request, whole, decision.status, b"UPDATING", now)
-        self._hit()
+        self._came(request, self._hit)
         if decision.ttl is not None and decision.ttl <= 0:
             return self._telling.answer(request, whole, decision.status, b"STALE", now)
         headers = request.headers
@@ -209,7 +230,7 @@ class ResponseCache:
     async def _pass_by(self, request: Request, next: Handler) -> Response:  # noqa: A002
         """Leave a request to the service that no cache has to do with, and have go what it has changed."""
         why = passes_by(request)
-        self._passed()
+        self._came(request, self._passed)
         response = await next(request)
         if why is Forward.METHOD and response.problem_value is None:
             for place in invalidated(request, response.status, response.headers, scheme_of(request)):
@@ -226,7 +247,7 @@ class ResponseCache:
     ) -> Response:
         """Leave a request to the service; what a HEAD tells of what is kept is taken in."""
         asked, stamp = self._wall(), self._shelf.stamp(place.uri)
-        self._missed()
+        self._came(request, self._missed)
         response = await next(request)
         if request.method == "HEAD" and response.status == 200 and response.problem_value is None and entries:
             stored = [entry.stored for entry in entries]
@@ -238,7 +259,7 @@ class ResponseCache:
     async def _by_itself(self, request: Request, next: Handler, errand: Errand) -> Response:  # noqa: A002
         """Have a request answered for itself alone."""
         asked = self._wall()
-        self._missed()
+        self._came(request, self._missed)
         response = await next(request)
         if self._fetching.judge(request, response, asked, self._wall()) is not None:
             self._memory.unmark(errand.alike)  # the next one may be shared
@@ -247,6 +268,7 @@ class ResponseCache:
             whole = await self._shelf.content(errand.place, _decided(errand.entries, errand.decision))
             if whole is not None:
                 response.body.close()
+                by_cache(request, self._name)
                 status = CacheStatus(forward=Forward.STALE, forward_status=response.status, detail="stale-if-error")
                 return self._telling.answer(request, whole, status, b"STALE", asked)
         return self._telling.told(response, errand.decision.status, word_for(errand.decision.why))
@@ -268,7 +290,8 @@ class ResponseCache:
         if flight is not None and errand.decision.why is not Forward.REQUEST:
             entry, over = await self._sharing.follow(request, flight)
             if entry is not None:
-                self._missed()
+                self._came(request, self._missed)
+                by_cache(request, self._name)
                 status = replace(errand.decision.status, collapsed=True)
                 return self._telling.answer(request, entry, status, b"MISS", self._wall())
             if over and not self._memory.marked(where, self._clock()):
@@ -279,8 +302,12 @@ class ResponseCache:
         response = await self._sharing.lead(request, flight, errand)
         if response is None:
             return await self._by_itself(request, next, errand)
-        self._missed()
+        self._came(request, self._missed)
         return response
+
+
+def _result(name: str, what: str) -> tuple[Result, ...]:
+    return (Result(ResultKind.CACHE, name, what),)
 
 
 def _decided(entries: Sequence[Entry], decision: Decision) -> Entry:

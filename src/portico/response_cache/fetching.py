@@ -33,6 +33,7 @@ from portico.response_cache.memory import Kept, Memory
 from portico.response_cache.record import Entry, is_same
 from portico.response_cache.settings import CacheSettings, Users
 from portico.response_cache.shelf import Shelf
+from portico.response_cache.telling import waited
 
 HIT_FOR_MISS: Final = 120.0
 """Seconds for which requests do not wait for each other, after one was answered what is not kept; as in Varnish."""
@@ -88,6 +89,7 @@ class Fetching:
         self._memory = memory
         self._entries_for = entries_for
         self._lasts = max(1.0, settings.wait)
+        self._name = env.place.rpartition(":")[2]
         self._stored = env.counter("portico_cache_stored_total")
         self._lonely = Lonely()
 
@@ -101,7 +103,9 @@ class Fetching:
         try:
             async with alone:
                 flight.start(alone)
+                began = self._clock()
                 errand = await self._turn(flight, seen, errand, lease)
+                waited(flight.exchange, self._name, began, self._clock(), "asked the store who fetches it")
                 if not flight.over:
                     await self._fetch(flight, seen, next, errand, lease)
         except TimeoutError:

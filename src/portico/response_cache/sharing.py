@@ -19,7 +19,7 @@ from portico.response_cache.flight import Came, Flight, FlightContent
 from portico.response_cache.record import Entry
 from portico.response_cache.settings import CacheSettings
 from portico.response_cache.shelf import Shelf
-from portico.response_cache.telling import Telling
+from portico.response_cache.telling import Telling, by_cache, waited
 
 LONGEST_WAIT: Final = 3600.0
 """Seconds that a request waits for its own fetch at most; services give up long before."""
@@ -36,6 +36,7 @@ class Sharing:
     """The fetches of one cache that are under way."""
 
     def __init__(self, settings: CacheSettings, env: Env, shelf: Shelf, fetching: Fetching, telling: Telling) -> None:
+        self._name = env.place.rpartition(":")[2]
         self._settings = settings
         self._rules = settings.rules
         self._clock = env.clock
@@ -97,6 +98,7 @@ class Sharing:
         wait = self._settings.wait
         if request.deadline is not None:
             wait = min(wait, request.deadline - self._clock())
+        began = self._clock()
         flight.watch()
         try:
             async with asyncio.timeout(max(0.0, wait)):
@@ -105,6 +107,7 @@ class Sharing:
             return None, False
         finally:
             flight.leave()
+            waited(request.exchange, self._name, began, self._clock(), "waited for another request's fetch")
         came = flight.came
         return came.entry if came is not None and came.shared and self._is_for(request, came) else None, True
 
@@ -144,6 +147,8 @@ class Sharing:
         came, given, decision = flight.came, flight.given, errand.decision
         begun = flight.begun
         if came is not None and (begun is None or not plain):
+            if came.stands_in or not flight.exchange.tries:  # or another worker had it by now
+                by_cache(request, self._name)
             return self._telling.answer(request, came.entry, came.status, came.word, self._wall())
         if not plain and (given is None or given.problem_value is None):
             return None  # it has asked for a part, or has something already, and the fetch has not said so
@@ -171,5 +176,5 @@ class Sharing:
 def _take(exchange: Exchange | None, of: Exchange) -> None:
     """Have the record of a request tell of its fetch."""
     if exchange is not None:
-        exchange.service, exchange.target, exchange.error = of.service, of.target, of.error
-        exchange.sent, exchange.first_byte, exchange.tries = of.sent, of.first_byte, of.tries
+        exchange.tell_of(of)
+        exchange.tries = of.tries

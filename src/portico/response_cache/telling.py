@@ -6,9 +6,22 @@ from portico.caching.answering import answer
 from portico.caching.status import CacheStatus
 from portico.http.headers import HeaderBlock, Headers
 from portico.http.message import Request, Response
+from portico.observe.exchange import Exchange
 from portico.response_cache.memory import Given
 from portico.response_cache.record import Entry
 from portico.response_cache.settings import CacheSettings
+
+
+def by_cache(request: Request, name: str) -> None:
+    """Have the record of a request tell that the cache of this name has answered it, and not the service."""
+    if request.exchange is not None:
+        request.exchange.stopped_by = name
+
+
+def waited(exchange: Exchange | None, name: str, began: float, now: float, what: str) -> None:
+    """Have the record of a request tell for what the cache of this name has waited, where that took any time."""
+    if exchange is not None and now > began:
+        exchange.step(name, began, now, what)
 
 
 class Telling:

@@ -156,6 +156,11 @@ class Semaphores:
         """How many keys are kept in mind."""
         return len(self._places)
 
+    @property
+    def failing(self) -> bool:
+        """Whether the store had no answer when it was last asked."""
+        return self._failing
+
     def serve(self, spawn: Spawn) -> None:
         """Have a configuration do the work."""
         self._spawns[spawn] = None

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
+from types import MappingProxyType
 from typing import Final
 
 from portico.exporters.access_log.escaping import decoded
 from portico.exporters.access_log.record import Record
-from portico.observe.exchange import Exchange, Outcome
+from portico.observe.exchange import AGAIN, Exchange, Outcome, Result, ResultKind
 
 CLIENT_ADDRESS: Final = "client.address"
 """The note that says where something came from that never became a request."""
 CLIENT_PATH: Final = "client.path"
 """The note that says what that has asked for."""
-CACHE: Final = "cache.status"
-LIMIT: Final = "limit.result"
-"""Notes that have fields of their own."""
 
+_NO_RESULT: Final = Result(ResultKind.LIMIT, "", "")
+_WEIGHTS: Final = MappingProxyType({"": 0, "allowed": 1, "dry-run": 2, "unchecked": 3, "limited": 4})
+"""How much the results of limits say, beside each other."""
 _WAYS: Final = frozenset(("gateway", "connect", "response"))
 
 
@@ -57,6 +58,21 @@ def correlation_of(record: Record) -> str:
     return "" if known is None else decoded(known)
 
 
+def result_of(exchange: Exchange, kind: ResultKind) -> str:
+    """Return what came of it at the innermost policy of a kind that it has met; empty where it has met none."""
+    for result in reversed(exchange.results):
+        if result.kind is kind:
+            return result.result
+    return ""
+
+
+def limit_of(exchange: Exchange) -> Result:
+    """Return what came of it at the limit that says most: the one that has refused it, or was not known, or would have
+    refused it; else the outermost. Its texts are empty where it has met none."""
+    limits = [result for result in exchange.results if result.kind is ResultKind.LIMIT]
+    return max(limits, key=lambda result: _WEIGHTS.get(result.result, 1), default=_NO_RESULT)
+
+
 def error_source_of(exchange: Exchange) -> str:
     """Return where it went wrong: at the `client`, a `policy`, the `gateway`, on the way to the service (`connect`), in
     its answer (`response`), or by the answer of the `service` itself; empty where nothing has."""
@@ -68,8 +84,8 @@ def error_source_of(exchange: Exchange) -> str:
         return way
     if outcome is Outcome.TRUNCATED:
         return "response"
-    if exchange.stopped_by:
-        return "policy"
+    if exchange.stopped_by and (exchange.status >= 400 or outcome is not Outcome.COMPLETE):
+        return "service" if any(result.result in AGAIN for result in exchange.results) else "policy"
     if outcome is not Outcome.COMPLETE:
         return "gateway"
     if exchange.status < 400:

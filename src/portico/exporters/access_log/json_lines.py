@@ -9,12 +9,12 @@ from typing import Final
 
 from portico.exporters.access_log.escaping import cut, decoded, json_text
 from portico.exporters.access_log.facts import (
-    CACHE,
-    LIMIT,
     address_of,
     correlation_of,
     error_source_of,
     iso_second,
+    limit_of,
+    result_of,
     target_of,
     upstream_ms,
     url_of,
@@ -23,7 +23,7 @@ from portico.exporters.access_log.record import LONGEST, LONGEST_URL, SHORT, Rec
 from portico.exporters.access_log.redaction import Redaction
 from portico.http.message import Client
 from portico.http.user import User
-from portico.observe.exchange import Outcome
+from portico.observe.exchange import Exchange, Outcome, Result, ResultKind
 
 REMEMBERED: Final = 2048
 """Texts that are not escaped again, of each kind."""
@@ -97,6 +97,7 @@ class JsonLines:
         self._texts = _Texts()
         self._values = _Values()
         self._targets: dict[bytes, str] = {}
+        self._policies: dict[tuple[str, tuple[Result, ...]], str] = {}
         self._http = _Origins("http://")
         self._https = _Origins("https://")
 
@@ -135,6 +136,8 @@ class JsonLines:
             began = exchange.first_byte
             upstream = "null" if began <= 0.0 else _ms(began - exchange.sent)
             outcome = exchange.outcome
+            if exchange.results or exchange.stopped_by:
+                rest = self._policies.get((exchange.stopped_by, exchange.results)) or self._of_policies(exchange)
             if (
                 status >= 400
                 or outcome is not _COMPLETE
@@ -142,7 +145,7 @@ class JsonLines:
                 or exchange.notes is not None
                 or exchange.error
             ):
-                rest = self._rest(record)
+                rest += self._rest(record)
             if exchange.trace_id:  # digits, and never the same ones again
                 rest += f',"trace_id":"{exchange.trace_id}"'
             who = "null" if user is None else texts[user.name]
@@ -177,6 +180,9 @@ class JsonLines:
             "outcome": str(exchange.outcome),
             "error": exchange.error,
             "error_source": error_source_of(exchange),
+            "cache": result_of(exchange, ResultKind.CACHE),
+            "limit": limit_of(exchange).result,
+            "limit_policy": limit_of(exchange).policy,
             "stopped_by": exchange.stopped_by,
             "trace_id": exchange.trace_id,
         }
@@ -197,14 +203,27 @@ class JsonLines:
             self._targets[sent] = made
         return made
 
+    def _of_policies(self, exchange: Exchange) -> str:
+        """Return what policies have made of a request: few different texts, which are remembered."""
+        limit = limit_of(exchange)
+        fields = (
+            ("cache", result_of(exchange, ResultKind.CACHE)),
+            ("limit", limit.result),
+            ("limit_policy", limit.policy),
+            ("idempotency", result_of(exchange, ResultKind.IDEMPOTENCY)),
+            ("stopped_by", exchange.stopped_by),
+        )
+        made = "".join([f',"{name}":{self._texts[text]}' for name, text in fields if text])
+        if len(self._policies) >= REMEMBERED:
+            self._policies.clear()
+        self._policies[exchange.stopped_by, exchange.results] = made
+        return made
+
     def _rest(self, record: Record) -> str:
         """Return what few lines have."""
         exchange, texts = record[0], self._texts
         notes = exchange.notes or {}
         fields = (
-            ("cache", str(notes.get(CACHE, ""))),
-            ("limit", str(notes.get(LIMIT, ""))),
-            ("stopped_by", exchange.stopped_by),
             ("error", exchange.error),
             ("error_source", error_source_of(exchange)),
         )

@@ -10,19 +10,20 @@ from typing import Final
 from portico.config.access_log import PLACE
 from portico.exporters.access_log.escaping import cut, decoded, plain_text
 from portico.exporters.access_log.facts import (
-    CACHE,
-    LIMIT,
     address_of,
     correlation_of,
     error_source_of,
     iso_second,
+    limit_of,
     origin_of,
+    result_of,
     target_of,
     upstream_ms,
     url_of,
 )
 from portico.exporters.access_log.record import LONGEST, LONGEST_URL, SHORT, Record
 from portico.exporters.access_log.redaction import Redaction
+from portico.observe.exchange import ResultKind
 
 Field = Callable[[Record, float], str]
 """What a place shows of a record, given what the time of day is ahead of the record's clock; not escaped yet."""
@@ -90,8 +91,10 @@ _SIMPLE: Final[Mapping[str, Field]] = MappingProxyType(
         "bytes_in": lambda record, _: str(record[0].bytes_in),
         "bytes_out": lambda record, _: str(record[0].bytes_out),
         "outcome": lambda record, _: str(record[0].outcome),
-        "cache": _note(CACHE),
-        "limit": _note(LIMIT),
+        "cache": lambda record, _: result_of(record[0], ResultKind.CACHE),
+        "limit": lambda record, _: limit_of(record[0]).result,
+        "limit_policy": lambda record, _: limit_of(record[0]).policy,
+        "idempotency": lambda record, _: result_of(record[0], ResultKind.IDEMPOTENCY),
         "stopped_by": lambda record, _: record[0].stopped_by,
         "error": lambda record, _: record[0].error,
         "error_source": lambda record, _: error_source_of(record[0]),
