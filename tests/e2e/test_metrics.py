@@ -12,7 +12,16 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_prometheus
 
-from tests.harness.gateway import Answer, Gateway, Service, curl, problem_of, reserved_port, wait_for
+from tests.harness.gateway import (
+    Answer,
+    Gateway,
+    Service,
+    curl,
+    problem_of,
+    refusing_port,
+    reserved_port,
+    wait_for,
+)
 from tests.harness.load import Load
 from tests.harness.prometheus import findings, prometheus
 from tests.harness.tools import program
@@ -118,6 +127,40 @@ def test_it_tells_in_either_format_whom_it_may(tmp_path: Path) -> None:
         running.file.write_text(running.file.read_text().replace("metrics: {", "metrics: off #"))
         running.popen.send_signal(signal.SIGHUP)
         wait_for(lambda: asked(running).status == 404, "the next configuration")
+
+
+def test_services_are_told_of_with_their_targets(tmp_path: Path) -> None:
+    config = """
+services:
+  two: {{targets: [{targets}], balance: round-robin, breaker: {{}}, concurrency: 9}}
+routes: [{{path: /two, service: two}}]
+"""
+    with (
+        Service() as service,
+        refusing_port() as dead,
+        Gateway(tmp_path, config.format(targets=f"127.0.0.1:{service.port}, 127.0.0.1:{dead}"), workers=2) as running,
+    ):
+
+        def well() -> dict[int, float]:
+            curl(f"{running.url}/two")
+            told = scrape(running.url)
+            return {
+                port: told.get(("portico_upstream_target_healthy", "service=two", f"target=127.0.0.1:{port}"), -1.0)
+                for port in (service.port, dead)
+            }
+
+        wait_for(lambda: well() == {service.port: 1, dead: 0}, "the dead one to be told of")
+
+        def pools() -> list[float]:
+            names = ("connections", "connections_busy", "concurrency_taken", "concurrency_waiting", "concurrency_limit")
+            told = scrape(running.url)
+            return [told.get((f"portico_upstream_{name}", "service=two"), -1.0) for name in names]
+
+        wait_for(lambda: (now := pools())[0] > 0 and now[1:] == [0, 0, 0, 2 * 9], "both workers to have told")
+        assert scrape(running.url)["portico_breaker_state", "service=two"] == 0
+        running.file.write_text(running.file.read_text().replace(f", 127.0.0.1:{dead}", ""))
+        running.popen.send_signal(signal.SIGHUP)
+        wait_for(lambda: well() == {service.port: 1, dead: -1}, "the one that went to be told of no more")
 
 
 def asked(running: Gateway) -> Answer:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
+
 from tests.harness.collector import Collector, Span
 from tests.harness.gateway import Gateway, Service, curl, refusing_port, wait_for
 
@@ -86,6 +88,30 @@ def test_one_trace_joins_client_gateway_and_service(tmp_path: Path) -> None:
         assert collector.resources[0]["deployment.environment.name"] == "test"
         assert collector.headers[0]["X-Key"] == "a key"
         assert (server.failed, client.failed) == (False, False)
+
+
+def test_metrics_show_a_trace_that_is_recorded_and_no_other(tmp_path: Path) -> None:
+    with Collector() as collector, Gateway(tmp_path, config(collector, 1)) as gateway:
+        accept = "Accept: application/openmetrics-text;version=1.0.0"
+
+        def shown() -> list[tuple[str, str, dict[str, str], float]]:
+            families = read_openmetrics(curl(f"{gateway.url}/metrics", "-H", accept).body.decode())
+            return [
+                (sample.name, sample.labels["endpoint"], sample.exemplar.labels, sample.exemplar.value)
+                for family in families
+                for sample in family.samples
+                if sample.exemplar is not None
+            ]
+
+        assert curl(f"{gateway.url}/livez", "-H", f"traceparent: 00-{'9' * 32}-{SPAN}-01").status == 200
+        assert curl(f"{gateway.url}/svc/7", "-H", f"traceparent: 00-{'8' * 32}-{SPAN}-00").status == 502
+        assert curl(f"{gateway.url}/always", "-H", f"traceparent: 00-{TRACE}-{SPAN}-01").status == 200
+        ((name, endpoint, labels, seconds),) = wait_for(shown, "an exemplar")
+        assert (name, endpoint) == ("http_request_duration_seconds_bucket", "/always")
+        assert labels == {"trace_id": TRACE}
+        assert 0 <= seconds < 5
+        assert wait_for(lambda: collector.spans, "the span")[0].trace_id == TRACE
+        assert TRACE not in curl(f"{gateway.url}/metrics").body.decode()
 
 
 def test_a_dead_target_is_a_try_of_its_own(tmp_path: Path) -> None:

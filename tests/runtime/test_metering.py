@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from portico.runtime.metering import AT_ONCE, Metering
 from portico.runtime.runtime import Runtime
 from portico.state.board import Segment
@@ -13,14 +15,18 @@ from portico.upstream.target import Target
 from tests.state.test_board import a_board
 
 
-def service(*targets: Target, breaker: str = "") -> Any:
+def service(*targets: Target, breaker: str = "", room: tuple[int, int, int] | None = None) -> Any:
     return SimpleNamespace(
-        targets=targets, breaker=SimpleNamespace(state=SimpleNamespace(name=breaker)) if breaker else None
+        targets=targets,
+        breaker=SimpleNamespace(state=SimpleNamespace(name=breaker)) if breaker else None,
+        bulkhead=None
+        if room is None
+        else SimpleNamespace(room=SimpleNamespace(taken=room[0], waiting=room[1]), limit=room[2]),
     )
 
 
-def target(**state: float) -> Target:
-    made = Target("http", "a:80", b"a", "", cast(Any, None))
+def target(address: str = "a:80", **state: float) -> Target:
+    made = Target("http", address, b"a", "", cast(Any, None))
     for name, value in state.items():
         setattr(made, name, value)
     return made
@@ -42,7 +48,8 @@ def test_services_and_certificates_are_told_of() -> None:
         metering = Metering(segment)
         metering.tell(None)
         serving = runtime(
-            one=service(target(), target(down_since=5.0), target(ejected_until=9.0)), two=service(breaker="open")
+            one=service(target(), target("b:80", down_since=5.0), target("c:80", ejected_until=9.0)),
+            two=service(breaker="open", room=(7, 2, 10)),
         )
         for _ in range(2):
             metering.tell(serving)
@@ -51,12 +58,20 @@ def test_services_and_certificates_are_told_of() -> None:
             'portico_upstream_targets{service="one",state="unhealthy"}': 1,
             'portico_upstream_targets{service="one",state="ejected"}': 1,
             'portico_upstream_targets{service="one",state="unchecked"}': 1,
+            'portico_upstream_target_healthy{service="one",target="a:80"}': 1,
+            'portico_upstream_target_healthy{service="one",target="b:80"}': 0,
+            'portico_upstream_target_healthy{service="one",target="c:80"}': 0,
             'portico_upstream_connections{service="one"}': 0,
+            'portico_upstream_connections_busy{service="one"}': 0,
             'portico_upstream_targets{service="two",state="healthy"}': 0,
             'portico_upstream_targets{service="two",state="unhealthy"}': 0,
             'portico_upstream_targets{service="two",state="ejected"}': 0,
             'portico_upstream_targets{service="two",state="unchecked"}': 0,
             'portico_upstream_connections{service="two"}': 0,
+            'portico_upstream_connections_busy{service="two"}': 0,
+            'portico_upstream_concurrency_taken{service="two"}': 7,
+            'portico_upstream_concurrency_waiting{service="two"}': 2,
+            'portico_upstream_concurrency_limit{service="two"}': 10,
             'portico_breaker_state{service="two"}': 2,
             'portico_tls_certificate_expiry_timestamp_seconds{file="cert.pem"}': 1000,
         }
@@ -69,8 +84,12 @@ def test_what_is_served_no_more_is_told_of_no_more() -> None:
         for serving in (runtime(one=service(target()), two=service(target())), runtime(two=service(target()))):
             for _ in range(4):
                 metering.tell(serving)
-        assert {name for name in said(segment) if "connections" in name} == {
-            'portico_upstream_connections{service="two"}'
+        assert {name for name in said(segment) if "connections" in name or "healthy" in name} == {
+            'portico_upstream_connections{service="two"}',
+            'portico_upstream_connections_busy{service="two"}',
+            'portico_upstream_targets{service="two",state="healthy"}',
+            'portico_upstream_targets{service="two",state="unhealthy"}',
+            'portico_upstream_target_healthy{service="two",target="a:80"}',
         }
 
 
@@ -87,3 +106,38 @@ def test_many_targets_are_looked_at_in_turns() -> None:
             assert turns < 10
         assert turns >= 4
         assert said(segment)[name] == 3 * AT_ONCE
+
+
+def healthy(segment: Segment) -> dict[str, int]:
+    """Return which targets are told to be well, by address."""
+    return {name.split('"')[3]: value for name, value in said(segment).items() if "target_healthy" in name}
+
+
+def test_a_target_is_well_unless_anything_is_known_against_it_and_is_gone_when_it_goes() -> None:
+    with a_board() as board:
+        segment = board.segment(1)
+        metering = Metering(segment)
+        twice = (target("twice:80", failing=True), target("twice:80"))
+        for targets, expected in (
+            ((target("a:80", looked_at=True), target("b:80", failing=True)), {"a:80": 1, "b:80": 0}),
+            ((target("b:80"), *twice), {"b:80": 1, "twice:80": 0}),
+            ((), {}),
+            ((target("a:80"),), {"a:80": 1}),
+        ):
+            serving = runtime(one=service(*targets))
+            for _ in range(2):
+                metering.tell(serving)
+            assert healthy(segment) == expected
+
+
+def test_only_so_many_targets_are_told_of_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("portico.runtime.metering.MOST_TARGETS", 3)
+    with a_board() as board:
+        segment = board.segment(1)
+        metering = Metering(segment)
+        for first in (0, 2):  # the names of those that have gone stay taken
+            serving = runtime(one=service(*(target(f"{number}:80") for number in range(first, first + 5))))
+            for _ in range(2):
+                metering.tell(serving)
+        assert healthy(segment) == {"2:80": 1}
+        assert said(segment)['portico_upstream_targets{service="one",state="unchecked"}'] == 5

@@ -106,7 +106,25 @@ UPSTREAM_TARGETS: Final = _gauge(
     "state",
     merge=max,
 )
+TARGET_HEALTHY: Final = _gauge(
+    "portico_upstream_target_healthy",
+    "Whether a target of a service is well: 0 where a check has found that it is not, where it is ejected, or where it"
+    " could not be reached when last tried, by any worker; else 1. Of the first few thousand targets.",
+    "service",
+    "target",
+    merge=min,
+)
 UPSTREAM_CONNECTIONS: Final = _gauge("portico_upstream_connections", "Connections to services.", "service")
+UPSTREAM_BUSY: Final = _gauge(
+    "portico_upstream_connections_busy", "Those of them that have no room, or are being opened.", "service"
+)
+CONCURRENCY_TAKEN: Final = _gauge(
+    "portico_upstream_concurrency_taken", "Requests under way at services that have a concurrency.", "service"
+)
+CONCURRENCY_WAITING: Final = _gauge("portico_upstream_concurrency_waiting", "Requests that wait there.", "service")
+CONCURRENCY_LIMIT: Final = _gauge(
+    "portico_upstream_concurrency_limit", "How many may be under way there, as of now.", "service"
+)
 BREAKER_STATE: Final = _gauge(
     "portico_breaker_state", "Breakers of services: 0 closed, 1 half open, 2 open.", "service", merge=max
 )

@@ -14,6 +14,11 @@ from portico.net.pool import Pool
 from portico.observe.metrics import (
     BREAKER_STATE,
     CERTIFICATE_EXPIRY,
+    CONCURRENCY_LIMIT,
+    CONCURRENCY_TAKEN,
+    CONCURRENCY_WAITING,
+    TARGET_HEALTHY,
+    UPSTREAM_BUSY,
     UPSTREAM_CONNECTIONS,
     UPSTREAM_TARGETS,
     Metric,
@@ -29,7 +34,11 @@ from portico.upstream.stack import Service
 AT_ONCE: Final = 200
 """Targets that are looked at, at each beat, for what gauges say."""
 
+MOST_TARGETS: Final = 4096
+"""Targets that are told of one by one, over all configurations of a worker: a name on the board stays for as long."""
+
 STATES: Final = ("healthy", "unhealthy", "ejected", "unchecked")
+_WELL: Final = frozenset(("healthy", "unchecked"))
 _BREAKER: Final = {"closed": 0, "half-open": 1, "open": 2}
 
 
@@ -56,6 +65,8 @@ class Metering:
         self._wall = wall
         self._admission: Admission | None = None
         self._told: dict[tuple[str, tuple[str, ...]], Mark] = {}
+        self._targets = 0
+        """Of how many targets there is a gauge."""
         self._round: Iterator[None] = iter(())
         self._fresh: set[Mark] = set()
 
@@ -91,17 +102,38 @@ class Metering:
 
     def _of_service(self, name: str, service: Service) -> Iterator[None]:
         states: Tally[str] = Tally()
-        connections = 0
+        connections = busy = 0
+        well: dict[str, bool] = {}
         for target in service.targets:
-            states[health_of(target).state] += 1
-            connections += target.pool.connections if isinstance(target.pool, Pool) else 0
+            state, address = health_of(target).state, target.address
+            states[state] += 1
+            well[address] = state in _WELL and not target.failing and well.get(address, True)
+            if isinstance(target.pool, Pool):
+                connections += target.pool.connections
+                busy += target.pool.busy
+            yield
+        for address, is_well in well.items():
+            self._write_target(name, address, is_well)
             yield
         for state in STATES:
             self._write(UPSTREAM_TARGETS, states[state], name, state)
         self._write(UPSTREAM_CONNECTIONS, connections, name)
+        self._write(UPSTREAM_BUSY, busy, name)
+        if service.bulkhead is not None:
+            self._write(CONCURRENCY_TAKEN, service.bulkhead.room.taken, name)
+            self._write(CONCURRENCY_WAITING, service.bulkhead.room.waiting, name)
+            self._write(CONCURRENCY_LIMIT, service.bulkhead.limit, name)
         if service.breaker is not None:
             self._write(BREAKER_STATE, _BREAKER[service.breaker.state.name], name)
         yield
+
+    def _write_target(self, service: str, address: str, is_well: bool) -> None:
+        """Tell of one target, unless there are too many."""
+        if (TARGET_HEALTHY.name, (service, address)) not in self._told:
+            if self._targets >= MOST_TARGETS or self._segment.nearly_full:
+                return
+            self._targets += 1
+        self._write(TARGET_HEALTHY, is_well, service, address)
 
     def _write(self, metric: Metric, value: int, *labels: str) -> None:
         key = (metric.name, labels)
