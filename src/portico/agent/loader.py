@@ -15,12 +15,12 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from portico.agent.plan import plan_of
-from portico.config.findings import Severity
+from portico.config.findings import Finding, Severity
 from portico.runtime.changes import Changes, changes
 from portico.runtime.loading import Loaded, read_in, try_out
 from portico.runtime.pace import at_once
@@ -33,6 +33,23 @@ NICE = 5
 """How much the load gives way to the workers."""
 
 
+MOST_PROBLEMS = 500
+"""How many errors and warnings are told of by their objects."""
+
+
+class Problem(TypedDict):
+    """One thing that is wrong with a configuration, or odd."""
+
+    object: str
+    """Whose it is, such as `service orders` or `route checkout`; empty where it is of none."""
+    severity: str
+    """`error` or `warning`."""
+    place: str
+    """`file:line:column`."""
+    message: str
+    hint: str
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What came of a load so far."""
@@ -43,6 +60,8 @@ class Outcome:
     warnings: list[str]
     files: list[str]
     patterns: list[str]
+    problems: list[Problem] = field(default_factory=list)
+    """The errors and the warnings, by the objects in which they are."""
     unchanged: bool = False
     """Whether it says what is served already."""
     changes: Changes | None = None
@@ -65,7 +84,19 @@ class Outcome:
 def _outcome(loaded: Loaded, plan: Plan | None) -> Outcome:
     errors = [str(each) for each in loaded.findings if each.severity is Severity.ERROR]
     warnings = [str(each) for each in loaded.findings if each.severity is not Severity.ERROR]
-    return Outcome(plan, errors, warnings, list(loaded.files), list(loaded.patterns))
+    gravest = sorted(loaded.findings, key=lambda each: each.severity is not Severity.ERROR)
+    problems = [_problem(each, loaded) for each in gravest[:MOST_PROBLEMS]]
+    return Outcome(plan, errors, warnings, list(loaded.files), list(loaded.patterns), problems)
+
+
+def _problem(finding: Finding, loaded: Loaded) -> Problem:
+    return Problem(
+        object="" if loaded.objects is None else loaded.objects.at(finding.place),
+        severity=finding.severity.value,
+        place=str(finding.place),
+        message=finding.message,
+        hint=finding.hint,
+    )
 
 
 def _load(file: str, revision: int, origin: str, snapshot: int, served: Snapshot, say: Any) -> bool:

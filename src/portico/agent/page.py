@@ -1,5 +1,5 @@
-"""What the agent answers over HTTP: `GET /status` and `GET /metrics` to everyone who can reach it; `POST /reload`,
-`POST /purge`, `GET /why` and `GET /tail` on its own socket.
+"""What the agent answers over HTTP: `/status`, `/metrics` and `/livez` to everyone who can reach it; on its own socket
+`POST /reload`, `POST /purge`, `GET /why` and `GET /tail` as well, but no `/livez`.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qs
 
 import orjson
@@ -20,6 +20,9 @@ from portico.http.body import Body, BodySource
 from portico.http.headers import Headers
 from portico.http.message import Handler, Request, Response
 from portico.http.scraped import scraped
+
+_PAGES: Final = frozenset(("/", "/status", "/metrics", "/livez"))
+"""What the status listener has."""
 
 
 def _json(content: object, status: int = 200) -> Response:
@@ -37,9 +40,13 @@ def page(state: Callable[[], Awaitable[dict[str, Any]]], scrape: Callable[[bool]
     async def handle(request: Request) -> Response:
         if not _is_loopback(request.host):
             return _json({"error": "ask by a loopback address, or localhost"}, 403)
-        if request.path == "/metrics" and request.method in ("GET", "HEAD"):
+        if request.path not in _PAGES:
+            return _json({"error": f"there is no {request.path} here, but {', '.join(sorted(_PAGES))}"}, 404)
+        if request.method not in ("GET", "HEAD"):
+            return _not_allowed(b"GET, HEAD")
+        if request.path == "/metrics":
             return scraped(request, scrape)
-        return await _status(request, state)
+        return _json({"status": "alive"} if request.path == "/livez" else await state())
 
     return handle
 
@@ -60,7 +67,7 @@ def control(
         if request.path not in ("/reload", "/purge"):
             return await _status(request, state)
         if request.method != "POST":
-            return _json({"error": "POST it"}, 405)
+            return _not_allowed(b"POST")
         if request.path == "/purge":
             return await _purge(request, purge)
         result = await (try_out if request.query == "dry_run" else reload)("portico reload")
@@ -96,8 +103,14 @@ async def _status(request: Request, state: Callable[[], Awaitable[dict[str, Any]
     if request.path not in ("/", "/status"):
         return _json({"error": "there is /status, and beside it /metrics"}, 404)
     if request.method not in ("GET", "HEAD"):
-        return _json({"error": "GET it"}, 405)
+        return _not_allowed(b"GET, HEAD")
     return _json(await state())
+
+
+def _not_allowed(methods: bytes) -> Response:
+    response = _json({"error": f"ask by {methods.decode()}"}, 405)
+    response.headers.set(b"Allow", methods)
+    return response
 
 
 def _is_loopback(host: str) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Protocol, Self
 
-from portico.agent.loader import Outcome
+from portico.agent.loader import Outcome, Problem
 from portico.agent.workers import WorkerGone, WorkerLink, Workers
 from portico.net.channel import close_all
 from portico.runtime.protocol import (
@@ -67,6 +67,8 @@ class Result:
     """Seconds of it in which the file was read and validated; in the others, workers compiled it and swapped."""
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    """What the load has found, errors and warnings, by the objects of the file."""
     changes: dict[str, list[str]] = field(default_factory=dict)
     summary: str = ""
 
@@ -266,6 +268,7 @@ class Reloads:
             loading=load.loading,
             errors=errors,
             warnings=outcome.warnings if errors else [*outcome.warnings, *outcome.errors],
+            problems=outcome.problems,
             changes={} if found is None else asdict(found),
             summary="" if found is None else found.summary(),
         )

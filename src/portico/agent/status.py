@@ -24,6 +24,7 @@ from portico.state.board import AGENT, Board, Segment, Vital
 LATE: Final = 2.0
 """Seconds without a sign of life from which a process is called stuck."""
 
+_NOT_WELL: Final = "not well: "
 _SPACES: Final = ("volatile", "durable")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -159,7 +160,21 @@ def _services(reports: list[dict[str, Any]], upstreams: Upstreams) -> dict[str, 
         known = services.setdefault(name, {})
         for target in upstreams[name].targets:  # those that no worker has told of by now are there too
             known.setdefault(str(target), _nothing_of(str(target))).update(_known(upstreams[name], target))
-    return {name: list(targets.values()) for name, targets in services.items()}
+    return {name: [_judged(target) for target in targets.values()] for name, targets in services.items()}
+
+
+def _judged(target: dict[str, Any]) -> dict[str, Any]:
+    """Return a target with what all of that comes to: its `state`, and why."""
+    health = target.get("health", "")
+    if health.startswith(_NOT_WELL):
+        state, why = "unhealthy", health.removeprefix(_NOT_WELL)
+    elif target["ejected_by"]:
+        state, why = "ejected", target["ejected_for"]
+    elif not target["reachable"]:
+        state, why = "unreachable", "it could not be connected to when last tried"
+    else:
+        state, why = "healthy" if health == "well" else "unchecked", ""
+    return {"address": target["address"], "state": state, "why": why, **target}
 
 
 def _nothing_of(address: str) -> dict[str, Any]:
@@ -182,7 +197,7 @@ def _known(upstream: Known, target: Target) -> dict[str, Any]:
         if verdict is None:
             known["health"] = "not looked at"
         else:
-            known["health"] = "well" if verdict.well else f"not well: {verdict.why}"
+            known["health"] = "well" if verdict.well else f"{_NOT_WELL}{verdict.why}"
             known["since"] = _time(verdict.since)
     return known
 

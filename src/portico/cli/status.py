@@ -19,7 +19,7 @@ def _status_lines(state: Mapping[str, Any]) -> Iterator[str]:
     last = state["last_reload"]
     if last is not None and not last["ok"]:
         yield f"the last reload, {last['at']} ({last['origin']}), has failed, and nothing was changed by it:"
-        yield from (f"  {error}" for error in last["errors"])
+        yield from _errors(last)
     yield ""
     head = ("process", "pid", "state", "up", "rev", "conns", "in flight", "requests", "memory", "lag", "worst", "gc")
     supervisor = state["supervisor"]
@@ -43,6 +43,23 @@ def _status_lines(state: Mapping[str, Any]) -> Iterator[str]:
         yield ""
         rows_ = [(each["file"], each["expires"]) for each in state["certificates"]]
         yield from _table([("certificate", "expires"), *rows_])
+
+
+def _errors(last: Mapping[str, Any]) -> Iterator[str]:
+    """Tell what was wrong, by the objects of the file where it is known whose it is."""
+    told = [each for each in last["problems"] if each["severity"] == "error"]
+    by_object: dict[str, list[str]] = {}
+    for each in told:
+        hint = f" (hint: {each['hint']})" if each["hint"] else ""
+        by_object.setdefault(each["object"], []).append(f"{each['place']}: {each['message']}{hint}")
+    known = {line for lines in by_object.values() for line in lines}
+    for error in last["errors"]:  # of a worker, or of the supervisor
+        if error not in known:
+            yield f"  {error}"
+    for name, lines in by_object.items():
+        if name:
+            yield f"  {name}:"
+        yield from (f"    {line}" if name else f"  {line}" for line in lines)
 
 
 def _target(target: Mapping[str, Any]) -> tuple[str, ...]:

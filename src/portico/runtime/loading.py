@@ -13,6 +13,7 @@ from typing import Any
 from portico.config.document import Document, read
 from portico.config.findings import Finding, Findings, place_of
 from portico.config.load import validate
+from portico.config.objects import Objects
 from portico.config.schema import Config
 from portico.config.source import ConfigSource
 from portico.consumers.sqlite import remarks_on
@@ -39,6 +40,8 @@ class Loaded:
     """Every file that it was made of."""
     patterns: tuple[str, ...] = ()
     """The patterns by which it includes more."""
+    objects: Objects | None = None
+    """What is in it; None where it was not read from files."""
     began: float = 0.0
     """When the first of them was read, in seconds since the epoch."""
 
@@ -70,7 +73,8 @@ def read_in(source: Path | ConfigSource, more: Iterable[type[Component[Any]]] = 
         _look_at_database(judged.config, found)
     files = tuple(dict.fromkeys([*document.files, *(plugin.name for plugin in document.plugins if plugin.is_file)]))
     config = None if found.failed else judged.config
-    return Loaded(config, found.sorted(), registry, plugins, files, document.patterns, began)
+    objects = Objects(document.root)
+    return Loaded(config, found.sorted(), registry, plugins, files, document.patterns, objects, began)
 
 
 def _look_at_database(config: Config, findings: Findings) -> None:
