@@ -160,10 +160,10 @@ def _services(reports: list[dict[str, Any]], upstreams: Upstreams) -> dict[str, 
         known = services.setdefault(name, {})
         for target in upstreams[name].targets:  # those that no worker has told of by now are there too
             known.setdefault(str(target), _nothing_of(str(target))).update(_known(upstreams[name], target))
-    return {name: [_judged(target) for target in targets.values()] for name, targets in services.items()}
+    return {name: [judged(target) for target in targets.values()] for name, targets in services.items()}
 
 
-def _judged(target: dict[str, Any]) -> dict[str, Any]:
+def judged(target: dict[str, Any]) -> dict[str, Any]:
     """Return a target with what all of that comes to: its `state`, and why."""
     health = target.get("health", "")
     if health.startswith(_NOT_WELL):
