@@ -138,13 +138,7 @@ class JsonLines:
             outcome = exchange.outcome
             if exchange.results or exchange.stopped_by:
                 rest = self._policies.get((exchange.stopped_by, exchange.results)) or self._of_policies(exchange)
-            if (
-                status >= 400
-                or outcome is not _COMPLETE
-                or extra
-                or exchange.notes is not None
-                or exchange.error
-            ):
+            if status >= 400 or outcome is not _COMPLETE or extra or exchange.notes is not None or exchange.error:
                 rest += self._rest(record)
             if exchange.trace_id:  # digits, and never the same ones again
                 rest += f',"trace_id":"{exchange.trace_id}"'
