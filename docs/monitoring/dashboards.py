@@ -125,7 +125,22 @@ def _services() -> Dashboard:
                 (
                     Panel("Targets by state", (CHOSEN.value(m.UPSTREAM_TARGETS, service, "state"),)),
                     Panel("Breakers", (CHOSEN.value(m.BREAKER_STATE, service),), Form.STATES, means=_BREAKER),
+                    Panel(
+                        "Targets that are well",
+                        (CHOSEN.value(m.TARGET_HEALTHY, service, "target"),),
+                        Form.STATES,
+                        means=_NO_YES,
+                    ),
+                ),
+            ),
+            Row(
+                "Room",
+                (
                     Panel("Connections", (CHOSEN.value(m.UPSTREAM_CONNECTIONS, service),)),
+                    Panel("Connections without room", (CHOSEN.value(m.UPSTREAM_BUSY, service),)),
+                    Panel("Requests under way", (CHOSEN.value(m.CONCURRENCY_TAKEN, service),)),
+                    Panel("Requests that may be", (CHOSEN.value(m.CONCURRENCY_LIMIT, service),)),
+                    Panel("Requests that wait", (CHOSEN.value(m.CONCURRENCY_WAITING, service),)),
                 ),
             ),
         ),

@@ -89,7 +89,7 @@ def test_every_metric_is_on_a_dashboard() -> None:
 
 def test_a_metric_that_nobody_has_placed_is_shown_where_it_suits() -> None:
     new = (
-        Metric("portico_upstream_target_healthy", Kind.GAUGE, "Well: 1.", ("service", "target"), merge=max),
+        Metric("portico_upstream_pool_age", Kind.GAUGE, "Well: 1.", ("service", "target"), merge=max),
         Metric("portico_queue_requests_total", Kind.COUNTER, "Queued.", ("policy",)),
         Metric("portico_queue_seconds", Kind.HISTOGRAM, "Waited.", ("endpoint",), "seconds"),
         Metric("portico_backup_timestamp_seconds", Kind.GAUGE, "The last one.", (), "seconds", merge=max),
@@ -98,7 +98,7 @@ def test_a_metric_that_nobody_has_placed_is_shown_where_it_suits() -> None:
     more = {board.uid: board.rows[-1].panels for board in dashboards({**METRICS, **there})}
     assert [panel.title for board in more.values() for panel in board] == [
         "Queue seconds",
-        "Upstream target healthy",
+        "Upstream pool age",
         "Queue requests",
         "Backup timestamp seconds",
     ]

@@ -25,7 +25,7 @@ CONFIG = """
 access_log: {{file: access.log}}
 tracing: {{sample: 100%, export: "{collector}"}}
 services:
-  good: {{url: "http://127.0.0.1:{good}", health: {{path: /health, interval: 1s}}}}
+  good: {{url: "http://127.0.0.1:{good}", health: {{path: /health, interval: 1s}}, concurrency: 50}}
   bad: {{targets: ["127.0.0.1:{nobody}", "127.0.0.1:{no_one}"], retry: 2, breaker: {{failures: 2, open_for: 60s}}}}
 routes:
   - {{path: /good, service: good}}
