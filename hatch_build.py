@@ -69,6 +69,7 @@ COMPILED = (
     "runtime/observing",
     "runtime/meter",
     "exporters/access_log/json_lines",
+    "exporters/access_log/log",
     "exporters/access_log/recorder",
     "runtime/recorder",
 )

@@ -83,6 +83,10 @@ class Ids:
         """Return an id for a trace: 32 hexadecimal digits."""
         return self._take(32)
 
+    def both(self) -> str:
+        """Return an id for a trace and one for a span: 32 hexadecimal digits, and 16 more."""
+        return self._take(48)
+
     def _take(self, count: int) -> str:
         at = self._at
         end = at + count

@@ -113,6 +113,9 @@ class Tracer:
         headers = request.headers
         index = headers.index
         value = index.get(b"traceparent")
+        if value is None and not rules.careful and b"tracestate" not in index:
+            self._begin_anew(exchange, headers)
+            return
         if value is None or rules.careful or len(index) != len(headers.pairs):
             self._begin_with_care(exchange, request)
             return
@@ -129,6 +132,17 @@ class Tracer:
             exchange.trace = Trace(value[36:52].decode("ascii"), flags, W3C)
         if b"tracestate" in index:
             _keep_state(headers)
+        headers.put(b"traceparent", traceparent(trace_id, span_id, flags))
+
+    def _begin_anew(self, exchange: Exchange, headers: Headers) -> None:
+        """Begin a trace here, for a request that says nothing of any."""
+        digits = self._rules.ids.both()
+        trace_id = exchange.trace_id = digits[:32]
+        span_id = exchange.span_id = digits[32:]
+        flags = self._decided(trace_id, RANDOM)
+        if flags & SAMPLED:
+            exchange.sampled = True
+            exchange.trace = Trace("", flags, W3C)
         headers.put(b"traceparent", traceparent(trace_id, span_id, flags))
 
     def _begin_with_care(self, exchange: Exchange, request: Request) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Final
 
+from mypy_extensions import i64
+
 from portico.exporters.access_log.escaping import cut, decoded, json_text
 from portico.exporters.access_log.facts import (
     address_of,
@@ -33,10 +35,18 @@ _PLAIN: Final = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ
 _THOUSAND: Final = tuple(f"{number:03}" for number in range(1000))
 
 
+_SMALL: Final = tuple(str(number) for number in range(1000))
+
+
+def _number(number: int) -> str:
+    return _SMALL[number] if 0 <= number < 1000 else str(number)
+
+
 def _ms(seconds: float) -> str:
     """Return a time, which is not negative, in milliseconds with three decimals; it costs less than formatting does."""
-    thousandths = int(seconds * 1e6 + 0.5)
-    return f"{thousandths // 1000}.{_THOUSAND[thousandths % 1000]}"
+    thousandths = i64(seconds * 1e6 + 0.5)
+    whole = thousandths // 1000
+    return f"{_number(int(whole))}.{_THOUSAND[thousandths - whole * 1000]}"
 
 
 class _Texts(dict[str, str]):
@@ -98,23 +108,28 @@ class JsonLines:
         self._values = _Values()
         self._targets: dict[bytes, str] = {}
         self._policies: dict[tuple[str, tuple[Result, ...]], str] = {}
+        self._callers: dict[tuple[bytes | None, str], str] = {}
+        self._ends: dict[tuple[str, str, str], str] = {}
         self._http = _Origins("http://")
         self._https = _Origins("https://")
 
     def render(self, records: list[Record], wall: float, now: float) -> list[str]:
         """Return a line for each record."""
-        texts, values, targets, http, https = self._texts, self._values, self._targets, self._http, self._https
-        ahead, extra, known_second, second_text = wall - now, self._extra, 0, ""
+        texts, targets, http, https = self._texts, self._targets, self._http, self._https
+        callers, ends = self._callers, self._ends
+        ahead, extra, second_text = wall - now, self._extra, ""
+        known_second: i64 = 0
         lines: list[str] = []
         for record in records:
             exchange, sent, headers, correlation = record[0], record[2], record[3], record[5]
             client: Client | None = record[1]
             user: User | None = record[4]
             ended, status, rest = exchange.ended, exchange.status, ""
-            thousandths = int((ended + ahead) * 1000)
-            second, ms = thousandths // 1000, thousandths % 1000
+            thousandths = i64((ended + ahead) * 1000.0)
+            second = thousandths // 1000
+            ms = _THOUSAND[thousandths - second * 1000]
             if second != known_second:
-                known_second, second_text = second, iso_second(second)
+                known_second, second_text = second, iso_second(int(second))
             if client is not None:
                 target = targets.get(sent)
                 if target is None:
@@ -122,10 +137,10 @@ class JsonLines:
                 if target[0] == "/":
                     host = client.asked(headers.get(b"host"))
                     target = (https if client.scheme == "https" else http)[host] + target
-                address = texts[client.address]
+                address = client.address
             else:
                 target = json_text(cut(target_of(record), LONGEST_URL))[1:-1]
-                address = texts[address_of(record)]
+                address = address_of(record)
             known = correlation or headers.get(b"x-correlation-id")
             if not known:
                 told = "null"
@@ -143,15 +158,15 @@ class JsonLines:
             if exchange.trace_id:  # digits, and never the same ones again
                 rest += f',"trace_id":"{exchange.trace_id}"'
             who = "null" if user is None else texts[user.name]
-            agent = values[headers.get(b"user-agent")]
+            agent = headers.get(b"user-agent")
+            caller = callers.get((agent, address)) or self._caller(agent, address)
+            end = ends.get((exchange.route, exchange.service, exchange.target)) or self._end(exchange)
             how = "complete" if outcome is _COMPLETE else str(outcome)
             lines.append(
-                f'{{"timestamp":"{second_text}.{_THOUSAND[ms]}Z","method":{texts[exchange.method]},"url":"{target}",'
-                f'"status_code":{status},"duration_ms":{_ms(ended - exchange.started)},"user_id":{who},'
-                f'"correlation_id":{told},"user_agent":{agent},"ip_address":{address},"route":{texts[exchange.route]},'
-                f'"service":{texts[exchange.service]},"target":{texts[exchange.target]},"tries":{exchange.tries},'
-                f'"upstream_ms":{upstream},"bytes_in":{exchange.bytes_in},"bytes_out":{exchange.bytes_out},'
-                f'"outcome":"{how}"{rest}}}'
+                f'{{"timestamp":"{second_text}.{ms}Z","method":{texts[exchange.method]},"url":"{target}","status_code":'
+                f'{_number(status)},"duration_ms":{_ms(ended - exchange.started)},"user_id":{who},'
+                f'"correlation_id":{told}{caller}{end}{_number(exchange.tries)},"upstream_ms":{upstream},'
+                f'"bytes_in":{_number(exchange.bytes_in)},"bytes_out":{_number(exchange.bytes_out)},"outcome":"{how}"{rest}}}'
             )
         return lines
 
@@ -195,6 +210,25 @@ class JsonLines:
             if len(self._targets) >= REMEMBERED:
                 self._targets.clear()
             self._targets[sent] = made
+        return made
+
+    def _caller(self, agent: bytes | None, address: str) -> str:
+        """Return what a line says of who has asked, and remember it."""
+        made = f',"user_agent":{self._values[agent]},"ip_address":{self._texts[address]}'
+        if agent is None or len(agent) <= _LONGEST_REMEMBERED:
+            if len(self._callers) >= REMEMBERED:
+                self._callers.clear()
+            self._callers[agent, address] = made
+        return made
+
+    def _end(self, exchange: Exchange) -> str:
+        """Return what a line says of where a request has come to, up to the number of tries, and remember it."""
+        route, service, target = exchange.route, exchange.service, exchange.target
+        texts = self._texts
+        made = f',"route":{texts[route]},"service":{texts[service]},"target":{texts[target]},"tries":'
+        if len(self._ends) >= REMEMBERED:
+            self._ends.clear()
+        self._ends[route, service, target] = made
         return made
 
     def _of_policies(self, exchange: Exchange) -> str:
