@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from portico.plugin import Body, Client, Headers, Request, Response
+from portico.response_cache.memory import Kept, Memory
+from portico.state.slots import Counter
 from tests.harness.loop import DEADLINE
 from tests.harness.policy import Pieces
 from tests.response_cache.workers import Fragile, Service, Times, told, workers
@@ -317,6 +319,21 @@ def test_what_is_asked_for_stays_in_the_memory() -> None:
             assert "0" not in kept
 
     run(main)
+
+
+def test_a_newcomer_finds_room_among_those_that_are_asked_for_all_the_time() -> None:
+    memory, evicted = Memory(100_000, Counter.private()), 0
+    for number in range(160):
+        memory.put(str(number), Kept("u" * 10, (), 0, 0, 0.0))
+    for number in range(1000):
+        for place in list(memory._kept):
+            memory.get(place)
+        before = len(memory)
+        memory.put(f"new {number}", Kept("u" * 10, (), 0, 0, 0.0))
+        evicted += before + 1 - len(memory)
+        assert memory.get(f"new {number}") is not None
+        assert memory.size <= 100_000
+    assert evicted > 900
 
 
 def test_the_fields_by_which_clients_are_known_again_are_counted() -> None:

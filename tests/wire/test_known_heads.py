@@ -50,6 +50,19 @@ def test_a_request_that_comes_again_is_known_and_the_same() -> None:
     assert HEAD in table.requests
 
 
+@pytest.mark.parametrize(
+    "struck", [b"Expect: 100-continue", b"Upgrade: websocket", b"X-B: no", b"Accept: a"], ids=lambda line: line.decode()
+)
+def test_what_connection_strikes_is_struck_each_time(struck: bytes) -> None:
+    name = struck.partition(b":")[0]
+    head = HEAD.replace(b"X-B: no", struck).replace(b"Connection: X-B", b"Connection: x, " + name)
+    table = request_fields(20)
+    first, _ = read_request(table, head)
+    for _ in range(OFTEN):
+        again, _ = read_request(table, head)
+        assert said(again) == said(first)
+
+
 def test_what_is_done_to_one_head_does_not_show_in_the_next() -> None:
     table = request_fields(20)
     for _ in range(OFTEN):

@@ -56,7 +56,7 @@ class HeaderBlock:
     """Header fields that were checked once, to be set on many messages. A name that stands twice has its last value, as
     where one is set after the other."""
 
-    __slots__ = ("_lines", "index", "pairs", "start", "start_of")
+    __slots__ = ("_lines", "index", "mark", "pairs", "start", "start_of")
 
     def __init__(self, fields: Iterable[Pair]) -> None:
         headers = Headers()
@@ -80,6 +80,8 @@ class HeaderBlock:
         """What the last answer that had nothing else began with, for the codec that has written it."""
         self.start_of = (0, 0)
         """That answer's status, and the length of its content."""
+        self.mark: object = None
+        """Whoever has looked at all of the fields may leave something here by which that is known again."""
 
     def lines(self, drop: frozenset[bytes]) -> bytes:
         """Return the header lines of a message that has nothing else, without those in `drop` and without the last line
@@ -101,7 +103,8 @@ class Headers:
     """The header fields of one message, in order, with the case that their names came with.
 
     `pairs` is the truth, for reading only; `index` maps each lower-case name to its first value, so that a lookup is
-    one step. Where no name stands twice, both have the same order, and can be walked side by side.
+    one step. Where no name stands twice, both have the same order, and can be walked side by side. Both are others once
+    something is changed: nobody may keep hold of one of them beyond that.
 
     The methods that look up or remove take names in lower case, which every caller knows at writing time. Names and
     values given to `set` and `add` are checked, so no policy can forge a header line by accident.

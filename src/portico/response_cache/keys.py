@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from portico.caching.key import CacheKey
-from portico.http.headers import HeaderBlock, Headers, spelled
+from portico.http.headers import Headers, spelled
 from portico.http.message import Request
 from portico.http.user import identity_of, known_user
 
@@ -31,8 +31,6 @@ SPECIAL: Final = frozenset(
 """Fields by which a client says what it has, and what it takes from a cache."""
 _VETTED: Final = 4096
 """Names of fields that are known not to be among these."""
-_BLOCKS: Final = 256
-"""Blocks of fields of which the same is known."""
 _LONGEST_NAME: Final = 64
 """Bytes of a name that is remembered."""
 _ORIGINS: Final = 1024
@@ -165,28 +163,24 @@ def _port_of(host: str, asked: bytes | None, scheme: str) -> str:
 class Vetting:
     """Finds requests that some services would take for other ones than they seem to be, and the plainest of all."""
 
-    __slots__ = ("_blocks", "_keyed", "_plain", "_vetted")
+    __slots__ = ("_keyed", "_plain", "_vetted")
 
     def __init__(self, keyed: tuple[bytes, ...]) -> None:
         """`keyed` are fields that are part of the key, and so mislead nobody."""
         self._keyed = frozenset(spelled(name) for name in keyed)
         self._vetted: set[bytes] = set()
         self._plain: set[bytes] = set()
-        self._blocks: set[HeaderBlock] = set()
-        """Blocks of fields that are all plain, which come again and again."""
 
     def plain(self, headers: Headers) -> bool:
         """Whether all fields are known neither to mislead nor to say what the client has, or would have from a cache;
         where they are not known, it is False too, until `passes` was asked."""
         block = headers.block
-        if block is not None and block in self._blocks:
+        if block is not None and block.mark is self._keyed:
             return True
         if not self._plain.issuperset(headers.index):
             return False
         if block is not None:
-            if len(self._blocks) >= _BLOCKS:
-                self._blocks.clear()
-            self._blocks.add(block)
+            block.mark = self._keyed
         return True
 
     def passes(self, headers: Headers) -> bool:

@@ -25,6 +25,8 @@ _SIGNATURE: Final = 300
 """Bytes that one of them takes, beside the values of the fields."""
 _LONGEST_VALUE: Final = 256
 """Bytes of a field that is remembered so."""
+_SPARED: Final = 32
+"""Places that have a second chance at a time; then the oldest goes, used or not, so that nobody waits for long."""
 MOST_MARKS: Final = 8192
 """Places of which it is remembered that what is asked for there is not kept."""
 BUFFERED: Final = 64 * 1024 * 1024
@@ -131,9 +133,9 @@ class Memory:
         self.drop(place)
         if kept.size > self._most // _LARGEST:
             return
+        self._make_room(kept.size)
         self._kept[place] = kept
         self.size += kept.size
-        self._shrink()
 
     def remember(self, place: str, kept: Kept, signature: Signature, entry: Entry) -> None:
         """Have requests of the same fields answered the same, while that is at hand; the entry has its content."""
@@ -142,15 +144,17 @@ class Memory:
             before = kept.size
             kept.remember(signature, entry, entry.content)
             self.size += kept.size - before
-            self._shrink()
+            self._make_room(0)
 
-    def _shrink(self) -> None:
-        """Have the oldest go, but those that were used since their turn came last: they begin anew (second chance)."""
-        while self.size > self._most:
+    def _make_room(self, wanted: int) -> None:
+        """Have the oldest go, but some that were used since their turn came last: they begin anew (second chance)."""
+        spared = 0
+        while self._kept and self.size + wanted > self._most:
             place, oldest = next(iter(self._kept.items()))
-            if oldest.used:
+            if oldest.used and spared < _SPARED:
                 oldest.used = False
                 self._kept.move_to_end(place)
+                spared += 1
             else:
                 self.drop(place)
                 self._evicted.add()

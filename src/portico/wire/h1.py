@@ -137,6 +137,7 @@ class RequestReader(Reader):
             self.done = True
         protocol = upgrade(headers) if b"upgrade" in index and minor == 1 and length == 0 else b""
         keep_alive = minor == 1 if b"connection" not in index else _keep_alive(headers, minor)
+        index = headers.index  # another one, where Connection has struck some
         expects_continue = b"expect" in index and minor == 1 and index[b"expect"].lower() == b"100-continue"
         if length == 0 and not protocol and not expects_continue and self._table.comes_again(head):
             self._remember(head, KnownRequest(method, target, minor, headers.shared(), keep_alive))

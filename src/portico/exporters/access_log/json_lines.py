@@ -155,8 +155,7 @@ class JsonLines:
                 rest = self._policies.get((exchange.stopped_by, exchange.results)) or self._of_policies(exchange)
             if status >= 400 or outcome is not _COMPLETE or extra or exchange.notes is not None or exchange.error:
                 rest += self._rest(record)
-            if exchange.trace_id:  # digits, and never the same ones again
-                rest += f',"trace_id":"{exchange.trace_id}"'
+            trace = f',"trace_id":"{exchange.trace_id}"' if exchange.trace_id else ""  # digits, never the same again
             who = "null" if user is None else texts[user.name]
             agent = headers.get(b"user-agent")
             caller = callers.get((agent, address)) or self._caller(agent, address)
@@ -166,7 +165,7 @@ class JsonLines:
                 f'{{"timestamp":"{second_text}.{ms}Z","method":{texts[exchange.method]},"url":"{target}","status_code":'
                 f'{_number(status)},"duration_ms":{_ms(ended - exchange.started)},"user_id":{who},'
                 f'"correlation_id":{told}{caller}{end}{_number(exchange.tries)},"upstream_ms":{upstream},'
-                f'"bytes_in":{_number(exchange.bytes_in)},"bytes_out":{_number(exchange.bytes_out)},"outcome":"{how}"{rest}}}'
+                f'"bytes_in":{_number(exchange.bytes_in)},"bytes_out":{_number(exchange.bytes_out)},"outcome":"{how}"{rest}{trace}}}'
             )
         return lines
 

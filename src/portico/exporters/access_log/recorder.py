@@ -27,7 +27,7 @@ class Recorder(Observer):
         """Keep a record of it."""
         if request is None:
             self._keep((exchange, None, b"", _NO_HEADERS, None, None))
-        else:
+        elif request.has_slots:
             self._keep(
                 (
                     exchange,
@@ -38,6 +38,8 @@ class Recorder(Observer):
                     request.get(CORRELATION_ID),
                 )
             )
+        else:
+            self._keep((exchange, request.client, request.sent, request.headers.index, None, None))
 
 
 class Choice(Observer):
