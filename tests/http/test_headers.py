@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portico.http.headers import HOP_BY_HOP, HeaderBlock, Headers, Pair, check_name, check_value
+from portico.wire import h1
 
 NAMES = st.sampled_from([b"A", b"a", b"B-c", b"b-C", b"X"])
 VALUES = st.sampled_from([b"1", b"2", b""])
@@ -168,6 +169,7 @@ CHANGES = st.lists(
         st.tuples(st.just("set"), NAMES, VALUES),
         st.tuples(st.just("add"), NAMES, VALUES),
         st.tuples(st.just("put_parsed"), NAMES, VALUES),
+        st.tuples(st.just("put"), NAMES.map(bytes.lower), VALUES),
         st.tuples(st.just("remove"), NAMES),
         st.tuples(st.just("set_block"), FIELDS),
         st.tuples(st.just("copy")),
@@ -205,6 +207,13 @@ def test_headers_that_share_a_block_change_apart(
     assert (shared.pairs, shared.index) == (apart.pairs, apart.index)
     assert list(shared.index.values()) == [shared.get_all(name)[0] for name in shared.index]
     assert (block.pairs, block.lines(HOP_BY_HOP), other.pairs) == (before, lines, before)
+    if shared.base is not None:
+        assert shared.pairs[: len(shared.base.pairs)] == shared.base.pairs
+    for length, method in ((5, "GET"), (None, "GET"), (5, "HEAD")):
+        one, two = (h1.response_head(200, each, b"", length, method, 1, True) for each in (shared, apart))
+        assert sorted(one.split(b"\r\n")) == sorted(two.split(b"\r\n"))
+    one, two = (h1.request_head("GET", "/", b"a", each, [], 0) for each in (shared, apart))
+    assert one == two
 
 
 @given(FIELDS)

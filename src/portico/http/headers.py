@@ -110,12 +110,14 @@ class Headers:
     values given to `set` and `add` are checked, so no policy can forge a header line by accident.
     """
 
-    __slots__ = ("block", "index", "pairs")
+    __slots__ = ("base", "block", "index", "pairs")
 
     def __init__(self, pairs: Iterable[Pair] = (), block: HeaderBlock | None = None) -> None:
         """Hold `pairs`, or be all that a block says."""
         self.block: HeaderBlock | None = block
         """The block that these are, and share, as long as nothing else is said."""
+        self.base: HeaderBlock | None = None
+        """The block that these begin with, once something was added behind it and as long as nothing in it has changed."""
         self.pairs: list[Pair] = [] if block is None else block.pairs
         self.index: dict[bytes, bytes] = {} if block is None else block.index
         if pairs:  # most begin empty, and even an empty loop costs
@@ -161,6 +163,7 @@ class Headers:
         elif len(index) != len(pairs):
             self._put(key, key, value)
         else:
+            self.base = None
             at = 0
             for pair in pairs:  # the index has the very object, which is found more quickly than a name of any case
                 if pair[1] is old and pair[0].lower() == key:
@@ -201,6 +204,7 @@ class Headers:
         if name in self.index:
             if self.block is not None:
                 self._part()
+            self.base = None
             del self.index[name]
             self.pairs = [pair for pair in self.pairs if pair[0].lower() != name]
 
@@ -211,11 +215,12 @@ class Headers:
         other = Headers()
         other.pairs = self.pairs.copy()
         other.index = self.index.copy()
+        other.base = self.base
         return other
 
     def _part(self) -> None:
         """Have copies of one's own, ahead of the first change, of what the block has."""
-        self.block = None
+        self.base, self.block = self.block, None
         self.pairs = self.pairs.copy()
         self.index = self.index.copy()
 
@@ -223,6 +228,7 @@ class Headers:
         if self.block is not None:
             self._part()
         if self.index.pop(key, None) is not None:
+            self.base = None
             self.pairs = [pair for pair in self.pairs if pair[0].lower() != key]
         self.pairs.append((name, value))
         self.index[key] = value

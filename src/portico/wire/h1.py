@@ -363,14 +363,18 @@ def _keep_alive(headers: Headers, minor: int) -> bool:
 
 def _add_fields(lines: list[bytes], headers: Headers, drop: frozenset[bytes]) -> None:
     """Append the header lines of a message without those in `drop`, which must hold HOP_BY_HOP."""
-    block = headers.block
-    if block is not None:
-        known = block.lines(drop)
-        if known:
-            lines.append(known)
-        return
     index = headers.index
     pairs = headers.pairs
+    begin = headers.base if headers.block is None else headers.block
+    if begin is not None:
+        known = begin.lines(drop)
+        if known:
+            lines.append(known)
+        if headers.block is None:
+            for name, value in pairs[len(begin.pairs) :]:
+                if name.lower() not in drop:
+                    lines.append(name + b": " + value)
+        return
     if len(index) == len(pairs):
         at = 0  # an index, where zip would read better: compiled, it costs half
         for key in index:
