@@ -117,7 +117,7 @@ class Headers:
         self.block: HeaderBlock | None = block
         """The block that these are, and share, as long as nothing else is said."""
         self.base: HeaderBlock | None = None
-        """The block that these begin with, once something was added behind it and as long as nothing in it has changed."""
+        """The block that these begin with, once something was added behind it, until something of it is changed."""
         self.pairs: list[Pair] = [] if block is None else block.pairs
         self.index: dict[bytes, bytes] = {} if block is None else block.index
         if pairs:  # most begin empty, and even an empty loop costs
