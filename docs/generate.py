@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Final
 import typer
 
 from docs.monitoring.files import grafana, prometheus
+from docs.monitoring.panels import TAG
 from docs.problems import problem_types
 from docs.source import ROOT, class_doc, markdown, module_doc, value_docs
 from docs.tables import Models, table, value_kinds
@@ -38,7 +40,8 @@ DEPLOY: Final = ROOT / "deploy"
 
 _REQUEST_ID: Final = "5d0f2c6ad0b94a60a1e8f3b3a7c9d214"
 
-_NOTICE = "<!-- Made from the code by `make docs`. Do not edit. -->"
+_MADE: Final = b"Made from the code by `make docs`."
+_NOTICE: Final = "<!-- Made from the code by `make docs`. Do not edit. -->"
 
 Kind = type[Component[Any]]
 Files = Mapping[str, Sequence[Kind]]
@@ -46,7 +49,7 @@ Files = Mapping[str, Sequence[Kind]]
 
 
 def made() -> dict[Path, dict[str, str]]:
-    """Return the text of each file that is made, by its path in one of the folders that have nothing else."""
+    """Return the text of each file that is made, by its path in one of the folders that it is in."""
     return {REFERENCE: pages(), DEPLOY / "grafana": grafana(), DEPLOY / "prometheus": prometheus()}
 
 
@@ -288,10 +291,23 @@ def _without_title(text: str) -> str:
 
 
 def stale(folder: Path, wanted: Mapping[str, str]) -> list[Path]:
-    """Return the files in `folder`, at any depth, that are not what they should be."""
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    files = {name: folder / name for name in sorted(there | set(wanted))}
-    return [path for name, path in files.items() if not path.exists() or path.read_text("utf-8") != wanted.get(name)]
+    """Return the files in `folder`, at any depth, that are not what they should be; those of others do not count."""
+    there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    texts = {name: path.read_bytes() for name, path in there.items()}
+    left = {name for name, text in texts.items() if name not in wanted and _is_made(there[name], text)}
+    other = {name for name, text in wanted.items() if texts.get(name) != text.encode()}
+    return [folder / name for name in sorted(left | other)]
+
+
+def _is_made(path: Path, text: bytes) -> bool:
+    """Return whether a file was made from the code: it says so, or is a dashboard under a name of ours."""
+    if path.suffix != ".json":
+        return _MADE in b"\n".join(text.splitlines()[:3])
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(content, dict) and content.get("uid") == path.stem and path.stem.startswith(f"{TAG}-")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -315,6 +331,7 @@ def _brought(folder: Path, wanted: Mapping[str, str], *, check: bool) -> bool:
             path.write_text(wanted[name], "utf-8")
         else:
             path.unlink()
+            sys.stdout.write(f"{path.relative_to(ROOT)} is made no more, and was removed\n")
     return bool(changed)
 
 

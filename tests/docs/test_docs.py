@@ -35,6 +35,7 @@ LINKED = [
     *PAGES,
     *(page for room in ("bench", "examples", "fuzz") for page in sorted((ROOT / room).rglob("README.md"))),
 ]
+NOTICE = "<!-- Made from the code by `make docs`. Do not edit. -->"
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -298,8 +299,10 @@ def test_what_is_made_is_that_of_this_code() -> None:
 
 def test_stale_missing_and_left_over_pages_are_told(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    for name in ("same.md", "stale.md", "left.md", "in/same.md", "in/left.md"):
+    for name in ("same.md", "stale.md", "in/same.md", "in/strange.md"):
         (tmp_path / name).write_text(name, "utf-8")
+    for name in ("left.md", "in/left.md"):
+        (tmp_path / name).write_text(f"# A policy\n\n{NOTICE}\n", "utf-8")
     wanted = {"same.md": "same.md", "stale.md": "new", "missing.md": "new", "in/same.md": "in/same.md"}
     told = [path.relative_to(tmp_path).as_posix() for path in generate.stale(tmp_path, wanted)]
     assert told == ["in/left.md", "left.md", "missing.md", "stale.md"]
@@ -333,12 +336,50 @@ def test_the_page_of_a_policy_that_is_gone_is_told_and_removed(
     monkeypatch.setattr(generate, "made", lambda: {tmp_path: pages})
     assert generate.main([]) == 0
     gone = tmp_path / "policies" / "gone.md"
-    gone.write_text("# gone", "utf-8")
+    gone.write_text(f"# gone\n\n{NOTICE}\n", "utf-8")
     assert generate.main(["--check"]) == 1
     assert capsys.readouterr().err == "policies/gone.md is not what the code says: run `make docs`\n"
     assert gone.exists()
     assert generate.main([]) == 0
+    assert capsys.readouterr().out == "policies/gone.md is made no more, and was removed\n"
     assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.md")} == set(pages)
+
+
+STRANGE = {
+    "prometheus/mine.yml": b"groups: []\n",
+    "prometheus/said.yml": b"groups: []\n\n\n# Not Made from the code by `make docs`.\n",
+    "grafana/dashboards/mine.json": b'{"uid": "mine", "title": "Mine"}',
+    "grafana/dashboards/portico-copy.json": b'{"uid": "3f1c", "title": "Portico: requests", "tags": ["portico"]}',
+    "grafana/dashboards/portico-list.json": b"[1]",
+    "grafana/logo.png": b"\x89PNG\r\n\x1a\n\xff",
+    "grafana/dashboards/broken.json": b"\xff{",
+}
+
+
+def test_what_others_have_put_beside_what_is_made_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    monkeypatch.setattr(generate, "REFERENCE", tmp_path / "reference")
+    monkeypatch.setattr(generate, "DEPLOY", tmp_path)
+    assert generate.main([]) == 0
+    made = {path for path in tmp_path.rglob("*") if path.is_file()}
+    for name, content in STRANGE.items():
+        (tmp_path / name).write_bytes(content)
+    left = ["grafana/dashboards/portico-old.json", "prometheus/old.yml"]
+    (tmp_path / left[0]).write_text('{"uid": "portico-old"}', "utf-8")
+    (tmp_path / left[1]).write_bytes((tmp_path / "prometheus" / "alerts.yml").read_bytes())
+    assert generate.main(["--check"]) == 1
+    assert capsys.readouterr().err.count("is not what the code says") == len(left)
+    assert generate.main([]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == left
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == made | {tmp_path / name for name in STRANGE}
+    assert generate.main(["--check"]) == 0
+
+
+def test_what_is_made_is_known_again() -> None:
+    for folder, wanted in generate.made().items():
+        assert generate.stale(folder, {}) == [folder / name for name in sorted(wanted)]
 
 
 def test_each_policy_has_a_page_and_a_line_in_order_of_stage() -> None:
