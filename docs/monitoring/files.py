@@ -11,7 +11,10 @@ from docs.monitoring.dashboards import dashboards
 from docs.monitoring.panels import as_json
 from docs.monitoring.rules import JOB, RECORDINGS, Alert, alerts
 
-GATEWAY: Final = "api-gateway:8000"
+APP: Final = "api-gateway"
+"""The label `app` of the gateway's pods, as in the manifests of Kubernetes."""
+PORT: Final = 8000
+GATEWAY: Final = f"{APP}:{PORT}"
 """Where the gateway is, as in the compose file."""
 PROMETHEUS: Final = "http://prometheus:9090"
 DASHBOARDS: Final = "/var/lib/grafana/dashboards"
@@ -43,20 +46,35 @@ def grafana() -> dict[str, str]:
 def prometheus() -> dict[str, str]:
     """Return the configuration of Prometheus and its rules."""
     return {
-        "prometheus.yml": _yaml(_scraping()),
+        "prometheus.yml": _yaml(_scraping({"static_configs": [{"targets": [GATEWAY]}]})),
+        "kubernetes.yml": _yaml(_scraping(_pods())),
         "recording.yml": _yaml({"groups": [_recordings()]}),
         "alerts.yml": _yaml({"groups": [_group(name, group) for name, group in alerts().items()]}),
     }
 
 
-def _scraping() -> dict[str, Any]:
+def _scraping(where: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "global": {"scrape_interval": _INTERVAL, "evaluation_interval": _INTERVAL},
         "rule_files": ["recording.yml", "alerts.yml"],
-        "scrape_configs": [
-            {"job_name": JOB, "metrics_path": "/metrics", "static_configs": [{"targets": [GATEWAY]}]},
-        ],
+        "scrape_configs": [{"job_name": JOB, "metrics_path": "/metrics", **where}],
     }
+
+
+def _pods() -> dict[str, Any]:
+    """Return how each pod of the gateway is found, by itself: a Service would give another one each time."""
+    pod = "__meta_kubernetes_pod_"
+    relabeling = [
+        {
+            "source_labels": [f"{pod}label_app", f"{pod}container_port_number"],
+            "regex": f"{APP};{PORT}",
+            "action": "keep",
+        },
+        {"source_labels": [f"{pod}phase"], "regex": "Succeeded|Failed", "action": "drop"},
+        {"source_labels": [f"{pod}name"], "target_label": "instance"},
+        {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
+    ]
+    return {"kubernetes_sd_configs": [{"role": "pod"}], "relabel_configs": relabeling}
 
 
 def _recordings() -> dict[str, Any]:

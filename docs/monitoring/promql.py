@@ -109,6 +109,15 @@ class View(NamedTuple):
         """Return the most that a gauge has said in the time `over`."""
         return self._value(gauge, by, f"max_over_time({self.series(gauge, where=where)}[{over}])")
 
+    def average(self, gauge: Metric, over: str, *by: str, **where: str) -> Query:
+        """Return what a gauge has said on average in the time `over`."""
+        return self._value(gauge, by, f"avg_over_time({self.series(gauge, where=where)}[{over}])")
+
+    def changes(self, gauge: Metric, over: str, *by: str, **where: str) -> Query:
+        """Return how often a gauge has come to say something else in the time `over`."""
+        text = f"changes({self.series(gauge, where=where)}[{over}])"
+        return self._value(gauge, by, text)._replace(unit=_PLAIN)
+
     def since(self, gauge: Metric, *by: str, **where: str) -> Query:
         """Return how long ago the time is that a gauge says."""
         value = self.value(_time(gauge), *by, **where)

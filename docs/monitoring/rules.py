@@ -202,12 +202,20 @@ def _of_processes() -> Iterator[Alert]:
         "There were about {{ $value | humanize }} deaths within a quarter of an hour.",
     )
     yield Alert(
+        "PorticoGatewayRestarts",
+        Severity.CRITICAL,
+        above(GATEWAYS.changes(m.PROCESS_START, "30m", "instance", process="agent"), 2),
+        "0m",
+        "{{ $labels.instance }} is started again and again",
+        "Its agent has begun anew {{ $value }} times in half an hour, alone or with the whole gateway.",
+    )
+    yield Alert(
         "PorticoLoopLag",
         Severity.WARNING,
-        above(GATEWAYS.value(m.LOOP_LAG, "instance", "process"), 0.1),
-        "5m",
+        above(GATEWAYS.average(m.LOOP_LAG, "5m", "instance", "process"), 0.05),
+        "10m",
         "{{ $labels.process }} of {{ $labels.instance }} is late by {{ $value | humanizeDuration }}",
-        "Its loop was late by more than 100 ms at each look for five minutes: all its requests wait so long.",
+        "Its loop was late by more than 50 ms on average, for ten minutes: its requests wait so long.",
     )
 
 

@@ -61,9 +61,16 @@ def revisions(worker: str) -> Input:
     return {"portico_config_revision": "2x60", 'portico_worker_config_revision{process="worker 1"}': worker}
 
 
+def alternating(lag: str) -> str:
+    """Return what a loop says that is late at every other look."""
+    return f"{lag} 0 " * 30
+
+
 ROUTE = {"job": "portico", "endpoint": "/orders", "service": "orders"}
 HERE = {"instance": "a"}
 BREAKER = 'portico_breaker_state{service="orders"}'
+START = 'portico_process_start_timestamp_seconds{process="%s"}'
+AGENT = START % "agent"
 LAG = 'portico_loop_lag_seconds{process="worker 0"}'
 DEATHS = 'portico_process_restarts_total{role="worker"}'
 DIED = {**HERE, "role": "worker"}
@@ -100,8 +107,22 @@ CASES = {
     ),
     "PorticoRestarts": Case({DEATHS: "0x5 1x60"}, 6, DIED, ({DEATHS: "0x60"}, {DEATHS: "7x60"})),
     "PorticoCrashLoop": Case({DEATHS: "0x5 3 6 9x60"}, 12, DIED, ({DEATHS: "0x5 1 2 3x60"},)),
+    "PorticoGatewayRestarts": Case(
+        {AGENT: "100x4 _ 400x4 _ 700x4 _ 1000x60"},
+        18,
+        HERE,
+        (
+            {AGENT: "100x60"},
+            {AGENT: "100x4 _ 400x4 _ 700x60"},
+            {AGENT: "100x4 400x19 1600x19 2800x60"},
+            {AGENT: "100x60", START % "worker 0": "100x4 400x4 700x4 1000x60"},
+        ),
+    ),
     "PorticoLoopLag": Case(
-        {LAG: "0.2x60"}, 5, {**HERE, "process": "worker 0"}, ({LAG: "0.01x60"}, {LAG: "0.3 0.3 0.01 0.3 0x60"})
+        {LAG: alternating("0.2")},
+        10,
+        {**HERE, "process": "worker 0"},
+        ({LAG: "0.01x60"}, {LAG: "0x10 0.6 0x60"}, {LAG: "0x10 0.3 0.3 0.01 0.3 0x60"}, {LAG: alternating("0.07")}),
     ),
     "PorticoReloadFailed": Case(
         {"portico_last_reload_successful": "1x3 0x60"}, 5, HERE, ({"portico_last_reload_successful": "1x60"}, {})

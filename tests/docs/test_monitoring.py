@@ -195,10 +195,14 @@ def test_promtool_finds_nothing_wrong() -> None:
         command = [promtool, "check", what, *files]
         done = subprocess.run(command, cwd=PROMETHEUS, capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, ""), done
-    assert yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text("utf-8"))["rule_files"] == [
-        "recording.yml",
-        "alerts.yml",
-    ]
+    for name in ("prometheus.yml", "kubernetes.yml"):
+        assert scraping(name)["rule_files"] == ["recording.yml", "alerts.yml"]
+
+
+def scraping(file: str) -> dict[str, Any]:
+    """Return a configuration of Prometheus."""
+    text: dict[str, Any] = yaml.safe_load((PROMETHEUS / file).read_text("utf-8"))
+    return text
 
 
 def test_grafana_is_told_where_everything_is() -> None:

@@ -31,6 +31,8 @@ WRITTEN = {
     'sum by (process) (things{job="j"})': VIEW.value(GAUGE, "process"),
     'max(worst_bytes{job="j"})': VIEW.value(WORST),
     'max by (instance) (max_over_time(worst_bytes{job="j"}[2m]))': VIEW.highest(WORST, "2m", "instance"),
+    'sum by (process) (avg_over_time(things{job="j"}[5m]))': VIEW.average(GAUGE, "5m", "process"),
+    'min by (file) (changes(end_timestamp_seconds{job="j"}[30m]))': VIEW.changes(WHEN, "30m", "file"),
     'min by (file) (end_timestamp_seconds{job="j"}) - time()': VIEW.until(WHEN, "file"),
     'time() - min(end_timestamp_seconds{job="j"})': VIEW.since(WHEN),
     'histogram_quantile(0.95, sum by (route, le) (rate(took_seconds_bucket{job="j", route=~"/a|/b"}[5m])))': (
@@ -62,6 +64,8 @@ def test_units_follow_from_what_is_asked() -> None:
     assert VIEW.rate(COUNTER._replace(name="some_requests_total")).unit == "reqps"
     assert VIEW.rate(SECONDS).unit == "percentunit"
     assert VIEW.increase(SECONDS, "1h").unit == "s"
+    assert VIEW.changes(WHEN, "1h").unit == "short"
+    assert VIEW.average(WORST, "1h").unit == "bytes"
     assert VIEW.value(WORST).unit == "bytes"
     assert VIEW.quantile(0.5, TIMES).unit == VIEW.mean(TIMES).unit == "s"
     assert ratio(ERRORS, REQUESTS).unit == "percentunit"
@@ -79,6 +83,8 @@ VAIN: dict[str, Callable[[], object]] = {
     "took_seconds is a histogram, and is asked as if it were a gauge": lambda: VIEW.highest(TIMES, "5m"),
     "asked_total is a counter, and is asked as if it were a histogram": lambda: VIEW.quantile(0.5, COUNTER),
     "things is a gauge, and is asked as if it were a histogram": lambda: VIEW.mean(GAUGE),
+    "busy_seconds_total is a counter, and is asked as if": lambda: VIEW.changes(SECONDS, "5m"),
+    "asked_total is a counter, and is asked as if": lambda: VIEW.average(COUNTER, "5m"),
     "things does not say a time": lambda: VIEW.since(GAUGE),
     "asked_total has no label process": lambda: VIEW.rate(COUNTER, "process"),
     "things has no label status": lambda: VIEW.value(GAUGE, status="200"),

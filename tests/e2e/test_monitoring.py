@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from docs.monitoring.rules import RECORDINGS, alerts
+from tests.harness import deployment
 from tests.harness.certificates import Authority
 from tests.harness.collector import Collector
 from tests.harness.demo import Demo
@@ -124,6 +125,41 @@ def test_everything_that_dashboards_and_rules_ask_for_is_answered(tmp_path: Path
         assert [rule for rule in rules.values() if rule["health"] != "ok" or rule.get("lastError")] == []
         assert len(rules) == len(RECORDINGS) + sum(map(len, alerts().values()))
         wait_for(lambda: evaluated(watching)["PorticoBreakerOpen"]["state"] != "inactive", "an alert")
+
+
+def pod(address: str, name: str, **other: str) -> dict[str, Any]:
+    """Return a port of the gateway's pods as Prometheus finds it in Kubernetes."""
+    labels = {
+        "label_app": deployment.manifest("Deployment")["spec"]["template"]["metadata"]["labels"]["app"],
+        "container_port_number": str(deployment.container()["ports"][0]["containerPort"]),
+        "phase": "Running",
+        "name": name,
+        **other,
+    }
+    found = {f"__meta_kubernetes_pod_{label}": value for label, value in labels.items()}
+    return {"targets": [address], "labels": {"__meta_kubernetes_namespace": "shop", **found}}
+
+
+def test_in_kubernetes_each_pod_of_the_gateway_is_scraped_by_itself(tmp_path: Path) -> None:
+    program("prometheus")
+    with refusing_port() as nobody, Gateway(tmp_path, "routes: []\n") as running:
+        here = f"127.0.0.1:{running.port}"
+        there = f"127.0.0.1:{nobody}"
+        redis = deployment.manifest("StatefulSet", "redis")["spec"]["template"]["metadata"]["labels"]["app"]
+        others = (
+            pod(here, "api-gateway-1"),
+            pod(there, "api-gateway-2"),
+            pod(there, "api-gateway-3", phase="Failed"),
+            pod(there, "api-gateway-4", container_port_number="15090"),
+            pod(there, "redis-0", label_app=redis),
+        )
+        with prometheus(tmp_path, here, *others, file="kubernetes.yml") as watching:
+            wait_for(lambda: len(watching.query("up")) == 2, "both pods")
+            wait_for(lambda: watching.query('up{job="portico"} == 1'), "the gateway")
+            found = {tuple(sorted(target["labels"].items())) for target in watching.ask("targets")["activeTargets"]}
+            assert found == {
+                (("instance", f"api-gateway-{number}"), ("job", "portico"), ("namespace", "shop")) for number in (1, 2)
+            }
 
 
 def numbers(watching: Prometheus, text: str) -> list[str]:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import copytree
@@ -53,17 +53,23 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
-    """Run a Prometheus with what is deployed for it, but that it scrapes `target`, and each second."""
+def prometheus(
+    folder: Path, target: str, *others: Mapping[str, Any], file: str = "prometheus.yml"
+) -> Iterator[Prometheus]:
+    """Run a Prometheus with what is deployed for it, but that it scrapes `target` each second.
+
+    `others` are targets with labels, as `static_configs` has them; they stand for what is to be discovered.
+    """
     holder, port = reserved_port()
     holder.close()
     here = folder / "prometheus"
     copytree(DEPLOYED, here)
-    config = here / "prometheus.yml"
+    config = here / file
     said = yaml.safe_load(config.read_text("utf-8"))
     said["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     (job,) = said["scrape_configs"]
-    job["static_configs"] = [{"targets": [target]}]
+    job.pop("kubernetes_sd_configs", None)  # some builds of Prometheus do not know Kubernetes
+    job["static_configs"] = [{"targets": [target]}, *map(dict, others)]
     config.write_text(yaml.safe_dump(said), "utf-8")
     address = f"127.0.0.1:{port}"
     storage = ["--storage.tsdb.path", str(folder / "tsdb"), "--storage.tsdb.retention.time", "1h"]
