@@ -107,6 +107,10 @@ def loaded(text: str, folder: Path) -> Loaded:
     for name in re.findall(r"\btls/[\w.-]+\.(?:pem|crt|key)\b", text):
         (folder / "tls").mkdir(exist_ok=True)
         (folder / name).write_bytes(certificate())
+    for name in re.findall(r"\$\{file:/run/secrets/([\w-]+)\}", text):
+        (folder / "secrets").mkdir(exist_ok=True)
+        (folder / "secrets" / name).write_text(f"{name}-of-32-bytes-or-more-than-that\n", "utf-8")
+    text = text.replace("${file:/run/secrets/", f"${{file:{folder}/secrets/")
     for name in re.findall(r"\btargets/[\w.-]+\.yaml\b", text):
         (folder / "targets").mkdir(exist_ok=True)
         (folder / name).write_text("- 127.0.0.1:9004\n", "utf-8")
@@ -126,6 +130,15 @@ YAML = [example for example in (*in_pages(), *in_docstrings()) if example.langua
 @pytest.mark.parametrize("example", YAML, ids=lambda example: example.where)
 def test_every_configuration_that_is_shown_loads(example: Example, tmp_path: Path) -> None:
     loaded(example.text, tmp_path)
+
+
+def test_how_to_operate_it_shows_no_secret_with_a_default() -> None:
+    """What is copied from there is in use afterwards."""
+    shown = [example.text for example in YAML if example.where.startswith("docs/operations/")]
+    shown += [path.read_text("utf-8") for path in sorted((ROOT / "deploy").glob("*.yaml"))]
+    names = {name for text in shown for name in re.findall(r"\$\{(\w+):-", text)}
+    assert names  # others have one
+    assert [name for name in names if re.search("KEY|SECRET|PASSWORD|TOKEN", name)] == []
 
 
 def test_every_policy_and_endpoint_shows_an_example() -> None:
