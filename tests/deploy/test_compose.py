@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import re
+import subprocess
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,8 +18,11 @@ from jsonschema import Draft202012Validator
 from portico.cli.platform_demo import INSTANCES, PEERS
 from portico.config.values import parse_duration
 from tests.harness.deployment import COMPOSE_FILE, DEPLOY, compose, listens_at, shutdown_timeout, variables
+from tests.harness.gateway import DEADLINE, ROOT
 
 File = dict[str, Any]
+GUIDE = ROOT / "docs" / "operations" / "deployment.md"
+PAGES = [COMPOSE_FILE, *sorted((ROOT / "docs" / "operations").glob("*.md"))]
 DEMO = {instance.service for instance in INSTANCES}
 
 
@@ -46,6 +52,7 @@ def mistyped(change: Callable[[File], object]) -> File:
         lambda file: file["services"]["api-gateway"]["depends_on"].update(redis={"condition": "well"}),
         lambda file: file["services"]["redis"]["healthcheck"].update(every="1s"),
         lambda file: file["services"]["api-gateway"]["volumes"][0].update(type="bond"),
+        lambda file: file["networks"]["store"].update(inner=True),
         lambda file: file["services"]["api-gateway"]["build"].update(file="Dockerfile"),
     ],
 )
@@ -60,6 +67,9 @@ def test_what_services_wait_for_and_keep_is_there() -> None:
         for volume in service.get("volumes", ()):
             if volume["type"] == "volume":
                 assert volume["source"] in file["volumes"], name
+        assert set(service.get("networks", ())) <= set(file["networks"]), name
+    kept = {volume["source"] for service in file["services"].values() for volume in service.get("volumes", ())}
+    assert set(file["volumes"]) <= kept
     for name, conditions in file["services"]["api-gateway"]["depends_on"].items():
         # The health of the demo services is said here; that of the gateway, by the image.
         assert conditions == {"condition": "service_healthy"}
@@ -87,6 +97,62 @@ def test_the_gateway_has_the_variables_that_its_file_asks_for() -> None:
     given = set(compose()["services"]["api-gateway"]["environment"])
     assert variables().required <= given <= variables().all
     assert "REDIS_URL" in given
+
+
+def test_the_gateway_keeps_nothing_itself() -> None:
+    """What it has is in the store; so the one folder that it can write to is in memory."""
+    service = compose()["services"]["api-gateway"]
+    assert [volume["type"] for volume in service["volumes"]] == ["bind"]
+    assert [each.partition(":")[0] for each in service["tmpfs"]] == ["/run/portico"]
+
+
+def test_each_image_is_built_once() -> None:
+    services = compose()["services"]
+    built = Counter(service["image"] for service in services.values() if "build" in service)
+    assert built == {services["api-gateway"]["image"]: 1}
+    assert "build" in services["api-gateway"]
+    for name in DEMO:
+        assert services[name]["image"] in built
+        assert services[name]["pull_policy"] == "never"  # it is in no registry, or is somebody else's there
+
+
+def test_only_the_gateway_reaches_the_store() -> None:
+    file = compose()
+    reached = {name for name, service in file["services"].items() if "store" in service.get("networks", ())}
+    assert reached == {"api-gateway", "redis"}
+    assert file["services"]["redis"]["networks"] == ["store"]
+    assert file["networks"]["store"] == {"internal": True}
+    assert "ports" not in file["services"]["redis"]
+
+
+def commands(page: Path) -> str:
+    """Return a page as one line, without what comments and lists put before each line."""
+    return " ".join(re.sub(r"^#? +", "", page.read_text("utf-8"), flags=re.MULTILINE).split())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_each_command_of_compose_that_is_shown_says_which_file(page: Path) -> None:
+    assert re.findall(r"docker compose (?!--file deploy/docker-compose\.yml )", commands(page)) == []
+
+
+def test_the_secret_is_made_once_and_not_kept_in_git(tmp_path: Path) -> None:
+    said = {
+        found[0]
+        for page in (COMPOSE_FILE, GUIDE)
+        for found in re.finditer(r"(?<=    )test -e deploy/\.env .*", page.read_text("utf-8"))
+    }
+    (command,) = said
+    (tmp_path / "deploy").mkdir()
+    file = tmp_path / "deploy" / ".env"
+    made = []
+    for _ in range(2):
+        subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True, timeout=DEADLINE)
+        made.append(file.read_text("utf-8"))
+    assert made[0] == made[1]
+    name, _, value = made[0].rstrip("\n").partition("=")
+    assert (name, len(value)) == ("JWT_SECRET", 64)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert "deploy/.env" in (ROOT / ".gitignore").read_text("utf-8").splitlines()
 
 
 def test_without_a_secret_nothing_is_started() -> None:

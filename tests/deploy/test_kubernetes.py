@@ -6,15 +6,18 @@ import copy
 import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
 import yaml
 
+from portico.config.schema import Config
 from tests.harness.deployment import (
     DEPLOY,
     GATEWAY_FILE,
     container,
+    given_to,
     instructions,
     is_in,
     listens_at,
@@ -22,12 +25,14 @@ from tests.harness.deployment import (
     manifests,
     pod,
     shutdown_timeout,
+    store,
     user,
     variables,
 )
 from tests.harness.gateway import ROOT
 
 Manifest = dict[str, Any]
+SECRETS = {"api-gateway-secrets/jwt-secret": "a-secret", "redis-secrets/password": "a-password"}
 OLDEST = "1.30"
 """The first that knows how to wait before an end (`preStop.sleep`) without being asked to."""
 NEWEST = kubernetes_validate.latest_version()
@@ -42,7 +47,7 @@ def test_they_are_objects_of_kubernetes(each: Manifest, version: str) -> None:
 def test_all_that_is_needed_is_there() -> None:
     kinds = {(each["kind"], each["metadata"]["name"]) for each in manifests()}
     gateway = {(kind, "api-gateway") for kind in ("Deployment", "Service", "ConfigMap", "PodDisruptionBudget")}
-    assert kinds == gateway | {("StatefulSet", "redis"), ("Service", "redis")}
+    assert kinds == gateway | {(kind, "redis") for kind in ("StatefulSet", "Service", "NetworkPolicy")}
 
 
 @pytest.mark.parametrize(
@@ -123,18 +128,40 @@ def test_an_update_takes_no_pod_away_before_there_is_another() -> None:
 
 def test_the_variables_are_those_that_the_file_asks_for() -> None:
     given = {each["name"]: each for each in container()["env"]}
-    assert variables().required <= given.keys() <= variables().all
-    assert given["REDIS_URL"]["value"].startswith("redis://" + manifest("Service", "redis")["metadata"]["name"] + ":")
+    assert variables().required <= given.keys() - {"REDIS_PASSWORD"} <= variables().all
+    url = urlsplit(given_to(container(), SECRETS)["REDIS_URL"])
+    (port,) = manifest("Service", "redis")["spec"]["ports"]
+    assert (url.hostname, url.port) == (manifest("Service", "redis")["metadata"]["name"], port["port"])
+    assert url.password == given_to(store(), SECRETS)["REDIS_PASSWORD"] == SECRETS["redis-secrets/password"]
     assert "value" not in given["JWT_SECRET"]
+    assert "value" not in given["REDIS_PASSWORD"]
 
 
-def test_the_secret_is_the_one_that_the_pages_say_how_to_make() -> None:
-    reference = next(each for each in container()["env"] if each["name"] == "JWT_SECRET")["valueFrom"]["secretKeyRef"]
-    assert reference == {"name": "api-gateway-secrets", "key": "jwt-secret"}
+def test_nobody_but_the_gateway_reaches_the_store() -> None:
+    spec = manifest("NetworkPolicy", "redis")["spec"]
+    assert spec["podSelector"] == manifest("StatefulSet", "redis")["spec"]["selector"]
+    assert spec["policyTypes"] == ["Ingress"]
+    (rule,) = spec["ingress"]
+    assert rule["from"] == [{"podSelector": manifest("Deployment")["spec"]["selector"]}]
+    assert rule["ports"] == [{"protocol": "TCP", "port": store()["ports"][0]["containerPort"]}]
+
+
+def test_a_gateway_that_is_full_is_not_killed_for_it() -> None:
+    """One that has all the connections it may have answers a probe 503 as well; a worker that is stuck ends sooner."""
+    probe = container()["livenessProbe"]
+    patience = probe["failureThreshold"] * probe["periodSeconds"]
+    assert patience >= 120 > 2 * Config.model_fields["watchdog"].get_default()
+
+
+def test_the_secrets_are_those_that_the_pages_say_how_to_make() -> None:
+    references = [
+        each["valueFrom"]["secretKeyRef"] for each in (*container()["env"], *store()["env"]) if "valueFrom" in each
+    ]
+    assert {f"{reference['name']}/{reference['key']}" for reference in references} == SECRETS.keys()
     made = re.compile(r"kubectl create secret generic (\S+) --from-literal=([\w-]+)=")
     pages = [DEPLOY / "kubernetes" / "api-gateway.yaml", ROOT / "docs" / "operations" / "deployment.md"]
     for page in pages:
-        assert made.findall(page.read_text("utf-8")) == [(reference["name"], reference["key"])], page
+        assert ["/".join(found) for found in made.findall(page.read_text("utf-8"))] == [*SECRETS], page
 
 
 def test_what_a_pod_may_use() -> None:
@@ -160,6 +187,7 @@ def test_pods_are_nobody_in_particular_and_can_write_to_their_own_folders_alone(
         for volume in pod()["volumes"]
         if volume["name"] == mount["name"] and "emptyDir" in volume
     }
+    assert writable == {"/run/portico"}  # where all state is that it has without a store
     (variable,) = (each.text for each in instructions() if each.name == "ENV")
     runtime = re.search(r"PORTICO_RUNTIME_DIR=(\S+)", variable)
     assert runtime is not None

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -23,9 +23,12 @@ from tests.harness.deployment import (
     compose,
     container,
     environment,
+    filled,
     for_a_test,
+    given_to,
     instruction,
     pod,
+    store,
     variables,
 )
 from tests.harness.gateway import DEADLINE, PORTICO, Gateway, curl, portico, refusing_port, wait_for
@@ -82,6 +85,25 @@ def test_probes_are_answered_though_nothing_is_behind_the_gateway(
             assert curl(f"{gateway.url}/api/v1/products").status in (502, 503)
             asked = curl(f"{gateway.url}/api/v1/orders/1")
             assert (asked.status, asked.value("WWW-Authenticate")) == (401, 'Bearer realm="api"')
+
+
+@pytest.mark.usefixtures("no_variables")
+def test_the_store_of_kubernetes_takes_the_gateways_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = {"api-gateway-secrets/jwt-secret": SECRET, "redis-secrets/password": "0f" * 32}
+    program, *options = store()["command"]
+    assert program == "valkey-server"
+    known = given_to(store(), secrets)
+    with ValkeyServer(*(filled(option, known) for option in options)) as valkey, refusing_port() as nobody:
+        assert "NOAUTH" in str(valkey.say("DBSIZE"))
+        valkey.password = secrets["redis-secrets/password"]
+        assert valkey.say("DBSIZE") == 0
+        given = given_to(container(), secrets)
+        url = given["REDIS_URL"].replace("@redis:6379", f"@127.0.0.1:{valkey.port}")
+        with_variables(monkeypatch, environment(f"http://127.0.0.1:{nobody}", REDIS_URL=url))
+        with Gateway(tmp_path, for_a_test()) as gateway:
+            assert curl(f"{gateway.url}/api/v1/products").status in (502, 503)
+            assert valkey.say("DBSIZE") > 0
+            assert secrets["redis-secrets/password"] not in gateway.log()
 
 
 def read_only(command: str) -> list[str]:
@@ -151,7 +173,8 @@ class Platform:
         self._folder = folder
         self._services = compose()["services"]
         self._redis = redis
-        self._ports = {instance.service: free_port() for instance in INSTANCES}
+        self._held = {service: held_port() for service in {instance.service for instance in INSTANCES}}
+        self._ports = {service: int(held.getsockname()[1]) for service, held in self._held.items()}
 
     def environment(self, name: str) -> dict[str, str]:
         """Return what a service's environment is, with the places where the others are now."""
@@ -162,6 +185,13 @@ class Platform:
                 given[variable] = f"http://127.0.0.1:{self._ports[service]}"
         places = {"JWT_SECRET": SECRET, "REDIS_URL": self._redis, "LOG_LEVEL": "INFO"}
         return given | {name: value for name, value in places.items() if name in given}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for held in self._held.values():
+            held.close()
 
     @contextmanager
     def running(self, name: str) -> Iterator[None]:
@@ -190,10 +220,12 @@ class Platform:
         return done.returncode == 0
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
+def held_port() -> socket.socket:
+    """Return a socket that keeps its port from all who ask for any, and not from a server that asks for just that."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 def token(role: str) -> str:
@@ -205,7 +237,7 @@ def token(role: str) -> str:
 def test_the_platform_of_the_compose_file_takes_an_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ExitStack() as stack:
         valkey = stack.enter_context(ValkeyServer())
-        platform = Platform(tmp_path, f"redis://127.0.0.1:{valkey.port}")
+        platform = stack.enter_context(Platform(tmp_path, f"redis://127.0.0.1:{valkey.port}"))
         names = dict.fromkeys(instance.service for instance in INSTANCES)
         for name in names:
             stack.enter_context(platform.running(name))

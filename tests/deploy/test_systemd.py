@@ -11,7 +11,7 @@ import pytest
 
 from portico.config.schema import Config
 from tests.harness.deployment import DEPLOY
-from tests.harness.gateway import DEADLINE
+from tests.harness.gateway import DEADLINE, ROOT
 from tests.harness.tools import program
 
 UNITS = ("portico.service", "portico.socket")
@@ -71,6 +71,36 @@ def test_it_is_given_the_time_that_it_takes_to_end() -> None:
 def test_the_runtime_folder_is_the_one_that_systemd_makes_for_it_alone() -> None:
     assert service()["Environment"] == f"PORTICO_RUNTIME_DIR=/run/{service()['RuntimeDirectory']}"
     assert service()["RuntimeDirectoryMode"] == "0700"
+
+
+def steps(*wanted: str) -> list[int]:
+    """Return where the page first has each of these commands, among those of systemd."""
+    page = (ROOT / "docs" / "operations" / "deployment.md").read_text("utf-8")
+    section = page[page.index("\n## systemd\n") :]
+    lines = [line.strip() for line in section.splitlines() if line.startswith("    ")]
+    return [next(at for at, line in enumerate(lines) if line.startswith(command)) for command in wanted]
+
+
+def test_what_is_started_is_given_first_what_it_needs() -> None:
+    unit = service()
+    (environment,) = (value.lstrip("-") for name, value in unit.items() if name == "EnvironmentFile")
+    file = unit["ExecStart"].split()[-1]
+    service_steps = steps(
+        f"useradd --system --home-dir /var/lib/{unit['StateDirectory']}",
+        "install -d /etc/portico",
+        f"install -m 0644 portico.yaml {file}",
+        f"install -m 0600 environment {environment}",
+        "cp deploy/systemd/portico.service /etc/systemd/system/",
+        "systemctl enable --now portico",
+    )
+    assert service_steps == sorted(service_steps)
+    socket_steps = steps(
+        "cp deploy/systemd/portico.socket /etc/systemd/system/",
+        "systemctl stop portico",
+        "systemctl enable --now portico.socket",
+        "systemctl start portico",
+    )
+    assert socket_steps == sorted(socket_steps)
 
 
 def test_all_commands_are_about_one_file() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,6 +51,30 @@ def container() -> dict[str, Any]:
     (only,) = pod()["containers"]
     found: dict[str, Any] = only
     return found
+
+
+def store() -> dict[str, Any]:
+    """Return the one container of the store's pod."""
+    (only,) = manifest("StatefulSet", "redis")["spec"]["template"]["spec"]["containers"]
+    found: dict[str, Any] = only
+    return found
+
+
+def filled(text: str, given: Mapping[str, str]) -> str:
+    """Return a text with each `$(NAME)` that Kubernetes knows filled in."""
+    return re.sub(r"\$\((\w+)\)", lambda found: given.get(found[1], found[0]), text)
+
+
+def given_to(of: Mapping[str, Any], secrets: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a container; a value may name variables before it. `secrets` is by secret and key."""
+    given: dict[str, str] = {}
+    for each in of["env"]:
+        if "value" in each:
+            given[each["name"]] = filled(each["value"], given)
+        else:
+            reference = each["valueFrom"]["secretKeyRef"]
+            given[each["name"]] = secrets[f"{reference['name']}/{reference['key']}"]
+    return given
 
 
 class Variables(NamedTuple):

@@ -26,6 +26,8 @@ def binary() -> Path:
 class ValkeyServer:
     """One server; what it has is gone when it ends."""
 
+    password: str = ""
+    """What has to be said before a command."""
     file: Path | None = None
     """The file of its configuration, which a Sentinel has to have."""
 
@@ -69,10 +71,11 @@ class ValkeyServer:
     def say(self, *command: str) -> Any:
         """Send one command by a connection of its own, and return the answer."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE) as client:
-            client.sendall(hiredis.pack_command(command))  # type: ignore[arg-type]
             reader = hiredis.Reader(encoding="utf-8")
-            while (answer := reader.gets()) is False:
-                reader.feed(client.recv(65536))
+            for said in (("AUTH", self.password), command) if self.password else (command,):
+                client.sendall(hiredis.pack_command(said))  # type: ignore[arg-type]
+                while (answer := reader.gets()) is False:
+                    reader.feed(client.recv(65536))
         return answer
 
     def _listens(self) -> bool:
