@@ -87,6 +87,17 @@ def test_probes_are_answered_though_nothing_is_behind_the_gateway(
             assert (asked.status, asked.value("WWW-Authenticate")) == (401, 'Bearer realm="api"')
 
 
+def test_a_probe_of_a_gateway_that_is_full_is_refused(tmp_path: Path) -> None:
+    """Which is why the liveness probe has patience."""
+    path = container()["livenessProbe"]["httpGet"]["path"]
+    with Gateway(tmp_path, "limits: {connections: 1}\nroutes: []\n") as gateway:
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=DEADLINE) as kept:
+            kept.sendall(b"GET " + path.encode() + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert kept.recv(100).startswith(b"HTTP/1.1 200 ")
+            assert curl(gateway.url + path).status == 503
+        wait_for(lambda: curl(gateway.url + path).status == 200, "room again")
+
+
 @pytest.mark.usefixtures("no_variables")
 def test_the_store_of_kubernetes_takes_the_gateways_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = {"api-gateway-secrets/jwt-secret": SECRET, "redis-secrets/password": "0f" * 32}

@@ -156,6 +156,9 @@ def test_in_kubernetes_each_pod_of_the_gateway_is_scraped_by_itself(tmp_path: Pa
         with prometheus(tmp_path, here, *others, file="kubernetes.yml") as watching:
             wait_for(lambda: len(watching.query("up")) == 2, "both pods")
             wait_for(lambda: watching.query('up{job="portico"} == 1'), "the gateway")
+            # What tells of a gateway that is started again and again.
+            agent = 'portico_process_start_timestamp_seconds{process="agent"}'
+            wait_for(lambda: numbers(watching, agent), "when its agent was started")
             found = {tuple(sorted(target["labels"].items())) for target in watching.ask("targets")["activeTargets"]}
             assert found == {
                 (("instance", f"api-gateway-{number}"), ("job", "portico"), ("namespace", "shop")) for number in (1, 2)
