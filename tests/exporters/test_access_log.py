@@ -203,6 +203,23 @@ def test_what_policies_have_made_of_a_request_is_told_alike_in_all_formats(
     assert json.loads(line_of(lines, exchange, request_of(exchange)))["stopped_by"] == "cache"
 
 
+@pytest.mark.parametrize(
+    ("status", "error", "outcome", "source"),
+    [
+        (403, "country-not-allowed", Outcome.COMPLETE, "policy"),
+        (500, "internal-error", Outcome.COMPLETE, "policy"),
+        (200, "", Outcome.CANCELLED, "gateway"),
+        (404, "", Outcome.CANCELLED, "gateway"),
+    ],
+)
+def test_what_goes_wrong_after_a_hit_is_not_the_fault_of_the_service(
+    status: int, error: str, outcome: Outcome, source: str
+) -> None:
+    exchange = exchange_of(status, outcome)
+    exchange.stopped_by, exchange.results, exchange.error = "cache", results((CACHE, "cache", "hit")), error
+    assert error_source_of(exchange) == source
+
+
 def test_texts_of_policies_that_are_remembered_are_bounded() -> None:
     lines = JsonLines(REDACTION)
     for number in range(json_lines.REMEMBERED + 1):

@@ -85,7 +85,10 @@ def error_source_of(exchange: Exchange) -> str:
     if outcome is Outcome.TRUNCATED:
         return "response"
     if exchange.stopped_by and (exchange.status >= 400 or outcome is not Outcome.COMPLETE):
-        return "service" if any(result.result in AGAIN for result in exchange.results) else "policy"
+        if exchange.error or not any(result.result in AGAIN for result in exchange.results):
+            return "policy"  # what is given again is the service's own, and never a problem
+        if outcome is Outcome.COMPLETE:
+            return "service"
     if outcome is not Outcome.COMPLETE:
         return "gateway"
     if exchange.status < 400:
