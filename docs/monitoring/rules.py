@@ -284,8 +284,8 @@ def _of_losses() -> Iterator[Alert]:
             m.DROPPED_SERIES,
             "1d",
             "0m",
-            "{{ $labels.instance }} has too many series of requests",
-            "Within a day some were counted as endpoint other, and cannot be told apart.",
+            "{{ $labels.instance }} has too many series",
+            "Within a day some requests were counted as endpoint other, or some targets were not told of one by one.",
         ),
     ):
         query = above(GATEWAYS.increase(counter, over, "instance"), 0)

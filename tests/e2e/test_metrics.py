@@ -132,7 +132,8 @@ def test_it_tells_in_either_format_whom_it_may(tmp_path: Path) -> None:
 def test_services_are_told_of_with_their_targets(tmp_path: Path) -> None:
     config = """
 services:
-  two: {{targets: [{targets}], balance: round-robin, breaker: {{}}, concurrency: 9}}
+  two: {{targets: [{targets}], balance: round-robin, breaker: {{}}, outliers: {{}},
+        concurrency: 9}}
 routes: [{{path: /two, service: two}}]
 """
     with (

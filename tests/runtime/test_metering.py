@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -32,14 +33,18 @@ def target(address: str = "a:80", **state: float) -> Target:
     return made
 
 
+class Served(SimpleNamespace):
+    """A runtime: unlike its base, it may be referred to weakly."""
+
+
 def runtime(**services: Any) -> Runtime:
     expiry = SimpleNamespace(certificate="cert.pem", not_after=1000.5)
     entrance = SimpleNamespace(tls=SimpleNamespace(expires=[expiry]))
-    return cast(Any, SimpleNamespace(services=services, entrances=[entrance, SimpleNamespace(tls=None)]))
+    return cast(Any, Served(services=services, entrances=[entrance, SimpleNamespace(tls=None)]))
 
 
 def said(segment: Segment) -> dict[str, int]:
-    return {reading.name: reading.own[0] for reading in segment.readings() if reading.own[0] != ABSENT}
+    return {reading.name: reading.own[0] for reading in segment.readings() if reading.own and reading.own[0] != ABSENT}
 
 
 def test_services_and_certificates_are_told_of() -> None:
@@ -51,7 +56,7 @@ def test_services_and_certificates_are_told_of() -> None:
             one=service(target(), target("b:80", down_since=5.0), target("c:80", ejected_until=9.0)),
             two=service(breaker="open", room=(7, 2, 10)),
         )
-        for _ in range(2):
+        for _ in range(3):
             metering.tell(serving)
         assert said(segment) == {
             'portico_upstream_targets{service="one",state="healthy"}': 0,
@@ -104,7 +109,7 @@ def test_many_targets_are_looked_at_in_turns() -> None:
             metering.tell(serving)
             turns += 1
             assert turns < 10
-        assert turns >= 4
+        assert turns >= 3
         assert said(segment)[name] == 3 * AT_ONCE
 
 
@@ -117,27 +122,88 @@ def test_a_target_is_well_unless_anything_is_known_against_it_and_is_gone_when_i
     with a_board() as board:
         segment = board.segment(1)
         metering = Metering(segment)
-        twice = (target("twice:80", failing=True), target("twice:80"))
+        twice = (target("twice:80", down_since=5.0), target("twice:80"))
         for targets, expected in (
-            ((target("a:80", looked_at=True), target("b:80", failing=True)), {"a:80": 1, "b:80": 0}),
+            ((target("a:80", looked_at=True), target("b:80", ejected_until=9.0)), {"a:80": 1, "b:80": 0}),
             ((target("b:80"), *twice), {"b:80": 1, "twice:80": 0}),
             ((), {}),
             ((target("a:80"),), {"a:80": 1}),
         ):
             serving = runtime(one=service(*targets))
-            for _ in range(2):
+            for _ in range(3):
                 metering.tell(serving)
             assert healthy(segment) == expected
 
 
-def test_only_so_many_targets_are_told_of_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("portico.runtime.metering.MOST_TARGETS", 3)
+def test_a_target_that_could_not_be_reached_once_may_be_well_since() -> None:
+    """Whether it can be is found out by a new connection alone, and there may be none for long."""
     with a_board() as board:
         segment = board.segment(1)
         metering = Metering(segment)
-        for first in (0, 2):  # the names of those that have gone stay taken
-            serving = runtime(one=service(*(target(f"{number}:80") for number in range(first, first + 5))))
-            for _ in range(2):
-                metering.tell(serving)
-        assert healthy(segment) == {"2:80": 1}
+        serving = runtime(one=service(target(failing=True)))
+        for _ in range(3):
+            metering.tell(serving)
+        assert healthy(segment) == {"a:80": 1}
+
+
+def dropped(segment: Segment) -> int:
+    return dict(segment.counters())["portico_metrics_dropped_series_total"]
+
+
+def test_only_so_many_targets_are_told_of_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("portico.runtime.target_gauges.MOST_TARGETS", 3)
+    with a_board() as board:
+        segment = board.segment(1)
+        metering = Metering(segment)
+        serving = runtime(one=service(*(target(f"{number}:80") for number in range(5))))
+        for _ in range(5):
+            metering.tell(serving)
+        assert healthy(segment) == {"0:80": 1, "1:80": 1, "2:80": 1}
         assert said(segment)['portico_upstream_targets{service="one",state="unchecked"}'] == 5
+        assert dropped(segment) == 2
+        assert len(caplog.records) == 1
+
+
+def test_the_places_of_targets_that_went_are_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("portico.runtime.target_gauges.MOST_TARGETS", 3)
+    with a_board() as board:
+        segment = board.segment(1)
+        metering = Metering(segment)
+        names = 0
+        for first in range(0, 300, 3):
+            serving = runtime(one=service(*(target(f"{number}:80") for number in range(first, first + 3))))
+            for _ in range(4):
+                metering.tell(serving)
+            assert healthy(segment) == {f"{number}:80": 1 for number in range(first, first + 3)}
+            names = names or len(list(segment.readings()))
+        assert len(list(segment.readings())) == names
+        assert dropped(segment) == 0
+
+
+def test_a_name_without_room_where_others_were_has_a_place_of_its_own() -> None:
+    with a_board() as board:
+        segment = board.segment(1)
+        metering = Metering(segment)
+        for address in ("a:80", "a" * 200 + ":80", "b:80"):
+            serving = runtime(one=service(target(address)))
+            for _ in range(4):
+                metering.tell(serving)
+            assert healthy(segment) == {address: 1}
+
+
+def test_what_is_served_no_more_is_let_go_in_the_middle_of_its_round() -> None:
+    with a_board() as board:
+        segment = board.segment(1)
+        metering = Metering(segment)
+        before = runtime(one=service(*(target() for _ in range(3 * AT_ONCE))))
+        metering.tell(before)
+        gone = weakref.ref(before)
+        del before
+        serving = runtime(two=service(target()))
+        metering.tell(serving)
+        assert gone() is None
+        assert 'portico_upstream_connections{service="two"}' in said(segment)
+        metering.tell(None)
+        assert said(segment)

@@ -205,6 +205,26 @@ def test_a_gauge_says_nothing_until_it_is_written() -> None:
         assert at_once(board.reading())["g"] == [Reading("g", [], [0])]
 
 
+def test_a_gauge_with_room_gives_its_place_to_another() -> None:
+    with a_board() as board:
+        segment = board.segment(1)
+        segment.gauge("first", 16).write(1)
+        segment.gauge("fixed").write(2)
+        assert segment.rename("fixed", "other") is None
+        assert segment.rename("first", "s" * 17) is None
+        assert segment.rename("first", "fixed") is None
+        second = segment.rename("first", "s" * 16)
+        assert second is not None
+        assert second.value == ABSENT
+        second.write(3)
+        assert segment.gauge("s" * 16) is second
+        assert "first" not in segment
+        told = {name: readings[0].own[0] for name, readings in at_once(board.reading()).items()}
+        assert told == {"s" * 16: 3, "fixed": 2}
+        assert segment.rename("s" * 16, "ä") is second
+        assert [reading.name for reading in segment.readings()] == ["ä", "fixed"]
+
+
 def test_the_slots_of_a_process_are_zero_for_the_next() -> None:
     with a_board() as board:
         segment = board.segment(1)

@@ -108,8 +108,8 @@ UPSTREAM_TARGETS: Final = _gauge(
 )
 TARGET_HEALTHY: Final = _gauge(
     "portico_upstream_target_healthy",
-    "Whether a target of a service is well: 0 where a check has found that it is not, where it is ejected, or where it"
-    " could not be reached when last tried, by any worker; else 1. Of the first few thousand targets.",
+    "Whether a target of a service is well: 0 where a check has found that it is not, or where any worker has ejected"
+    " it; else 1. Of a few thousand targets at most.",
     "service",
     "target",
     merge=min,
@@ -218,7 +218,8 @@ RESTARTS: Final = _counter(
 )
 DROPPED_SERIES: Final = _counter(
     "portico_metrics_dropped_series_total",
-    "Series of requests that were counted as endpoint other, since there were too many.",
+    "Series that there was no room for: requests are counted as endpoint other instead, and targets are not told of one"
+    " by one.",
 )
 BUILD: Final = _gauge(
     "portico_build_info", "Always 1; the labels say what is running.", "version", "python", "compiled"

@@ -17,7 +17,6 @@ from portico.observe.metrics import (
     CONCURRENCY_LIMIT,
     CONCURRENCY_TAKEN,
     CONCURRENCY_WAITING,
-    TARGET_HEALTHY,
     UPSTREAM_BUSY,
     UPSTREAM_CONNECTIONS,
     UPSTREAM_TARGETS,
@@ -26,6 +25,7 @@ from portico.observe.metrics import (
 from portico.runtime.meter import Admission, Meters
 from portico.runtime.observing import Watch, Watched
 from portico.runtime.runtime import Runtime
+from portico.runtime.target_gauges import TargetGauges
 from portico.state.board import Segment, counter_name
 from portico.state.slots import ABSENT, Mark
 from portico.upstream.health import health_of
@@ -33,9 +33,6 @@ from portico.upstream.stack import Service
 
 AT_ONCE: Final = 200
 """Targets that are looked at, at each beat, for what gauges say."""
-
-MOST_TARGETS: Final = 4096
-"""Targets that are told of one by one, over all configurations of a worker: a name on the board stays for as long."""
 
 STATES: Final = ("healthy", "unhealthy", "ejected", "unchecked")
 _WELL: Final = frozenset(("healthy", "unchecked"))
@@ -65,8 +62,9 @@ class Metering:
         self._wall = wall
         self._admission: Admission | None = None
         self._told: dict[tuple[str, tuple[str, ...]], Mark] = {}
-        self._targets = 0
-        """Of how many targets there is a gauge."""
+        self._targets = TargetGauges(segment)
+        self._runtime: Runtime | None = None
+        """Of which the round tells."""
         self._round: Iterator[None] = iter(())
         self._fresh: set[Mark] = set()
 
@@ -80,7 +78,11 @@ class Metering:
         return RouteMetrics(Meters(self._admission, metrics.buckets, metrics.limit, self._wall))
 
     def tell(self, runtime: Runtime | None) -> None:
-        """Write some of what gauges say, of few services at a time; in the end it has been all of them."""
+        """Write some of what gauges say, of few services at a time; in the end it has been all of them. What is served
+        no more is told of no further, and let go."""
+        if runtime is not self._runtime:
+            self._runtime = runtime
+            self._round = iter(()) if runtime is None else self._telling(runtime)
         if runtime is None:
             return
         for _ in islice(self._round, AT_ONCE):
@@ -90,6 +92,7 @@ class Metering:
 
     def _telling(self, runtime: Runtime) -> Iterator[None]:
         self._fresh = set()
+        self._targets.begin_round()
         for name, service in tuple(runtime.services.items()):
             yield from self._of_service(name, service)
         for entrance in runtime.entrances:
@@ -99,6 +102,7 @@ class Metering:
         for mark in self._told.values():
             if mark not in self._fresh:
                 mark.write(ABSENT)
+        self._targets.end_round()
 
     def _of_service(self, name: str, service: Service) -> Iterator[None]:
         states: Tally[str] = Tally()
@@ -107,13 +111,13 @@ class Metering:
         for target in service.targets:
             state, address = health_of(target).state, target.address
             states[state] += 1
-            well[address] = state in _WELL and not target.failing and well.get(address, True)
+            well[address] = state in _WELL and well.get(address, True)
             if isinstance(target.pool, Pool):
                 connections += target.pool.connections
                 busy += target.pool.busy
             yield
         for address, is_well in well.items():
-            self._write_target(name, address, is_well)
+            self._targets.write(name, address, is_well)
             yield
         for state in STATES:
             self._write(UPSTREAM_TARGETS, states[state], name, state)
@@ -126,14 +130,6 @@ class Metering:
         if service.breaker is not None:
             self._write(BREAKER_STATE, _BREAKER[service.breaker.state.name], name)
         yield
-
-    def _write_target(self, service: str, address: str, is_well: bool) -> None:
-        """Tell of one target, unless there are too many."""
-        if (TARGET_HEALTHY.name, (service, address)) not in self._told:
-            if self._targets >= MOST_TARGETS or self._segment.nearly_full:
-                return
-            self._targets += 1
-        self._write(TARGET_HEALTHY, is_well, service, address)
 
     def _write(self, metric: Metric, value: int, *labels: str) -> None:
         key = (metric.name, labels)

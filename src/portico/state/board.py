@@ -136,7 +136,7 @@ class Reading(NamedTuple):
 class Segment:
     """The part of the board that one process writes."""
 
-    __slots__ = ("_counters", "_mine", "_names", "_slots")
+    __slots__ = ("_counters", "_mine", "_names", "_rooms", "_slots")
 
     def __init__(self, memory: memoryview) -> None:
         slots = _SEGMENT_HEAD + _VITALS + COUNTERS
@@ -144,6 +144,8 @@ class Segment:
         self._names = memory[slots * _SLOT :]
         self._counters = self._slots[_SEGMENT_HEAD + _VITALS :]
         self._mine: dict[str, Any] = {}
+        self._rooms: dict[str, tuple[int, int]] = {}
+        """Where the names of gauges are that may be renamed, and how many bytes they may have."""
 
     def __getitem__(self, vital: Vital) -> int:
         value: int = self._slots[_SEGMENT_HEAD + vital]
@@ -173,12 +175,32 @@ class Segment:
             counter = self._mine[name] = Counter.private() if at < 0 else Counter(self._counters, at)
         return counter
 
-    def gauge(self, name: str) -> Mark:
-        """Return the gauge `name`, which ends with its process; only that may ask. What it says at first is nothing."""
+    def gauge(self, name: str, room: int = 0) -> Mark:
+        """Return the gauge `name`, which ends with its process; only that may ask. What it says at first is nothing.
+        With `room` for a name of so many bytes, another may take its place by `rename`."""
         gauge: Mark | None = self._mine.get(name)
         if gauge is None:
-            at = self._new(name, 0, 1)
+            told = name.ljust(room - len(name.encode()) + len(name), "\0") if room else name
+            where = self._slots[1] + _NAME_HEAD
+            at = self._new(told, 0, 1)
             gauge = self._mine[name] = Mark.private() if at < 0 else Mark(self._counters, at)
+            if room and at >= 0:
+                self._rooms[name] = (where, len(told.encode()))
+        return gauge
+
+    def rename(self, old: str, new: str) -> Mark | None:
+        """Have a gauge go by a new name, and say nothing; None where there is no room for that. Its first value is to
+        be written a while later: whoever reads the board just now may have the old name in hand."""
+        at, room = self._rooms.get(old, (0, 0))
+        told = new.encode()
+        if len(told) > room or new in self._mine:
+            return None
+        gauge: Mark = self._mine.pop(old)
+        gauge.write(ABSENT)
+        self._names[at : at + room] = told.ljust(room, b"\0")
+        del self._rooms[old]
+        self._rooms[new] = (at, room)
+        self._mine[new] = gauge
         return gauge
 
     def histogram(self, name: str, bounds: Sequence[float], scale: int) -> Histogram:
@@ -234,7 +256,7 @@ class Segment:
             start, middle = at + _NAME_HEAD, slot + sums
             at, slot = start + size, middle + own
             # A reader that is overtaken by the next process of the segment may see half a name; it will read again.
-            name = bytes(self._names[start:at]).decode(errors="replace")
+            name = bytes(self._names[start:at]).rstrip(b"\0").decode(errors="replace")
             yield Reading(name, self._counters[middle - sums : middle].tolist(), self._counters[middle:slot].tolist())
 
     def counters(self) -> Iterator[tuple[str, int]]:
@@ -254,6 +276,7 @@ class Segment:
         self._slots[1] = 0
         self._slots[2] = 0
         self._mine.clear()
+        self._rooms.clear()
         for at in range(_SEGMENT_HEAD, _SEGMENT_HEAD + _VITALS):
             self._slots[at] = 0
         for at in range(0, used, _AT_ONCE):
