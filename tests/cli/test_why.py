@@ -65,6 +65,12 @@ RECORDS: dict[str, dict[str, Any]] = {
         ],
         steps=[{"name": "cache", "what": "asked the store", "began": 0.001, "ended": 0.003}],
     ),
+    "stood_in": record(
+        stopped_by="cache",
+        error="service-unreachable: connect: no",
+        policies=[policy("cache", "answered", result="stale"), policy("headers", "passed")],
+        tries=[UNREACHABLE],
+    ),
     "refused": record(
         status=403,
         stopped_by="ip-restriction",

@@ -15,7 +15,7 @@ from portico.http.headers import Headers
 from portico.http.message import Request
 from portico.http.redacted import redacted_target
 from portico.http.user import USER, User
-from portico.observe.exchange import Exchange, Outcome
+from portico.observe.exchange import Exchange, Outcome, Result, ResultKind
 from portico.runtime.observing import Stand, Watched
 from portico.runtime.protocol import Tail, Tailed
 from portico.runtime.recorder import Memory, Record, Recorder
@@ -160,6 +160,29 @@ def test_what_each_policy_did_follows_from_who_answered(stopped_by: str, verdict
     exchange = over(observer)
     exchange.stopped_by = stopped_by
     (record,) = memory
+    assert [policy["verdict"] for policy in told(record)["policies"]] == verdicts
+
+
+@pytest.mark.parametrize(
+    ("sent", "of", "verdicts"),
+    [
+        (0.0, "", ["passed", "answered", "not asked", "not asked"]),
+        (10.0, "", ["passed", "answered", "passed", "passed"]),
+        (0.0, "limit", ["passed", "answered", "passed", "not asked"]),
+        (0.0, "id", ["passed", "answered", "not asked", "not asked"]),
+    ],
+)
+def test_what_was_asked_ahead_of_the_policy_that_answered_is_told_to_have_passed(
+    sent: float, of: str, verdicts: list[str]
+) -> None:
+    """As where something stale stands in for an error."""
+    memory, observer = recorder()
+    exchange = over(observer)
+    (record,) = memory
+    stands = [Stand(name, name, "route", "a.yaml:1:1", "") for name in ("id", "cache", "limit", "headers")]
+    observer.routes["orders"] = observer.routes["orders"]._replace(policies=tuple(stands))
+    exchange.stopped_by, exchange.sent = "cache", sent
+    exchange.results = (Result(ResultKind.LIMIT, of, "allowed"),) if of else ()
     assert [policy["verdict"] for policy in told(record)["policies"]] == verdicts
 
 

@@ -119,7 +119,7 @@ def test_a_cache_tells_what_it_did_and_that_it_has_answered() -> None:
             ["hit", "near"],
             ["hit", "near"],
             ["stale", "near"],
-            ["miss", "near"],
+            ["stale", "near"],
             ["pass", ""],
             ["miss", "near"],
         ]
@@ -127,6 +127,49 @@ def test_a_cache_tells_what_it_did_and_that_it_has_answered() -> None:
         assert [answer.status for answer in answers] == [200, 200, 206, 200, 200, 200, 504]
         assert [answer.exchange.tries for answer in answers] == [1, 0, 0, 0, 1, 1, 0]
         assert are_counted(gw, answers)
+
+
+async def failing(_: ServiceRequest) -> Reply:
+    await asyncio.sleep(1)
+    return Reply(503)
+
+
+def test_all_who_are_given_what_is_stale_instead_of_an_error_are_told_of() -> None:
+    with gateway("cache", Reply(200, STALE, b"x"), failing) as gw:
+        first = gw.get("/")
+        gw.clock.advance(30)
+
+        async def both() -> list[Answer]:
+            return await asyncio.gather(*(gw.ask("GET", "/") for _ in range(2)))
+
+        answers = gw.run(both)
+        assert [told(answer) for answer in answers] == [["stale", "cache"], ["stale", "cache"]]
+        assert sorted(answer.exchange.tries for answer in answers) == [0, 1]
+        assert are_counted(gw, [first, *answers])
+
+
+def test_what_is_stale_stands_in_where_nobody_shares_the_fetch() -> None:
+    plays = [Reply(200, STALE, b"x"), Reply(501), Reply(503)]  # after what is not kept, each asks for itself
+    with gateway("cache", *plays) as gw:
+        answers = [gw.get("/")]
+        gw.clock.advance(30)
+        answers += [gw.get("/"), gw.get("/")]
+        assert [told(answer) for answer in answers] == [["miss", ""], ["miss", ""], ["stale", "cache"]]
+        assert are_counted(gw, answers)
+
+
+def test_what_a_route_answers_itself_is_not_told_to_be_of_the_cache() -> None:
+    """Nothing has to be tried at a target for that."""
+    answer = "{status: 200, headers: {Cache-Control: max-age=60}, body: x}"
+    with Gateway(text=f"routes: [{{path: /a, respond: {answer}, policies: [cache]}}]\n") as gw:
+        asked = {"If-None-Match": '"another"'}  # is answered when all of it has come, as it may be by a 304
+        assert [told(gw.get("/a", headers=asked)) for _ in range(2)] == [["miss", ""], ["hit", "cache"]]
+
+
+def test_of_two_caches_the_inner_one_is_told_of_last() -> None:
+    with gateway("{cache: {}, name: outer}, {cache: {}, name: inner}", Reply(200), Reply(200)) as gw:
+        for _ in range(2):  # the second asks for itself, as the first answer was not kept
+            assert [policy for _, policy, _ in results(gw.get("/"))] == ["outer", "inner"]
 
 
 def test_who_shares_a_fetch_is_answered_by_the_cache() -> None:

@@ -90,10 +90,9 @@ def verdict(record: Mapping[str, Any]) -> str:
         return "a bug: the log has its trace"
     if record["stopped_by"]:
         said = next((each["result"] for each in record["policies"] if each["verdict"] == _ANSWERED), "")
-        return (
-            f"the policy {record['stopped_by']} answered{f' ({said})' if said else ''}, and not "
-            f"{record['end'] or 'the service'}{error}"
-        )
+        end = record["end"] or "the service"
+        instead = f"after {end} was asked" if record["tries"] else f"and not {end}"
+        return f"the policy {record['stopped_by']} answered{f' ({said})' if said else ''}, {instead}{error}"
     if service:
         tries = record["tries"]
         last = tries[-1] if tries else None
@@ -106,7 +105,9 @@ def verdict(record: Mapping[str, Any]) -> str:
 
 
 def following(record: Mapping[str, Any]) -> str:
-    """Return what would have come after the policy that answered; an empty text where nothing would."""
+    """Return what would have come after the policy that answered; an empty text where nothing would, or all has."""
+    if record["tries"]:
+        return ""
     after = [policy["name"] for policy in record["policies"] if policy["verdict"] == _NOT_ASKED]
     stopped = any(policy["verdict"] == _ANSWERED for policy in record["policies"])
     return ", then ".join([*after, record["end"]]) if stopped and record["end"] else ""

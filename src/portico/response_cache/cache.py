@@ -120,12 +120,15 @@ class ResponseCache:
         self._shelf.close()
         self._sharing.close()
 
-    def _came(self, request: Request, which: _Tally) -> None:
-        """Count what came of a request, and have its record tell of it."""
+    def _came(self, request: Request, which: _Tally, met: int | None = None) -> None:
+        """Count what came of a request, and have its record tell of it: ahead of what it has met since it had met so
+        many others, if that is given."""
         count, result = which
         count()
-        if request.exchange is not None:
-            request.exchange.results += result
+        exchange = request.exchange
+        if exchange is not None:
+            results = exchange.results
+            exchange.results = results + result if met is None else results[:met] + result + results[met:]
 
     # What is answered at once.
 
@@ -258,9 +261,20 @@ class ResponseCache:
 
     async def _by_itself(self, request: Request, next: Handler, errand: Errand) -> Response:  # noqa: A002
         """Have a request answered for itself alone."""
-        asked = self._wall()
-        self._came(request, self._missed)
-        response = await next(request)
+        asked, met, came = self._wall(), _met(request), self._missed
+        try:
+            response = await next(request)
+            stand_in = await self._stand_in(request, response, errand, asked)
+            if stand_in is not None:
+                came = self._stale
+        finally:
+            self._came(request, came, met)
+        if stand_in is not None:
+            return stand_in
+        return self._telling.told(response, errand.decision.status, word_for(errand.decision.why))
+
+    async def _stand_in(self, request: Request, response: Response, errand: Errand, asked: float) -> Response | None:
+        """Return what is stale, where it is to be given instead of an answer."""
         if self._fetching.judge(request, response, asked, self._wall()) is not None:
             self._memory.unmark(errand.alike)  # the next one may be shared
         stored = errand.decision.stored
@@ -271,7 +285,7 @@ class ResponseCache:
                 by_cache(request, self._name)
                 status = CacheStatus(forward=Forward.STALE, forward_status=response.status, detail="stale-if-error")
                 return self._telling.answer(request, whole, status, b"STALE", asked)
-        return self._telling.told(response, errand.decision.status, word_for(errand.decision.why))
+        return None
 
     # What is fetched.
 
@@ -290,7 +304,8 @@ class ResponseCache:
         if flight is not None and errand.decision.why is not Forward.REQUEST:
             entry, over = await self._sharing.follow(request, flight)
             if entry is not None:
-                self._came(request, self._missed)
+                stands_in = flight.came is not None and flight.came.stands_in
+                self._came(request, self._stale if stands_in else self._missed)
                 by_cache(request, self._name)
                 status = replace(errand.decision.status, collapsed=True)
                 return self._telling.answer(request, entry, status, b"MISS", self._wall())
@@ -298,12 +313,19 @@ class ResponseCache:
                 kept = self._memory.get(errand.place.text)
                 return await self._look(request, next, errand.place, kept, turns - 1)
             return await self._by_itself(request, next, errand)
+        met = _met(request)
         flight = self._sharing.launch(request, next, errand)
         response = await self._sharing.lead(request, flight, errand)
         if response is None:
             return await self._by_itself(request, next, errand)
-        self._came(request, self._missed)
+        stands_in = flight.came is not None and flight.came.stands_in
+        self._came(request, self._stale if stands_in else self._missed, met)
         return response
+
+
+def _met(request: Request) -> int:
+    """Return how many results a request has by now."""
+    return 0 if request.exchange is None else len(request.exchange.results)
 
 
 def _result(name: str, what: str) -> tuple[Result, ...]:

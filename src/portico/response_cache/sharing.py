@@ -147,7 +147,7 @@ class Sharing:
         came, given, decision = flight.came, flight.given, errand.decision
         begun = flight.begun
         if came is not None and (begun is None or not plain):
-            if came.stands_in or not flight.exchange.tries:  # or another worker had it by now
+            if came.stands_in or came.status.collapsed:  # or another worker had it by now
                 by_cache(request, self._name)
             return self._telling.answer(request, came.entry, came.status, came.word, self._wall())
         if not plain and (given is None or given.problem_value is None):

@@ -74,16 +74,19 @@ def trail_of(record: Record, ahead: float) -> dict[str, Any]:
 
 def _verdicts(stands: Sequence[Stand], exchange: Exchange) -> list[dict[str, Any]]:
     """Return what each policy of the chain has done, and what came of that in the words of its metric, if it has one:
-    where one has answered, those further in were not asked."""
+    where one has answered, those further in were not asked, unless they have made something of it all the same, or a
+    target was: then it has answered after them."""
     names = [stand.name for stand in stands]
     kinds = [stand.kind for stand in stands]
     results = {each.policy: each.result for each in exchange.results}
     by = exchange.stopped_by
     stopped = names.index(by) if by in names else kinds.index(by) if by in kinds else len(stands)
+    met = (at for at, name in enumerate(names) if name in results)
+    last = len(stands) if exchange.all_tries() else max(met, default=0)
     return [
         {
             **stand._asdict(),
-            "verdict": PASSED if at < stopped else ANSWERED if at == stopped else NOT_ASKED,
+            "verdict": ANSWERED if at == stopped else PASSED if at <= max(stopped, last) else NOT_ASKED,
             "result": results.get(stand.name, ""),
         }
         for at, stand in enumerate(stands)
