@@ -117,7 +117,7 @@ from portico.state.board import Counter
 from portico.state.check import LimitCheck, OnStoreFailure
 from portico.state.limits import FixedWindow, Limit, Limits, Rate, SlidingWindow, Total, Verdict
 from portico.state.purges import LONGEST_KEPT, Purges
-from portico.state.semaphore import NoPlace, Place, SemaphoreRules, Semaphores
+from portico.state.semaphore import NoPlace, Place, SemaphoreRules, Semaphores, Uncounted
 from portico.state.store import LARGEST_VALUE, Claim, Space, Store
 from portico.x509.certificate import COMMON_NAME, UNIT, ClientCertificate, UnreadableCertificate, certificate_reader
 from portico.x509.patterns import (
@@ -312,6 +312,7 @@ __all__ = [
     "TooManyCalls",
     "Total",
     "Trouble",
+    "Uncounted",
     "UnreadableCertificate",
     "UnusableKey",
     "UpstreamError",

@@ -104,6 +104,68 @@ def test_what_a_store_could_not_say_is_unchecked(limit: str, on_failure: str, mo
         assert told(gw.get("/")) == ["allowed", ""]
 
 
+@pytest.mark.parametrize(
+    ("limit", "on_failure"),
+    [
+        *(("rate-limit: {limits: 2/1h,", how) for how in ("allow", "deny")),
+        *(("concurrency-limit: {requests: 2,", how) for how in ("allow", "deny", "local")),
+    ],
+)
+def test_metrics_and_records_agree_while_the_store_is_down(
+    limit: str, on_failure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(*_: object) -> None:
+        raise StoreUnavailable("it is down")
+
+    for name in ("hold", "take"):
+        monkeypatch.setattr(MemorySpace, name, down)
+
+    async def slow(_: ServiceRequest) -> Reply:
+        await asyncio.sleep(1)
+        return Reply(200)
+
+    with gateway(f"{limit} on_store_failure: {on_failure}}}") as gw:
+        gw.services["s"].plays = slow
+
+        async def some() -> list[Answer]:
+            return await asyncio.gather(*(gw.ask("GET", "/") for _ in range(4)))
+
+        answers = gw.run(some)
+        assert {answer.status for answer in answers} == {"allow": {200}, "deny": {503}, "local": {200, 429}}[on_failure]
+        assert are_counted(gw, answers)
+
+
+def test_who_was_counted_is_so_though_the_store_did_not_answer_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: list[bytes] = []
+    works = MemorySpace.hold
+
+    def hold(space: MemorySpace, key: bytes, *given: object) -> object:
+        keys.append(key)
+        if key != keys[0]:
+            raise StoreUnavailable("it is down")
+        return works(space, key, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(MemorySpace, "hold", hold)
+    with gateway("concurrency-limit: {requests: 1, wait: 5s, key: \"headers['x-key']\"}") as gw:
+        others: list[Answer] = []
+
+        async def slow(request: ServiceRequest) -> Reply:
+            if request.headers["x-key"] == "a":
+                await asyncio.sleep(1)
+                others.append(await gw.ask("GET", "/", headers={"X-Key": "b"}))
+            return Reply(200)
+
+        gw.services["s"].plays = slow
+
+        async def both() -> list[Answer]:
+            return await asyncio.gather(*(gw.ask("GET", "/", headers={"X-Key": "a"}) for _ in range(2)))
+
+        answers = gw.run(both)
+        assert [told(answer) for answer in answers] == [["allowed", ""]] * 2
+        assert [told(answer) for answer in others] == [["unchecked", ""]] * 2
+        assert are_counted(gw, [*answers, *others])
+
+
 def test_a_cache_tells_what_it_did_and_that_it_has_answered() -> None:
     plays = [Reply(200, STALE, b"1"), Reply(200, STALE, b"2"), Reply(503), Reply(200, {}, b"3")]
     with gateway("{cache: {}, name: near}", *plays) as gw:

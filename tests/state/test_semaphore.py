@@ -15,11 +15,10 @@ import pytest
 from portico.errors import StoreUnavailable
 from portico.runtime.life import Life
 from portico.state import semaphore
-from portico.state.board import Counter
 from portico.state.check import OnStoreFailure
 from portico.state.holders import Held
 from portico.state.memory import MemorySpace
-from portico.state.semaphore import LIVES, LOOK, RENEW, NoPlace, Place, SemaphoreRules, Semaphores
+from portico.state.semaphore import LIVES, LOOK, RENEW, NoPlace, Place, SemaphoreRules, Semaphores, Uncounted
 from portico.state.store import Space
 from tests.harness.loop import DEADLINE, run, run_jumping, turns, until
 from tests.harness.valkey import ValkeyServer
@@ -63,8 +62,9 @@ class Worker:
     """One worker, which does its work in a task group."""
 
     def __init__(self, space: Any, tasks: asyncio.TaskGroup) -> None:
-        self.unchecked = Counter.private()
-        self.all = Semaphores(space, asyncio.get_running_loop().time, LOGGER, self.unchecked)
+        self.unchecked = 0
+        """How often the store could not count who came."""
+        self.all = Semaphores(space, asyncio.get_running_loop().time, LOGGER)
         self.tasks = tasks
         self.life = self.another_life()
 
@@ -76,7 +76,11 @@ class Worker:
 
     async def enter(self, rules: SemaphoreRules, key: bytes = b"a", deadline: float | None = None) -> Place | NoPlace:
         found = self.all.enter(key, rules, deadline)
-        return found if isinstance(found, Place | NoPlace) else await found
+        entered = found if isinstance(found, Place | NoPlace | Uncounted) else await found
+        if isinstance(entered, Uncounted):
+            self.unchecked += 1
+            return entered.entered
+        return entered
 
     def end(self, life: Life | None = None) -> None:
         life = life or self.life
@@ -366,7 +370,7 @@ def test_what_a_store_that_is_down_comes_to(
             store.down = True
             found = [await one.enter(how) for _ in range(3)]
             assert "".join({NoPlace.FULL: "-", NoPlace.UNKNOWN: "?"}.get(each, "i") for each in found) == then  # type: ignore[arg-type]
-            assert one.unchecked.value == 3
+            assert one.unchecked == 3
             before = store.words
             await asyncio.sleep(20)
             assert store.words - before <= 20 / RENEW + 1  # it is not asked in vain all the time
@@ -414,6 +418,25 @@ def test_who_waits_when_the_store_goes_down(on_failure: OnStoreFailure, make: An
             assert clock() - began < 10.0
             assert all(each is NoPlace.UNKNOWN if on_failure == "deny" else each is place for each in found)
             assert worker.all._waiting == 0
+
+    run_jumping(main)
+
+
+def test_who_leaves_as_the_store_goes_down_leaves_no_place_behind() -> None:
+    async def main() -> None:
+        store = AtOnce()
+        async with workers(store) as (worker,):
+            how = rules(1, "allow", wait=600.0, queue=5)
+            place = await worker.enter(how)
+            assert isinstance(place, Place)
+            waiting = worker.tasks.create_task(worker.enter(how))
+            await asyncio.sleep(0)
+            store.down = True
+            worker.all._look(place, 1)
+            assert place.count == 2  # it has been let in, and has not heard of it yet
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            assert place.count == 1
 
     run_jumping(main)
 

@@ -37,7 +37,8 @@ While the store does not answer, all pass (`on_store_failure: allow`), none does
 
 With `dry_run` nothing is refused: what would be is logged, once a minute, and counted by
 `portico_concurrency_limit_requests_total{policy="concurrency-limit",result="dry-run"}`, by the name of the policy. The
-other results are `allowed` and `limited`; and, of all of these, `unchecked` are those for whom the store had no answer.
+other results are `allowed`, `limited`, and `unchecked`: those whom the store could not count, and who passed, or were
+answered 503, for that reason.
 
 How it differs from the `concurrency` of a service: that one protects the service, whoever asks, and is of each worker
 alone.
@@ -74,6 +75,7 @@ from portico.plugin import (
     SemaphoreRules,
     Semaphores,
     Stage,
+    Uncounted,
     prefix_of,
     remarks_on_nobody,
     store_unavailable,
@@ -144,14 +146,14 @@ class ConcurrencyLimitPolicy(Policy[ConcurrencyLimit], name="concurrency-limit",
         self._tell_after = float("-inf")
         name = env.place.rpartition(":")[2]  # not the route's: a board has no room for each result of each of them
         results = ("allowed", "limited", "dry-run", "unchecked")
-        self._allowed, self._limited, self._spared, unchecked = (
+        self._allowed, self._limited, self._spared, self._unchecked = (
             env.counter(_COUNTER, policy=name, result=result) for result in results
         )
         self._was_allowed, self._was_limited, self._was_spared, self._was_unchecked = (
             (Result(ResultKind.LIMIT, name, result),) for result in results
         )
         space, clock, logger = env.store.volatile, env.clock, env.logger
-        self._semaphores = env.share((self.name, env.place, space), lambda: Semaphores(space, clock, logger, unchecked))
+        self._semaphores = env.share((self.name, env.place, space), lambda: Semaphores(space, clock, logger))
         self._spawn = env.spawn
         self._semaphores.serve(self._spawn)
 
@@ -171,17 +173,20 @@ class ConcurrencyLimitPolicy(Policy[ConcurrencyLimit], name="concurrency-limit",
             deadline = by
         prefix, rules = found
         entered = self._semaphores.enter(prefix + self._key(request), rules, deadline)
-        if type(entered) is not Place and type(entered) is not NoPlace:
+        if type(entered) is not Place and type(entered) is not NoPlace and type(entered) is not Uncounted:
             began = self._clock()
             entered = await entered  # type: ignore[misc] # there is nothing else that it could be
             if request.exchange is not None:
                 request.exchange.step(self.called, began, self._clock(), "waited for room")
+        counted = type(entered) is not Uncounted
+        if type(entered) is Uncounted:
+            entered = entered.entered
         if type(entered) is Place:
-            self._allowed.add()
+            (self._allowed if counted else self._unchecked).add()
             over, exchange = _Over(entered), request.exchange
             if exchange is None:
                 return await _without_client(request, next, over)
-            exchange.results += self._was_unchecked if self._semaphores.failing else self._was_allowed
+            exchange.results += self._was_allowed if counted else self._was_unchecked
             exchange.on_end(over)
             if exchange.outcome is not None:
                 over()
@@ -196,10 +201,15 @@ class ConcurrencyLimitPolicy(Policy[ConcurrencyLimit], name="concurrency-limit",
         """Return the answer to a request for which there is no place, where it is not `full` as nobody knows; None
         where it may pass all the same."""
         spared = self.config.dry_run
-        (self._spared if spared else self._limited).add()
+        if not full:
+            counter, result = self._unchecked, self._was_unchecked
+        elif spared:
+            counter, result = self._spared, self._was_spared
+        else:
+            counter, result = self._limited, self._was_limited
+        counter.add()
         if request.exchange is not None:
-            known = self._was_spared if spared else self._was_limited
-            request.exchange.results += known if full else self._was_unchecked
+            request.exchange.results += result
         if not spared:
             return self.stopped(request, self._full() if full else store_unavailable())
         if full:  # else the log knows already of a store that is down

@@ -21,7 +21,6 @@ from types import CoroutineType
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from portico.errors import StoreUnavailable
-from portico.state.board import Counter
 from portico.state.check import OnStoreFailure
 from portico.state.holders import ID, Held
 from portico.state.store import WAITING, Space
@@ -96,7 +95,14 @@ class Place:
         self._all.left(self)
 
 
-Entered: TypeAlias = Place | NoPlace
+class Uncounted(NamedTuple):
+    """What comes of one whom the store could not count, as it did not answer."""
+
+    entered: Place | NoPlace
+    """By what the rules say for that: a place, to be left as any other, or why there is none."""
+
+
+Entered: TypeAlias = Place | NoPlace | Uncounted
 
 
 class _Turn:
@@ -126,16 +132,12 @@ class Semaphores:
     What belongs to no request is done by a configuration: `serve` says by which, and `without` that it ends.
     """
 
-    def __init__(
-        self, space: Space, clock: Callable[[], float], logger: logging.Logger, unchecked: Counter | None = None
-    ) -> None:
-        """`unchecked` counts those for whom the store had no answer."""
+    def __init__(self, space: Space, clock: Callable[[], float], logger: logging.Logger) -> None:
         self.failures = 0
         """Words that the store had no answer to."""
         self._space = space
         self._clock = clock
         self._logger = logger
-        self._unchecked = unchecked or Counter.private()
         self._holder = os.urandom(ID)
         self._places: dict[bytes, Place] = {}
         self._unsaid: dict[Place, None] = {}
@@ -155,11 +157,6 @@ class Semaphores:
     def __len__(self) -> int:
         """How many keys are kept in mind."""
         return len(self._places)
-
-    @property
-    def failing(self) -> bool:
-        """Whether the store had no answer when it was last asked."""
-        return self._failing
 
     def serve(self, spawn: Spawn) -> None:
         """Have a configuration do the work."""
@@ -182,7 +179,8 @@ class Semaphores:
     # What requests do.
 
     def enter(self, key: bytes, rules: SemaphoreRules, deadline: float | None = None) -> Entered | Awaitable[Entered]:
-        """Return a place of a key, or why there is none; nobody waits for one beyond `deadline`.
+        """Return a place of a key, or why there is none, each as `Uncounted` where the store could not be asked; nobody
+        waits for one beyond `deadline`.
 
         Where it is known at once, there is nothing to wait for.
         """
@@ -269,6 +267,8 @@ class Semaphores:
         except BaseException:
             self._no_longer(place, turn)
             what = turn.future.result() if turn.future.done() and not turn.future.cancelled() else NoPlace.FULL
+            if type(what) is Uncounted:
+                what = what.entered
             if what is None:
                 self._pass_on(place)
             elif type(what) is Place:
@@ -417,15 +417,14 @@ class Semaphores:
             self._failing = True
             self._logger.error("%s; until it answers, on_store_failure is %s", error, place.rules.on_failure)
 
-    def _without(self, place: Place) -> Entered:
+    def _without(self, place: Place) -> Uncounted:
         """Return what comes of one whom the store cannot count. It is told later of those who are let in."""
-        self._unchecked.add()
         how = place.rules.on_failure
         if how == "allow" or (how == "local" and place.count < place.rules.most):
             place.count += 1
-            return place
+            return Uncounted(place)
         self._forget(place)
-        return NoPlace.UNKNOWN if how == "deny" else NoPlace.FULL
+        return Uncounted(NoPlace.UNKNOWN if how == "deny" else NoPlace.FULL)
 
     def _forget(self, place: Place) -> None:
         idle = not (place.count or place.said != 0 or place.asking or place.patient)
