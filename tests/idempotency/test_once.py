@@ -45,10 +45,12 @@ class Worker:
 
     async def ask(self, service: Service, key: bytes = b"k", print_: bytes = MINE, caller: bytes = b"") -> Any:
         request = Request("POST", "/", exchange=Exchange(1.0))
-        found = await self.once.answer(request, service.handle, caller, key, print_)
+        found, again = await self.once.answer(request, service.handle, caller, key, print_)
         if not isinstance(found, Response):
+            assert not again
             return found
-        return found.body.whole, b"idempotency-replayed" in found.headers
+        assert again is (b"idempotency-replayed" in found.headers)
+        return found.body.whole, again
 
 
 class Service:
@@ -311,7 +313,7 @@ def test_a_key_that_is_to_be_free_again_is_so_as_soon_as_that_can_be(
             worker, service = Worker(space, group), Service()
             service.go.set()
             space.failing = ["", fails, "before", "before"]
-            answer = await worker.once.answer(Request("POST", "/"), refuse, b"", b"k", MINE)
+            answer, _ = await worker.once.answer(Request("POST", "/"), refuse, b"", b"k", MINE)
             assert isinstance(answer, Response)
             await asyncio.sleep(5)
             assert await worker.ask(service) == (b"1", False)
@@ -383,7 +385,7 @@ def test_a_claim_that_was_heard_of_too_late_is_none() -> None:
 def test_work_that_never_begins_is_not_waited_for_forever() -> None:
     async def main() -> None:
         once = Once(failing_space(), "", RULES, lambda work, _: work.close(), asyncio.get_running_loop().time, LOGGER)
-        assert await once.answer(Request("POST", "/"), Service().handle, b"", b"k", MINE) is Standing.LATE
+        assert await once.answer(Request("POST", "/"), Service().handle, b"", b"k", MINE) == (Standing.LATE, False)
 
     in_fake_time(main)
 
@@ -400,7 +402,7 @@ def test_a_request_of_a_policy_s_own_has_its_record_ended(size: int) -> None:
 
         async with asyncio.TaskGroup() as group:
             worker = Worker(failing_space(), group)
-            answer = await worker.once.answer(Request("POST", "/"), handle, b"", b"k", MINE)
+            answer, _ = await worker.once.answer(Request("POST", "/"), handle, b"", b"k", MINE)
             assert isinstance(answer, Response)
             assert await answer.body.read(9999) == bytes(size)
             answer.body.close()

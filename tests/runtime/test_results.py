@@ -272,17 +272,55 @@ def test_a_key_that_comes_again_is_answered_by_its_policy() -> None:
             ["missing", "once"],
         ]
         assert results(answers[0]) == [("idempotency", "once", "first")]
-        assert [(step.name, step.what) for step in answers[0].exchange.steps or ()] == [
-            ("once", "asked the store for its key"),
-            ("once", "had the store keep what became of it"),
-        ]
         assert [step.what for step in answers[1].exchange.steps or ()] == ["asked the store for its key"]
         assert are_counted(gw, answers)
 
 
+@pytest.mark.parametrize(
+    ("status", "settles", "what"),
+    [
+        (200, True, "had the store keep what became of it"),
+        (503, True, "had the store free its key"),
+        (200, False, "found its key to be another's"),
+    ],
+)
+def test_what_the_store_was_told_of_a_key_is_a_step_where_it_took_time(
+    status: int, settles: bool, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle, release = MemorySpace.settle, MemorySpace.release
+    takes = 1.0
+
+    async def settled(space: MemorySpace, *given: object) -> bool:
+        await asyncio.sleep(takes)
+        return settles and await settle(space, *given)  # type: ignore[arg-type]
+
+    async def released(space: MemorySpace, *given: object) -> bool:
+        await asyncio.sleep(takes)
+        return await release(space, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(MemorySpace, "settle", settled)
+    monkeypatch.setattr(MemorySpace, "release", released)
+    with gateway("{idempotency-key: {}, name: once}", Reply(status), Reply(status)) as gw:
+        steps = gw.post("/", headers=KEY).exchange.steps or ()
+        assert [(step.name, step.what) for step in steps] == [("once", "asked the store for its key"), ("once", what)]
+        assert steps[1].ended - steps[1].began >= 1.0
+        takes = 0.0
+        steps = gw.post("/", headers={"Idempotency-Key": '"another"'}).exchange.steps or ()
+        assert [step.what for step in steps] == ["asked the store for its key"]
+
+
 def test_a_service_that_says_itself_that_it_replays_was_asked_all_the_same() -> None:
     with gateway("idempotency-key", Reply(200, {"Idempotency-Replayed": "true"})) as gw:
-        assert gw.post("/", headers=KEY).exchange.stopped_by == ""
+        answers = [gw.post("/", headers=KEY) for _ in range(2)]
+        assert [told(answer) for answer in answers] == [["first", ""], ["replayed", "idempotency-key"]]
+        assert are_counted(gw, answers)
+
+
+def test_what_a_route_says_itself_to_be_a_replay_is_none() -> None:
+    answer = "{status: 200, headers: {Idempotency-Replayed: 'true'}}"
+    text = f"routes: [{{path: /, methods: [POST], respond: {answer}, policies: [idempotency-key]}}]\n"
+    with Gateway(text=text) as gw:
+        assert told(gw.post("/", headers=KEY)) == ["first", ""]
 
 
 def test_what_is_further_in_is_told_of_too() -> None:

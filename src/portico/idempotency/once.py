@@ -28,6 +28,9 @@ RESERVE: Final = 5.0
 PATIENCE: Final = 30.0
 """Seconds beyond all others after which nobody waits for an answer any more."""
 
+_KEPT: Final = "had the store keep what became of it"
+_FREED: Final = "had the store free its key"
+
 _Found: TypeAlias = Response | Standing | Exception
 """An answer; or why there is none; or what broke it off, which is raised where it is waited for."""
 
@@ -82,13 +85,14 @@ class Once:
 
     async def answer(
         self, request: Request, following: Handler, caller: bytes, key: bytes, print_: bytes
-    ) -> Response | Standing:
-        """Return what `following` answers, or has answered the first request with this key; or why neither is so.
+    ) -> tuple[Response | Standing, bool]:
+        """Return what `following` answers, or has answered the first request with this key, or why neither is so; and
+        whether that is an answer which is given again.
 
         The content of the request is in memory. Who waits for it may leave: it goes on, and is kept for the next one.
         """
         if self.under_way >= MOST_UNDER_WAY:
-            return Standing.CROWDED
+            return Standing.CROWDED, False
         flight = _Flight(self, request, following, self._record_key(caller, key), print_)
         self.under_way += 1
         self._see_through(flight.run(), "idempotency-key")
@@ -97,14 +101,14 @@ class Once:
                 found = await asyncio.shield(flight.found)
         except TimeoutError:  # the work was ended before it had begun
             flight.leave()
-            return Standing.LATE
+            return Standing.LATE, False
         except asyncio.CancelledError:
             flight.leave()
             raise
         flight.join(request.exchange, found)
         if isinstance(found, Exception):
             raise found
-        return found
+        return found, flight.again
 
     def _record_key(self, caller: bytes, key: bytes) -> bytes:
         """Return the key of a record, in which nobody can read that of the client."""
@@ -115,7 +119,7 @@ class Once:
 class _Flight:
     """One request, from the claim to its key until what became of it is kept."""
 
-    __slots__ = ("_exchange", "_following", "_key", "_left", "_once", "_print", "_request", "found")
+    __slots__ = ("_exchange", "_following", "_key", "_left", "_once", "_print", "_request", "again", "found")
 
     def __init__(self, once: Once, request: Request, following: Handler, key: bytes, print_: bytes) -> None:
         self._once = once
@@ -124,6 +128,8 @@ class _Flight:
         self._key = key
         self._print = print_
         self._left = False
+        self.again = False
+        """Whether it is the answer to an earlier request."""
         self.found: asyncio.Future[_Found] = asyncio.get_running_loop().create_future()
         own = request.exchange
         self._exchange = Exchange(once.clock()) if own is None else own.branch()
@@ -171,7 +177,9 @@ class _Flight:
                 if claim.ours:
                     break
                 if claim.value is not None:
-                    return recalled(claim.value, self._print)
+                    found = recalled(claim.value, self._print)
+                    self.again = isinstance(found, Response)
+                    return found
                 left = until - clock()
                 if left <= 0 or self._left:
                     return Standing.UNDER_WAY
@@ -254,7 +262,8 @@ class _Flight:
         once, pause, unsure, began = self._once, FIRST_PAUSE, False, self._once.clock()
         while True:
             try:
-                if not await self._conclude(token, record) and not unsure:
+                kept = await self._conclude(token, record)
+                if not kept and not unsure:
                     once.logger.error(
                         "idempotency-key: a claim had ended, and the key is another's; the answer is not kept"
                     )
@@ -262,7 +271,10 @@ class _Flight:
                 unsure = True  # it may have done it all the same
                 once.trouble.tell(str(error))
             else:
-                self._exchange.step(once.name, began, once.clock(), "had the store keep what became of it")
+                now = once.clock()
+                if now > began:
+                    what = "found its key to be another's" if not kept else _FREED if record is None else _KEPT
+                    self._exchange.step(once.name, began, now, what)
                 return
             self._hand_over(found)
             if once.clock() + pause >= ends:

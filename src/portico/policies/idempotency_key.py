@@ -242,14 +242,10 @@ class IdempotencyKeyPolicy(Policy[IdempotencyKey], name="idempotency-key", stage
             return self._refused(request, "missing", _missing()) if self.config.required else await next(request)
         content = await request.body.read(self.config.max_body)
         print_ = await fingerprint(request, content)
-        found = await self._once.answer(request, next, self._caller(request), key, print_)
+        found, again = await self._once.answer(request, next, self._caller(request), key, print_)
         if isinstance(found, Response):
-            if b"idempotency-replayed" not in found.headers:
-                self._came(request, "first")
-                return found
-            self._came(request, "replayed")
-            asked = request.exchange is not None and request.exchange.tries > 0  # and the service says so of its own
-            return found if asked else self.stopped(request, found)
+            self._came(request, "replayed" if again else "first")
+            return self.stopped(request, found) if again else found
         if found is Standing.NO_STORE and self.config.on_store_failure == "allow":
             self._came(request, found.value)
             return await next(request)
