@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from portico.config.access_log import FIELDS, SECRET_WORDS
 from portico.exporters.access_log import json_lines
-from portico.exporters.access_log.facts import error_source_of
+from portico.exporters.access_log.facts import FROM_ERRORS, FROM_POLICIES, error_source_of
 from portico.exporters.access_log.json_lines import JsonLines
 from portico.exporters.access_log.log import BATCH, LINGER, Log
 from portico.exporters.access_log.losses import PAUSE, Losses
@@ -218,6 +218,30 @@ def test_what_goes_wrong_after_a_hit_is_not_the_fault_of_the_service(
     exchange = exchange_of(status, outcome)
     exchange.stopped_by, exchange.results, exchange.error = "cache", results((CACHE, "cache", "hit")), error
     assert error_source_of(exchange) == source
+
+
+def test_every_line_says_the_same_of_policies_and_errors() -> None:
+    exchange = exchange_of(429)
+    exchange.error, exchange.stopped_by = "too-many-requests", "rate-limit"
+    exchange.results = results(
+        (CACHE, "cache", "miss"), (LIMIT, "rate-limit", "limited"), (ResultKind.IDEMPOTENCY, "once", "first")
+    )
+    expected = {
+        "cache": "miss",
+        "limit": "limited",
+        "limit_policy": "rate-limit",
+        "idempotency": "first",
+        "stopped_by": "rate-limit",
+        "error": "too-many-requests",
+        "error_source": "policy",
+    }
+    record, lines = record_of(exchange, request_of(exchange)), JsonLines(REDACTION)
+    text = TextLines(" ".join(f"{{{{ {name} }}}}" for name in expected), REDACTION)
+    assert set(expected) == {name for name, _ in FROM_POLICIES + FROM_ERRORS}
+    for line in (*lines.render([record], WALL, NOW), lines.shorten(record, WALL, NOW)):
+        assert {name: json.loads(line).get(name) for name in expected} == expected
+    for line in (*text.render([record], WALL, NOW), text.shorten(record, WALL, NOW)):
+        assert line.split(" ") == list(expected.values())
 
 
 def test_texts_of_policies_that_are_remembered_are_bounded() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -66,10 +68,11 @@ def result_of(exchange: Exchange, kind: ResultKind) -> str:
     return ""
 
 
-def limit_of(exchange: Exchange) -> Result:
+@lru_cache(1024)  # there are few different ones, as they are made at load
+def limit_of(results: tuple[Result, ...]) -> Result:
     """Return what came of it at the limit that says most: the one that has refused it, or was not known, or would have
     refused it; else the outermost. Its texts are empty where it has met none."""
-    limits = [result for result in exchange.results if result.kind is ResultKind.LIMIT]
+    limits = [result for result in results if result.kind is ResultKind.LIMIT]
     return max(limits, key=lambda result: _WEIGHTS.get(result.result, 1), default=_NO_RESULT)
 
 
@@ -106,6 +109,22 @@ def went_wrong(exchange: Exchange) -> bool:
 def upstream_ms(exchange: Exchange) -> float | None:
     """Return how long the last target took, from the head sent to the head of its answer; None where none came."""
     return (exchange.first_byte - exchange.sent) * 1000 if exchange.first_byte > 0.0 else None
+
+
+FROM_POLICIES: Final[tuple[tuple[str, Callable[[Exchange], str]], ...]] = (
+    ("cache", lambda exchange: result_of(exchange, ResultKind.CACHE)),
+    ("limit", lambda exchange: limit_of(exchange.results).result),
+    ("limit_policy", lambda exchange: limit_of(exchange.results).policy),
+    ("idempotency", lambda exchange: result_of(exchange, ResultKind.IDEMPOTENCY)),
+    ("stopped_by", lambda exchange: exchange.stopped_by),
+)
+"""What a line says of policies, by name, in the order of a line; a text is empty where there is nothing to say."""
+
+FROM_ERRORS: Final[tuple[tuple[str, Callable[[Exchange], str]], ...]] = (
+    ("error", lambda exchange: exchange.error),
+    ("error_source", error_source_of),
+)
+"""The same of what went wrong."""
 
 
 def iso_second(second: int) -> str:

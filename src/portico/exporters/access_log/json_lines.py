@@ -11,12 +11,11 @@ from mypy_extensions import i64
 
 from portico.exporters.access_log.escaping import cut, decoded, json_text
 from portico.exporters.access_log.facts import (
+    FROM_ERRORS,
+    FROM_POLICIES,
     address_of,
     correlation_of,
-    error_source_of,
     iso_second,
-    limit_of,
-    result_of,
     target_of,
     upstream_ms,
     url_of,
@@ -25,7 +24,7 @@ from portico.exporters.access_log.record import LONGEST, LONGEST_URL, SHORT, Rec
 from portico.exporters.access_log.redaction import Redaction
 from portico.http.message import Client
 from portico.http.user import User
-from portico.observe.exchange import Exchange, Outcome, Result, ResultKind
+from portico.observe.exchange import Exchange, Outcome, Result
 
 REMEMBERED: Final = 2048
 """Texts that are not escaped again, of each kind."""
@@ -186,14 +185,10 @@ class JsonLines:
             "service": exchange.service,
             "target": exchange.target,
             "outcome": str(exchange.outcome),
-            "error": exchange.error,
-            "error_source": error_source_of(exchange),
-            "cache": result_of(exchange, ResultKind.CACHE),
-            "limit": limit_of(exchange).result,
-            "limit_policy": limit_of(exchange).policy,
-            "stopped_by": exchange.stopped_by,
             "trace_id": exchange.trace_id,
         }
+        for name, said in FROM_ERRORS + FROM_POLICIES:
+            texts[name] = said(exchange)
         told = [f'"{name}":{json_text(cut(text, SHORT))}' for name, text in texts.items() if text]
         return (
             f'{{"timestamp":"{iso_second(second)}.{ms:03}Z",{",".join(told)},"status_code":{exchange.status},'
@@ -232,14 +227,7 @@ class JsonLines:
 
     def _of_policies(self, exchange: Exchange) -> str:
         """Return what policies have made of a request: few different texts, which are remembered."""
-        limit = limit_of(exchange)
-        fields = (
-            ("cache", result_of(exchange, ResultKind.CACHE)),
-            ("limit", limit.result),
-            ("limit_policy", limit.policy),
-            ("idempotency", result_of(exchange, ResultKind.IDEMPOTENCY)),
-            ("stopped_by", exchange.stopped_by),
-        )
+        fields = [(name, said(exchange)) for name, said in FROM_POLICIES]
         made = "".join([f',"{name}":{self._texts[text]}' for name, text in fields if text])
         if len(self._policies) >= REMEMBERED:
             self._policies.clear()
@@ -250,10 +238,7 @@ class JsonLines:
         """Return what few lines have."""
         exchange, texts = record[0], self._texts
         notes = exchange.notes or {}
-        fields = (
-            ("error", exchange.error),
-            ("error_source", error_source_of(exchange)),
-        )
+        fields = [(name, said(exchange)) for name, said in FROM_ERRORS]
         told = [f',"{name}":{texts[text]}' for name, text in fields if text]
         if notes:
             shown = ",".join(f"{json_text(cut(name, LONGEST))}:{_value(value)}" for name, value in notes.items())

@@ -10,20 +10,19 @@ from typing import Final
 from portico.config.access_log import PLACE
 from portico.exporters.access_log.escaping import cut, decoded, plain_text
 from portico.exporters.access_log.facts import (
+    FROM_ERRORS,
+    FROM_POLICIES,
     address_of,
     correlation_of,
-    error_source_of,
     iso_second,
-    limit_of,
     origin_of,
-    result_of,
     target_of,
     upstream_ms,
     url_of,
 )
 from portico.exporters.access_log.record import LONGEST, LONGEST_URL, SHORT, Record
 from portico.exporters.access_log.redaction import Redaction
-from portico.observe.exchange import ResultKind
+from portico.observe.exchange import Exchange
 
 Field = Callable[[Record, float], str]
 """What a place shows of a record, given what the time of day is ahead of the record's clock; not escaped yet."""
@@ -64,6 +63,10 @@ def _note(name: str) -> Field:
     return shown
 
 
+def _of_exchange(said: Callable[[Exchange], str]) -> Field:
+    return lambda record, _: said(record[0])
+
+
 def _protocol(record: Record, _: float) -> str:
     return "" if record[1] is None else f"HTTP/1.{record[1].minor}"
 
@@ -91,13 +94,7 @@ _SIMPLE: Final[Mapping[str, Field]] = MappingProxyType(
         "bytes_in": lambda record, _: str(record[0].bytes_in),
         "bytes_out": lambda record, _: str(record[0].bytes_out),
         "outcome": lambda record, _: str(record[0].outcome),
-        "cache": lambda record, _: result_of(record[0], ResultKind.CACHE),
-        "limit": lambda record, _: limit_of(record[0]).result,
-        "limit_policy": lambda record, _: limit_of(record[0]).policy,
-        "idempotency": lambda record, _: result_of(record[0], ResultKind.IDEMPOTENCY),
-        "stopped_by": lambda record, _: record[0].stopped_by,
-        "error": lambda record, _: record[0].error,
-        "error_source": lambda record, _: error_source_of(record[0]),
+        **{name: _of_exchange(said) for name, said in FROM_POLICIES + FROM_ERRORS},
         "trace_id": lambda record, _: record[0].trace_id,
         "protocol": _protocol,
         "host": lambda record, _: origin_of(record).partition("://")[2],
