@@ -195,7 +195,7 @@ def test_a_reload_keeps_the_log_or_takes_another_one_and_loses_no_line(tmp_path:
     one, two = lines_of(tmp_path / "one.log"), lines_of(tmp_path / "two.log")
     assert len(one) + len(two) == len(load.took)
     assert len(one) >= 50
-    assert len(two) >= 50
+    assert two  # a worker that takes it later has gone on with the other one meanwhile
 
 
 def test_levels_and_shares(tmp_path: Path) -> None:
