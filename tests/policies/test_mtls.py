@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import itertools
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -159,6 +160,7 @@ NOBODY = SIGNER.der((("CN", " \n"),), dns("a\0b"))
             hashlib.sha256(FULL).hexdigest(),
         ),
     ],
+    ids=itertools.count(),  # and not by the names, of which some are those of this run
 )
 def test_the_name(der: bytes, settings: dict[str, Any], name: str) -> None:
     assert verdict(der, **settings) == name
