@@ -13,6 +13,7 @@ from portico.runtime.runtime import Runtime
 from portico.state.board import Segment
 from portico.state.slots import ABSENT
 from portico.upstream.target import Target
+from tests.harness.targets import a_target
 from tests.state.test_board import a_board
 
 
@@ -27,7 +28,7 @@ def service(*targets: Target, breaker: str = "", room: tuple[int, int, int] | No
 
 
 def target(address: str = "a:80", **state: float) -> Target:
-    made = Target("http", address, b"a", "", cast(Any, None))
+    made = a_target(address)
     for name, value in state.items():
         setattr(made, name, value)
     return made
